@@ -99,14 +99,19 @@ class Causes:
         return attribute_loaded(self._known, chosen, text, Question(**question))
 
     def lens(
-        self, loaded: "LoadedSae", text: str, top: int = 3, bos: str = "auto"
+        self,
+        loaded: "LoadedSae",
+        text: str,
+        top: int = 3,
+        bos: str = "auto",
+        windows: bool = False,
     ) -> dict[str, Any]:
-        """See `attribution.lens.logit_lens`."""
-        from mi_crow.mechanistic.attribution.lens import lens_json, logit_lens
-        from mi_crow.mechanistic.attribution.run import encode_text
+        """See `attribution.lens.text_lens`."""
+        from mi_crow.mechanistic.attribution.lens import text_lens
+        from mi_crow.mechanistic.attribution.passage import passages_of
 
-        encoding = encode_text(loaded, text, bos)
-        return lens_json(loaded.lm, encoding, logit_lens(loaded.lm, encoding, top))
+        passages = passages_of(loaded.lm, text, loaded.sae.metadata.bos(bos), windows)
+        return text_lens(loaded.lm, passages, top)
 
     def patch(
         self,
@@ -131,13 +136,14 @@ class Causes:
         ablated: Sequence[tuple[str, int]] = (),
         position: int | None = None,
         bos: str = "auto",
+        windows: bool = False,
     ) -> dict[str, Any]:
         """See `attribution.run.predict_without`."""
         from mi_crow.mechanistic.attribution.run import predict_without
 
         pairs = [(str(sae_id), int(feature)) for sae_id, feature in ablated]
         chosen = self._shelf.saes(loaded, [sae_id for sae_id, _ in pairs])
-        return predict_without(chosen, text, pairs, position, bos)
+        return predict_without(chosen, text, pairs, position, bos, windows)
 
 
 EXPLAINING = ("inspect", "compare", "attribute", "predict", "lens", "patch", "render", "check")

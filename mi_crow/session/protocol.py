@@ -17,11 +17,13 @@ plausible, kl_budget, n, sae_id, messages (in place of prompt: a chat, see \
 interventions, sae_id, branches (of a chat, with the answers), model_id, revision, \
 metrics, stopped, prompt_tokens, bos_added, context_length, shortened_to; on the way tokens \
 {side, sample, text} |
-| attribute | text, saes, target, against, log_probability, feature, position, top, steps, prune, \
-seed, bos, sae_id | tokens, target, value, predictions, saes, tree, memory_bytes |
-| predict | text, ablated [[sae, feature]], position, bos, sae_id | position, predictions, \
-predictions_without |
-| lens | text, top, bos, sae_id | tokens, special, layers [{point, top, entropy, kl}] |
+| attribute | text, saes, target, against, log_probability, raw_logit, own_token, feature, \
+position, top, steps, prune, seed, bos, windows, sae_id | tokens (of the window that holds the \
+position), start (tokens before it), tokens_read, target, value, predictions, saes, tree, \
+memory_bytes |
+| predict | text, ablated [[sae, feature]], position, bos, windows, sae_id | position, \
+predictions, predictions_without |
+| lens | text, top, bos, windows, sae_id | tokens, special, layers [{point, top, entropy, kl}] |
 | patch | clean, corrupted, module, features, feature, target, against, position, bos, sae_id | \
 tokens, corrupted_tokens, target, what, points, effects, clean, corrupted |
 | layers | | layers: [{name, kind, shape, params, point}] |

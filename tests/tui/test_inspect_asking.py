@@ -36,6 +36,7 @@ def test_the_form_asks_for_every_kind_of_target() -> None:
     assert asked(kind="difference", against="loud").question == Question(
         " quiet", " loud", position=4
     )
+    assert asked(kind="logit").question == Question(" quiet", raw_logit=True, position=4)
     assert asked(kind="log probability", target="", token="-1").question == Question(
         log_probability=True, position=-1
     )
@@ -55,7 +56,7 @@ def test_the_form_asks_for_every_kind_of_target() -> None:
         ({"kind": "feature", "feature": "7"}, "saes", "needs an SAE of an earlier layer"),
         ({"saes": "early, other"}, "saes", "'other' is not an SAE of this model"),
         ({"target": '"open'}, "target", "is not closed by a quote"),
-        ({"kind": "value"}, "kind", "Explain must be logit, difference, log probability"),
+        ({"kind": "value"}, "kind", "Explain must be centred logit, difference, log"),
         ({"steps": "0"}, "steps", "Steps must be"),
     ],
 )

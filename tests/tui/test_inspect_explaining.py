@@ -9,6 +9,7 @@ from tests.tui.driving import notices, press, screen_text
 from tests.tui.test_inspect_screen import inspected
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.inspect.popups import CausesPopup, GridPopup
+from tui.widgets.forms.line import FormInput
 
 TOKENS = ["<s>", "The", " harbo", "ur", " was", " quiet"]
 SAYS = [{"token": " quiet", "token_id": 7, "probability": 0.81}]
@@ -30,7 +31,13 @@ def cause(feature: int, effect: float, **more: Any) -> dict[str, Any]:
 
 
 def attributed(*sae_ids: str) -> dict[str, Any]:
-    target = {"kind": "logit", "position": 4, "token": " quiet", "sae_id": None, "feature": None}
+    target = {
+        "kind": "centred_logit",
+        "position": 4,
+        "token": " quiet",
+        "sae_id": None,
+        "feature": None,
+    }
     causes = [cause(3, 1.25), cause(120, -0.5)]
     parts = {"features": 0.75, "error": 0.1, "bias": 0.0, "other_tokens": 0.2, "outside": 5.0}
     check = {
@@ -71,7 +78,12 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         assert isinstance(pilot.app.screen, CausesPopup)
         asked = dict(session.asked[-1][1])
         assert (asked["position"], asked["own_token"], asked["saes"]) == (2, True, ["demo-topk"])
-        for words in ("logit of “quiet” after “was”", "sails and masts", "harbour 0.91", "-0.50"):
+        for words in (
+            "centred logit of “quiet” after “was”",
+            "sails and masts",
+            "harbour 0.91",
+            "-0.50",
+        ):
             assert words in screen_text(pilot)
         await press(pilot, "j", "space")
         assert session.asked[-1][0] == "predict"
@@ -83,6 +95,23 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         await press(pilot, "k", "enter")
         assert pilot.app.current_mode == "features"
         assert pilot.app.screen.query_one(FeatureDetailPane).feature == 3
+
+
+async def test_a_token_of_a_later_window_is_explained_in_that_window(open_inspect):
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        await press(pilot, "W")
+        found = attributed("demo-topk") | {"start": 40, "tokens_read": 53}
+        session.answers["attribute"] = found
+        session.answers["predict"] = {"predictions": SAYS, "predictions_without": SAYS}
+        await press(pilot, "a")
+        assert session.asked[-1][1]["windows"] is True
+        await press(pilot, "space")
+        asked = dict(session.asked[-1][1])
+        assert (asked["position"], asked["windows"]) == (44, True)
+        await press(pilot, "e")
+        fields = {one.field.name: one.value for one in pilot.app.screen.query(FormInput)}
+        assert fields["token"] == "44"
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.attribution.attribute import attribute
 from mi_crow.mechanistic.attribution.check import correlation, ranks
+from mi_crow.mechanistic.attribution.passage import passages_of
 from mi_crow.mechanistic.attribution.passes import edited_pass, graph_pass
 from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
@@ -140,9 +141,10 @@ def linear_lm(tokenizer: Any) -> LanguageModel:
     return LanguageModel(model, tokenizer, model_id="linear", device=torch.device("cpu"))
 
 
+@pytest.mark.parametrize("kind", ["difference", "centred_logit"])
 @pytest.mark.parametrize("steps", [None, 3])
-def test_in_a_linear_model_what_is_predicted_is_what_is_measured(linear_lm, steps):
-    target = target_of(linear_lm)
+def test_in_a_linear_model_what_is_predicted_is_what_is_measured(linear_lm, steps, kind):
+    target = target_of(linear_lm, kind)
     found = attribute(
         linear_lm, encoded(linear_lm), [sae_at(linear_lm, "resid_post.0")], target, steps=steps
     ).saes[0]
@@ -254,6 +256,32 @@ def test_what_acts_through_a_feature_is_what_ablating_it_there_would_change(line
     assert float((change * flow)[open_].sum()) / step == pytest.approx(child.effect, rel=5e-3)
 
 
+def test_a_centred_logit_does_not_move_with_all_logits_but_a_raw_one_does():
+    logits = torch.tensor([[1.0, 4.0, -2.0], [6.0, 9.0, 3.0]])  # the same and 5 more
+    assert Target("centred_logit", 0, 1).of_logits(logits).tolist() == [3.0, 3.0]
+    assert Target("logit", 0, 1).of_logits(logits).tolist() == [4.0, 9.0]
+
+
+def test_a_long_text_is_explained_in_the_window_that_holds_the_token(make):
+    lm = make("llama")
+    assert lm.context is not None
+    text = "The gulls left the harbour. " * lm.context
+    cut = passages_of(lm, text)
+    assert (len(cut.encodings), cut.read) == (1, lm.context)
+    assert cut.at(3).position == 3
+    for place in (None, -1, lm.context):
+        with pytest.raises(UserError, match="of which the model reads"):
+            cut.at(place)
+    every = passages_of(lm, text, windows=True)
+    assert every.read == every.total
+    last, first = every.at(None), every.at(lm.context)
+    assert last.start + last.position + 1 == every.places
+    assert (first.start, first.position) == (lm.context, 0)
+    assert first.encoding is every.encodings[1]
+    with pytest.raises(UserError, match="has no token"):
+        every.at(every.places)
+
+
 def test_ranks_share_places_and_constants_do_not_correlate():
     assert ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
@@ -289,6 +317,14 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
     assert len(one["causes"]) == 4
     assert one["first_order"] == pytest.approx(sum(one["per_token"]), rel=1e-3)
     assert found["memory_bytes"] > 0
+    assert found["target"]["kind"] == "centred_logit"
+    assert run("--sae", SAE_ID, TEXT, "--raw-logit", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["target"]["kind"] == "logit"
+    long = TEXT * 40
+    assert run("--sae", SAE_ID, long, "--windows", "--json") == 0
+    window = json.loads(capsys.readouterr().out)
+    assert window["start"] + window["target"]["position"] + 1 == window["tokens_read"]
+    assert len(window["tokens"]) < window["start"]
     assert run("--sae", SAE_ID, TEXT) == 0
     shown = capsys.readouterr().out
     assert all(str(cause["feature"]) in shown for cause in one["causes"])
@@ -296,7 +332,10 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
         ((TEXT,), "choose one with --sae"),
         (("--sae", SAE_ID, "--sae", "other", TEXT), "are of the same layer"),
         (("--sae", SAE_ID, " "), "the text is empty"),
-        (("--sae", SAE_ID, TEXT, "--against", "e"), "--against without a target"),
+        (("--sae", SAE_ID, long), "shorten it, read it in windows (--windows)"),
+        (("--sae", SAE_ID, TEXT, "--against", "e"), "--against needs a --target"),
+        (("--sae", SAE_ID, TEXT, "--target", "e", "--against", "e"), "minus itself is 0"),
+        (("--sae", SAE_ID, TEXT, "--log-prob", "--raw-logit"), "do not go together"),
         (("--sae", SAE_ID, TEXT, "--token", "500"), "has no token 500"),
         (("--sae", SAE_ID, TEXT, "--feature", "gone/3"), "is not among those given"),
         (("--sae", SAE_ID, TEXT, "--feature", "3000"), "feature 3000 is not in the SAE"),

@@ -10,7 +10,8 @@ from mi_crow.cli import main
 from mi_crow.errors import UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.mechanistic.attribution.lens import logit_lens
+from mi_crow.mechanistic.attribution.lens import logit_lens, text_lens
+from mi_crow.mechanistic.attribution.passage import passages_of
 from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
 from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
@@ -80,8 +81,22 @@ def test_restoring_the_whole_stream_where_the_prompts_differ_brings_the_answer_b
 def test_prompts_and_answers_that_cannot_be_compared_say_so(tiny_lm):
     with pytest.raises(UserError, match=r"the prompts have \d+ and \d+ tokens"):
         patch_prompts(tiny_lm, TEXT, "The")
-    with pytest.raises(UserError, match="same on both prompts"):
+    with pytest.raises(UserError, match="both prompts are the same"):
         patch_prompts(tiny_lm, TEXT, TEXT)
+    long = TEXT * 40
+    with pytest.raises(UserError, match="of which the model reads"):
+        patch_prompts(tiny_lm, f"A{long}", f"E{long}")
+
+
+def test_the_lens_of_windows_is_that_of_each(tiny_lm):
+    passages = passages_of(tiny_lm, TEXT * 40, windows=True)
+    found = text_lens(tiny_lm, passages, 2)
+    assert len(found["tokens"]) == passages.places
+    second = logit_lens(tiny_lm, passages.encodings[1], 2)
+    start = passages.encodings[0].input_ids.shape[1]
+    for layer, own in zip(found["layers"], second, strict=True):
+        assert len(layer["top"]) == len(layer["kl"]) == passages.places
+        assert layer["entropy"][start] == pytest.approx(float(own.entropy[0]), rel=1e-4)
 
 
 def test_the_commands_print_tables_and_json(workspace, tiny_model_dir, capsys):
@@ -105,6 +120,7 @@ def test_the_commands_print_tables_and_json(workspace, tiny_model_dir, capsys):
         (["patch", *place, "abc", "abd", *answers, "--feature", "999"], "not in SAE"),
         (["patch", *place, "abc", "abd", "--what", "mlp", "--feature", "3"], "--what mlp"),
         (["lens", *place, " "], "the text is empty"),
+        (["lens", *place, TEXT * 40], "read it in windows (--windows)"),
         (["lens", *place, "--sae", "gone", TEXT], "'gone' not found"),
     ):
         assert main(command) == 2

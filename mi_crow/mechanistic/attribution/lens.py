@@ -18,6 +18,7 @@ from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes, sizes_o
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.language_model.tokenize import Encoding
+    from mi_crow.mechanistic.attribution.passage import Passages
 
 _CELLS = 1 << 24  # logits in memory at once
 _FITS = 0.05  # relative error of the last block's lens against the output, in half precision
@@ -141,8 +142,21 @@ def _called(module: nn.Module, x: Tensor) -> Any:
     return module(x)
 
 
-def lens_json(lm: "LanguageModel", encoding: "Encoding", layers: list[LensLayer]) -> dict[str, Any]:
-    """The lens as plain values: tokens as text; lists by layer, then by token of the text."""
+def text_lens(lm: "LanguageModel", passages: "Passages", top: int) -> dict[str, Any]:
+    """`logit_lens` of a text as plain values: tokens as text; lists by layer, then by token."""
+    first, *others = (_lens_json(lm, one, logit_lens(lm, one, top)) for one in passages.encodings)
+    for one in others:
+        for name in ("tokens", "special"):
+            first[name] += one[name]
+        for layer, more in zip(first["layers"], one["layers"], strict=True):
+            for name in ("top", "entropy", "kl"):
+                layer[name] += more[name]
+    return first
+
+
+def _lens_json(
+    lm: "LanguageModel", encoding: "Encoding", layers: list[LensLayer]
+) -> dict[str, Any]:
     from mi_crow.language_model.detokenize import shown_tokens
 
     texts: dict[int, str] = {}

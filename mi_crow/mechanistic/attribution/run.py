@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.question import Question
-from mi_crow.mechanistic.attribution.target import Target, position_of, token_id, token_text
+from mi_crow.mechanistic.attribution.target import Kind, Target, token_id, token_text
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.mechanistic.steering.loading import LoadedSae, join, open_sae
 from mi_crow.store.workspace import Workspace
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.tokenize import Encoding
     from mi_crow.mechanistic.attribution.attribute import Attributed, Attribution
+    from mi_crow.mechanistic.attribution.passage import Passage, Passages
 
 _PREDICTIONS = 8
 
@@ -67,12 +68,13 @@ def attribute_loaded(
     """
     from mi_crow.mechanistic.attribution.attribute import attribute
     from mi_crow.mechanistic.attribution.memory import attribution_bytes
+    from mi_crow.mechanistic.attribution.passage import passages_of
     from mi_crow.mechanistic.attribution.site import SaeSite
     from mi_crow.mechanistic.text_memory import naming_a_length
 
     lm = loaded[0].lm
-    encoding = encode_text(loaded[0], text, question.bos)
-    tokens = encoding.input_ids.shape[1]
+    passages = passages_of(lm, text, loaded[0].sae.metadata.bos(question.bos), question.windows)
+    tokens = passages.longest
     sites = [SaeSite.of(one) for one in loaded]
     first = min(lm.layers.block_of(one.write) or 0 for one in sites)
     rows = question.top + 6
@@ -85,10 +87,11 @@ def attribute_loaded(
 
     with naming_a_length(lm, "attributing", tokens, needed):
         target_site = _target_site(sites, question)
-        target = _target(lm, encoding, target_site, question)
+        passage = passages.at(_token_asked_about(lm, passages, target_site, question))
+        target = _target(lm, passage, target_site, question)
         found = attribute(
             lm,
-            encoding,
+            passage.encoding,
             sites,
             target,
             target_site=target_site,
@@ -97,16 +100,12 @@ def attribute_loaded(
             prune=question.prune,
             seed=question.seed,
         )
-    return as_json(known, lm, encoding, found) | {"memory_bytes": memory, "steps": question.steps}
-
-
-def encode_text(loaded: LoadedSae, text: str, bos: str = "auto") -> "Encoding":
-    """A text [1, n] as the SAE's model reads it, cut to its context. Raises UserError."""
-    from mi_crow.mechanistic.steering.inspection import check_text, read_text
-
-    check_text(text)
-    read = read_text(loaded.lm, text, loaded.sae.metadata.bos(bos))
-    return loaded.lm.padded([read.rows[0]])
+    return as_json(known, lm, passage.encoding, found) | {
+        "memory_bytes": memory,
+        "steps": question.steps,
+        "tokens_read": passages.places,
+        "start": passage.start,
+    }
 
 
 def _target_site(sites: "Sequence[Any]", question: Question) -> Any:
@@ -123,26 +122,42 @@ def _target_site(sites: "Sequence[Any]", question: Question) -> Any:
     return found[0]
 
 
+def _token_asked_about(
+    lm: "LanguageModel", passages: "Passages", target_site: Any, question: Question
+) -> int | None:
+    """The token of the text; None is the last."""
+    if target_site is None or question.position is not None:
+        return question.position
+    passages.check_is_read()
+    feature = feature_number(question.feature or "", target_site.sae.n_latents)
+    return _strongest_token(lm, passages, target_site, feature)
+
+
 def _target(
-    lm: "LanguageModel", encoding: "Encoding", target_site: Any, question: Question
+    lm: "LanguageModel", passage: "Passage", target_site: Any, question: Question
 ) -> Target:
-    tokens = encoding.input_ids.shape[1]
+    position = passage.position
     if target_site is None:
-        position = position_of(tokens, question.position)
+        own = passage.encoding.input_ids[0, position + 1 : position + 2].tolist()
         against = None if question.against is None else token_id(lm, question.against)
         token = None if question.target is None else token_id(lm, question.target)
-        if question.own_token and position + 1 < tokens:
-            token = int(encoding.input_ids[0, position + 1])
-        kind = "logit" if against is None else "difference"
-        return Target(
-            "log_probability" if question.log_probability else kind, position, token, against
-        )
+        if question.own_token and own:
+            [token] = own
+        if against is not None and against == token:
+            raise UserError(
+                f"{token_text(lm, token)!r} minus itself is 0", hint="give two different tokens"
+            )
+        return Target(_kind(question), position, token, against)
     feature = feature_number(question.feature or "", target_site.sae.n_latents)
-    if question.position is not None:
-        position = position_of(tokens, question.position)
-    else:
-        position = _strongest_token(lm, encoding, target_site, feature)
     return Target("feature", position, sae_id=target_site.sae_id, feature=feature)
+
+
+def _kind(question: Question) -> Kind:
+    if question.against is not None:
+        return "difference"
+    if question.log_probability:
+        return "log_probability"
+    return "logit" if question.raw_logit else "centred_logit"
 
 
 def feature_number(text: str, n_latents: int) -> int:
@@ -157,16 +172,19 @@ def feature_number(text: str, n_latents: int) -> int:
     return feature
 
 
-def _strongest_token(lm: "LanguageModel", encoding: "Encoding", site: Any, feature: int) -> int:
+def _strongest_token(lm: "LanguageModel", passages: "Passages", site: Any, feature: int) -> int:
     """Where a feature is strongest. Raises UserError where it does not fire."""
     import torch
 
     from mi_crow.language_model.capture_pass import run_to
     from mi_crow.mechanistic.attribution.site import Reading
 
+    found = []
     with torch.no_grad():
-        x = run_to(lm, [site.read], encoding.input_ids, encoding.attention_mask)[site.read][0]
-        acts = Reading(site, x, x, ~encoding.special[0]).activation_of(feature)
+        for one in passages.encodings:
+            x = run_to(lm, [site.read], one.input_ids, one.attention_mask)[site.read][0]
+            found.append(Reading(site, x, x, ~one.special[0]).activation_of(feature))
+    acts = torch.cat(found)
     if not float(acts.max()) > 0:
         raise UserError(
             f"feature {feature} of {site.sae_id!r} does not fire on this text",
@@ -254,17 +272,19 @@ def predict_without(
     ablated: Sequence[tuple[str, int]],
     position: int | None = None,
     bos: str = "auto",
+    windows: bool = False,
 ) -> dict[str, Any]:
     """What the model says after a token, as it is and with features (SAE, number) ablated on every
-    token: `predictions` and `predictions_without`."""
+    token: `predictions` and `predictions_without`. With `windows` on every token of its window."""
     import torch
 
+    from mi_crow.mechanistic.attribution.passage import passages_of
     from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
     from mi_crow.mechanistic.attribution.site import SaeSite
 
     lm = loaded[0].lm
-    encoding = encode_text(loaded[0], text, bos)
-    place = position_of(encoding.input_ids.shape[1], position)
+    passages = passages_of(lm, text, loaded[0].sae.metadata.bos(bos), windows)
+    encoding, place, start = passages.at(position)
     wanted: dict[str, list[int]] = {}
     for sae_id, feature in ablated:
         wanted.setdefault(sae_id, []).append(feature)
@@ -279,7 +299,7 @@ def predict_without(
         )[None]
     without = logits_under(lm, encoding, edits, place)[0] if edits else graph.logits.detach()
     return {
-        "position": place,
+        "position": start + place,
         "predictions": predictions(lm, graph.logits.detach()),
         "predictions_without": predictions(lm, without),
         "ablated": [[sae_id, feature] for sae_id, feature in ablated],

@@ -1,4 +1,9 @@
-"""What an attribution explains: one number of a forward pass. Torch-free until it is measured."""
+"""What an attribution explains: one number of a forward pass. Torch-free until it is measured.
+
+A constant that is added to all logits changes nothing that the model says, but a feature that adds
+one has an effect on every logit. The centred logit is free of it, and does not vanish where the
+model is sure, as the log probability does; Ameisen et al. 2025, "Circuit Tracing", explain it too.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,13 +15,16 @@ if TYPE_CHECKING:
 
     from mi_crow.language_model import LanguageModel
 
-Kind = Literal["logit", "difference", "log_probability", "feature"]
+Kind = Literal["centred_logit", "logit", "difference", "log_probability", "feature"]
+
+_WORDS = {"centred_logit": "centred logit", "log_probability": "log probability"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """One number: a logit of the token after `position`, its difference to the logit of another
-    token, its log probability, or the activation of a feature at `position`."""
+    """One number: a logit of the token after `position` minus the mean of all logits, that logit
+    itself, its difference to the logit of another token, its log probability, or the activation of
+    a feature at `position`."""
 
     kind: Kind
     position: int  # the token whose prediction, or whose feature, is explained
@@ -30,14 +38,15 @@ class Target:
         if self.kind == "log_probability":
             return logits.float().log_softmax(-1)[..., self.token]
         value = logits[..., self.token].float()
+        if self.kind == "centred_logit":
+            return value - logits.float().mean(-1)
         return value - logits[..., self.against].float() if self.kind == "difference" else value
 
     def describe(self, lm: "LanguageModel") -> str:
         """One phrase: `logit of ' Paris' minus ' Rome'`."""
         if self.kind == "feature":
             return f"feature {self.feature} of {self.sae_id}"
-        words = {"log_probability": "log probability"}.get(self.kind, "logit")
-        text = f"{words} of {token_text(lm, self.token)!r}"
+        text = f"{_WORDS.get(self.kind, 'logit')} of {token_text(lm, self.token)!r}"
         return text + (
             f" minus {token_text(lm, self.against)!r}" if self.against is not None else ""
         )
@@ -74,8 +83,8 @@ def token_id(lm: "LanguageModel", text: str) -> int:
     if not ids:
         raise UserError("the target is empty", hint='give one token, e.g. " Paris"')
     spaced = lm.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
-    first = token_text(lm, ids[0])
-    better = f" {text}" if len(spaced) == 1 else first
+    pieces = [token_text(lm, one) for one in ids]
+    better = f" {text}" if len(spaced) == 1 else max(pieces, key=lambda one: len(one.strip()))
     raise UserError(
         f"{text!r} is {len(ids)} tokens for {lm.model_id!r}",
         hint=f"give one token, e.g. {better!r}",

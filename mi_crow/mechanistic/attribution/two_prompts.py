@@ -37,18 +37,28 @@ def patch_prompts(
     memory runs out.
     """
     from mi_crow.language_model.detokenize import shown_tokens
+    from mi_crow.mechanistic.attribution.passage import passages_of
     from mi_crow.mechanistic.attribution.patching import patch_features, patch_modules
     from mi_crow.mechanistic.attribution.site import SaeSite
     from mi_crow.mechanistic.text_memory import naming_a_length, pass_bytes
 
     used = loaded.sae.metadata.bos(bos) if loaded is not None else bos
-    first, second = _encoded(lm, clean, used), _encoded(lm, corrupted, used)
-    lengths = first.input_ids.shape[1], second.input_ids.shape[1]
+    read = [passages_of(lm, one, used) for one in (clean, corrupted)]
+    if clean == corrupted:
+        raise UserError("both prompts are the same", hint="change a word of the second")
+    lengths = [one.total for one in read]
     if lengths[0] != lengths[1]:
         raise UserError(
-            f"the prompts have {lengths[0]} and {lengths[1]} tokens",
+            f"the prompts have {lengths[0]:,} and {lengths[1]:,} tokens",
             hint="change words for others of as many tokens",
         )
+    if read[0].read < lengths[0]:
+        raise UserError(
+            f"the prompts have {lengths[0]:,} tokens, of which the model reads "
+            f"{read[0].read:,} at once",
+            hint="shorten both",
+        )
+    first, second = (one.encodings[0] for one in read)
     place = position_of(lengths[0], position)
     if loaded is not None and feature is not None:
         check_has_feature(feature, loaded.sae_id, loaded.sae.n_latents)
@@ -69,13 +79,6 @@ def patch_prompts(
         "clean": found.clean,
         "corrupted": found.corrupted,
     }
-
-
-def _encoded(lm: "LanguageModel", text: str, bos: str) -> "Encoding":
-    from mi_crow.mechanistic.steering.inspection import check_text, read_text
-
-    check_text(text)
-    return lm.padded([read_text(lm, text, bos).rows[0]])
 
 
 def _target(

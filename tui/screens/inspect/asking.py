@@ -10,8 +10,9 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.question import Question
 from tui.widgets.forms.fields import Default, FormField, Values, WrongValueError
 
-LOGIT, DIFFERENCE, LOG_PROBABILITY, FEATURE_OF = "logit", "difference", "log probability", "feature"
-KINDS = (LOGIT, DIFFERENCE, LOG_PROBABILITY, FEATURE_OF)
+CENTRED, DIFFERENCE, FEATURE_OF = "centred logit", "difference", "feature"
+LOG_PROBABILITY, RAW = "log probability", "logit"
+KINDS = (CENTRED, DIFFERENCE, LOG_PROBABILITY, RAW, FEATURE_OF)
 _POSITION = Bounds(-(10**9), 10**9, whole=True)
 _USUAL = Question()
 _HOW = ("steps", "top", "prune", "seed")
@@ -39,7 +40,7 @@ class Before:
     """What stands in the form at first."""
 
     saes: tuple[str, ...]
-    kind: str = LOGIT
+    kind: str = CENTRED
     token: int | None = None  # after which token of the text
     target: str = ""
     against: str = ""
@@ -56,7 +57,7 @@ class Before:
         return cls(
             tuple(saes),
             str(target["kind"]).replace("_", " "),
-            target["position"],
+            int(found.get("start") or 0) + target["position"],
             shown_token(target["token"] or ""),
             shown_token(target.get("against") or ""),
             f"{target['sae_id']}/{target['feature']}" if is_feature else "",
@@ -76,7 +77,14 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
         )
 
     return (
-        FormField("kind", "Explain", before.kind, "", KINDS, closed=True),
+        FormField(
+            "kind",
+            "Explain",
+            before.kind,
+            "a centred logit is what the token's is above the mean of all",
+            KINDS,
+            closed=True,
+        ),
         FormField(
             "token",
             "After token",
@@ -141,9 +149,15 @@ def asked_for(values: Values, known: Sequence[str], own: str, tokens: int) -> As
                 raise WrongValueError(name, "a difference needs two next tokens")
         if target == against:
             raise WrongValueError("against", "both next tokens are the same")
-    is_log = kind == LOG_PROBABILITY
-    other = against if kind == DIFFERENCE else None
-    return Asked(Question(target, other, is_log, position=position, **how), saes)
+    question = Question(
+        target,
+        against if kind == DIFFERENCE else None,
+        log_probability=kind == LOG_PROBABILITY,
+        raw_logit=kind == RAW,
+        position=position,
+        **how,
+    )
+    return Asked(question, saes)
 
 
 def _feature(text: str, own: str, known: Sequence[str]) -> tuple[str, int]:

@@ -88,6 +88,11 @@ class Explains(PromptScreen):
     def _say(self, text: str) -> None:
         raise NotImplementedError
 
+    @property
+    def reading_asked(self) -> dict[str, Any]:
+        """How the text was read, where it is not the usual way."""
+        return {}
+
     # The order of the list, and what is pinned.
 
     def action_next_order(self) -> None:
@@ -162,8 +167,8 @@ class Explains(PromptScreen):
 
     def action_lens(self) -> None:
         """What the model would say after each block."""
-        kept = self._kept("lens")
-        self._ask("lens", lambda found: self.open_lens(found, kept(found)))
+        kept = self._kept("lens", **self.reading_asked)
+        self._ask("lens", lambda found: self.open_lens(found, kept(found)), **self.reading_asked)
 
     def open_lens(self, found: dict[str, Any], kept: Found) -> None:
         """Shows a logit lens."""
@@ -178,12 +183,12 @@ class Explains(PromptScreen):
     def action_layers(self) -> None:
         """How the SAE of each layer reads the text."""
         saes = self._of_this_model()
-        kept = self._kept("layers", saes)
+        kept = self._kept("layers", saes, **self.reading_asked)
 
         def opened(found: dict[str, Any]) -> None:
             self.open_layers(found, kept(found))
 
-        self._ask("inspect", opened, top=_GRID_ROWS, saes=saes)
+        self._ask("inspect", opened, top=_GRID_ROWS, saes=saes, **self.reading_asked)
 
     def open_layers(self, found: dict[str, Any], kept: Found) -> None:
         """Shows how several SAEs read a text; enter drills into one."""
@@ -212,7 +217,8 @@ class Explains(PromptScreen):
 
     def _attribute(self, token: int | None, target: str | None = None) -> None:
         saes = self._of_this_model(one_a_layer=True)
-        kept = self._kept("attribute", saes, token=token, target=target)
+        reading = self.reading_asked
+        kept = self._kept("attribute", saes, token=token, target=target, **reading)
         self._ask(
             "attribute",
             lambda found: self.open_causes(found, kept(found)),
@@ -220,16 +226,19 @@ class Explains(PromptScreen):
             target=target,
             own_token=target is None,
             saes=saes,
+            **reading,
         )
 
     def open_causes(self, found: dict[str, Any], kept: Found) -> None:
         """Shows the causes of an answer."""
-        ablate = partial(self._without, kept.text)
+        reading = {"windows": True} if kept.settings.get("windows") else {}
+        ablate = partial(self._without, kept.text, int(found.get("start") or 0), reading)
 
         async def closed(wanted: Wanted | None) -> None:
             if wanted is not None and wanted.what == "ask":
                 before = Before.of_answer(found, kept.sae_ids, kept.settings)
-                self._ask_why(kept.text, len(found["tokens"]), before)
+                tokens = int(found.get("tokens_read") or len(found["tokens"]))
+                self._ask_why(kept.text, tokens, before, reading)
             else:
                 await self._wanted(wanted)
 
@@ -245,9 +254,9 @@ class Explains(PromptScreen):
         feature = "" if self._feature is None else f"{self._sae_id}/{self._feature}"
         saes = tuple(self._of_this_model(one_a_layer=True))
         before = Before(saes, token=token, target=shown_token(own), feature=feature)
-        self._ask_why(self.text_read, len(tokens), before)
+        self._ask_why(self.text_read, len(tokens), before, self.reading_asked)
 
-    def _ask_why(self, text: str, tokens: int, before: Before) -> None:
+    def _ask_why(self, text: str, tokens: int, before: Before, reading: Mapping[str, Any]) -> None:
         """The form stays open with what the session has to say against the question."""
         known, sae_id = self._of_this_model(), self._sae_id
         kept = self._kept("attribute")
@@ -255,25 +264,35 @@ class Explains(PromptScreen):
         def ask(values: Values) -> tuple[Asked, dict[str, Any]]:
             asked = asked_for(values, known, sae_id or "", tokens)
             client = self.context.ready_session(sae_id)
-            return asked, client.call("attribute", sae_id=sae_id, text=text, **asked.request())
+            how = {**asked.request(), **reading}
+            return asked, client.call("attribute", sae_id=sae_id, text=text, **how)
 
         def answered(answer: tuple[Asked, dict[str, Any]] | None) -> None:
             if answer is not None:
                 asked, found = answer
                 model = kept(found).model_id
-                said = asked.settings()
+                said = {**asked.settings(), **reading}
                 self.open_causes(found, Found("attribute", text, found, asked.saes, model, said))
 
         form = FormPopup("Why", fields(before, known), ask, "Explain", busy="asking the model…")
         self.app.push_screen(form, answered)
 
     def _without(
-        self, text: str, ablated: Sequence[tuple[str, int]], position: int
+        self,
+        text: str,
+        start: int,
+        reading: Mapping[str, Any],
+        ablated: Sequence[tuple[str, int]],
+        position: int,
     ) -> dict[str, Any]:
         client = self.context.ready_session(self._sae_id)
-        pairs = [list(pair) for pair in ablated]
         return client.call(
-            "predict", text=text, ablated=pairs, position=position, sae_id=self._sae_id
+            "predict",
+            text=text,
+            ablated=[list(pair) for pair in ablated],
+            position=start + position,
+            sae_id=self._sae_id,
+            **reading,
         )
 
     def _of_this_model(self, *, one_a_layer: bool = False) -> list[str]:

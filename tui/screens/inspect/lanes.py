@@ -107,11 +107,6 @@ class HasLanes(HasVectors, Explains):
             asked = {"top": 1, "vectors": list(names), **self.reading_asked}
             self.ask_session("inspect", read, text=text, **asked)
 
-    @property
-    def reading_asked(self) -> dict[str, Any]:
-        """How the text was read, where it is not the usual way."""
-        return {}
-
     def _not_explained(self, error: Exception) -> None:
         if self._asks_for_lanes:  # one of them may be gone, or of another model
             self._lanes.clear()

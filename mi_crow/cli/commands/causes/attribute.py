@@ -17,7 +17,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
-from mi_crow.cli.commands.causes.lens import add_token
+from mi_crow.cli.commands.causes.lens import add_token, add_windows
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, share, size
 from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
@@ -39,7 +39,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument(
         "--against", metavar="TOKEN", help='explain its logit minus that of this one, e.g. " Rome"'
     )
-    add_switch(group, "--log-prob", "explain its log probability, not its logit")
+    add_switch(
+        group,
+        "--log-prob",
+        "explain its log probability, not what its logit is above the mean of all logits",
+    )
+    add_switch(group, "--raw-logit", "explain its logit as it is, with what all logits share")
     group.add_argument(
         "--feature",
         metavar="SAE/N",
@@ -57,6 +62,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         metavar="M",
         help="integrated gradients: average the gradient over M points",
     )
+    add_windows(parser)
     add_setting(
         parser,
         "--prune",
@@ -98,7 +104,10 @@ def run(options: Namespace) -> int:
             print_line(f"takes about {size(memory)} of memory beside the model", "dim")
 
     result = attribute_prompt(workspace, sae_ids, text, question, device_of(options), tell)
-    names = ("target", "against", "log_prob", "feature", "token", "steps", "prune", "seed", "bos")
+    names = (
+        *("target", "against", "log_prob", "raw_logit", "feature", "token", "windows"),
+        *("steps", "prune", "seed", "bos"),
+    )
     settings = {name: getattr(options, name) for name in names}
     save(options, "attribute", text, result, settings, sae_ids)
     return print_result(options.json, result, _show)

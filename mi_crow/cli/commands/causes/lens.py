@@ -8,6 +8,7 @@ from mi_crow.cli.arguments import (
     TakesArguments,
     add_device,
     add_model_flags,
+    add_switch,
     device_of,
     number_within,
     open_workspace,
@@ -33,9 +34,19 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "last; --json has all)",
     )
     parser.add_argument("--top", type=positive, default=3, help="next tokens to list (default: 3)")
+    add_windows(parser)
     add_device(parser)
     add_bos(parser)
     add_save(parser)
+
+
+def add_windows(parser: TakesArguments) -> None:
+    """--windows, where a text that is too long is refused without it."""
+    add_switch(
+        parser,
+        "--windows",
+        "read a text longer than the model's context in windows, as `inspect` does",
+    )
 
 
 def add_token(parser: TakesArguments, help: str) -> None:
@@ -69,16 +80,17 @@ def run(options: Namespace) -> int:
     text = text_of(options.text)
     check_save(options)
     lm, loaded = model_and_sae(options)
-    from mi_crow.mechanistic.attribution.lens import lens_json, logit_lens
-    from mi_crow.mechanistic.attribution.target import position_of
-    from mi_crow.mechanistic.steering.inspection import read_text
+    from mi_crow.mechanistic.attribution.lens import text_lens
+    from mi_crow.mechanistic.attribution.passage import passages_of
 
     bos = loaded.sae.metadata.bos(options.bos) if loaded is not None else options.bos
-    encoding = lm.padded([read_text(lm, text, bos).rows[0]])
-    place = position_of(encoding.input_ids.shape[1], options.token)
-    result = lens_json(lm, encoding, logit_lens(lm, encoding, options.top))
+    passages = passages_of(lm, text, bos, options.windows)
+    _, place, start = passages.at(options.token)
+    place += start
+    result = text_lens(lm, passages, options.top)
     sae_ids = [loaded.sae_id] if loaded is not None else []
-    save(options, "lens", text, result, {"top": options.top, "bos": bos}, sae_ids)
+    settings = {"top": options.top, "bos": bos, "windows": options.windows}
+    save(options, "lens", text, result, settings, sae_ids)
     if options.json:
         print_json(result)
         return 0
