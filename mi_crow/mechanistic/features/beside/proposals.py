@@ -4,7 +4,7 @@ A file that was made from another build of the index is as good as none.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +83,7 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-class _Lines:
+class Lines:
     """A text a feature as one block of bytes: 131,072 strings would take four times the memory."""
 
     def __init__(self, block: bytes) -> None:
@@ -91,13 +91,26 @@ class _Lines:
         self._ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
 
     @classmethod
-    def read(cls, connection: "IndexConnection", path: Path, column: str) -> "_Lines":
+    def read(cls, connection: "IndexConnection", path: Path, column: str) -> "Lines":
         # One text, cut here: as a column, every name would be a Python string for a moment.
         query = (
             f"SELECT string_agg(replace({column}, chr(10), ' ') || chr(10), '' ORDER BY feature) "
             "FROM read_parquet(?)"
         )
         return cls((connection.rows(query, [str(path)])[0][0] or "").encode())
+
+    def folded(self) -> "Lines":
+        return Lines(self._block.decode().casefold().encode())
+
+    def having(self, text: str, holds: Callable[[str], bool]) -> np.ndarray:
+        """The lines that contain a text, of those for which `holds` is true: int32, ascending."""
+        wanted, at, found = text.encode(), 0, []
+        while (at := self._block.find(wanted, at)) >= 0:
+            place = int(np.searchsorted(self._ends, at))
+            if holds(self[place]):
+                found.append(place)
+            at = int(self._ends[place]) + 1
+        return np.array(found, dtype=np.int32)
 
     def __getitem__(self, place: int) -> str:
         start = int(self._ends[place - 1]) + 1 if place else 0
@@ -113,7 +126,7 @@ class ProposalReader:
         self._path = index.with_name(PROPOSALS_NAME)
         self._explanations = index.with_name(EXPLANATIONS_NAME)
         self._identity = self._now()
-        self._lines: dict[str, _Lines] = {}
+        self._lines: dict[str, Lines] = {}
 
     def changed_on_disk(self) -> bool:
         """Whether names or explanations were written since the index was opened."""
@@ -171,10 +184,13 @@ class ProposalReader:
     def _texts(self, column: str, features: Sequence[int]) -> list[str]:
         if not self.exist:
             return [""] * len(features)
-        if column not in self._lines:
-            self._lines[column] = _Lines.read(self._connection, self._path, column)
-        lines = self._lines[column]
+        lines = self._lines_of(column)
         return [lines[feature] for feature in features]
+
+    def _lines_of(self, column: str) -> Lines:
+        if column not in self._lines:
+            self._lines[column] = Lines.read(self._connection, self._path, column)
+        return self._lines[column]
 
     def added_to(self, rows: list[FeatureRow]) -> list[FeatureRow]:
         """The rows, those without a name with the one that was proposed."""
@@ -197,16 +213,9 @@ class ProposalReader:
             values[found["feature"]] = found["score"]
         return values
 
-    def matching(self, column: str, expression: str) -> np.ndarray:
-        """The features whose `column`, name or kind, matches a regular expression (RE2) in lower
-        case: int32; none without names."""
-        if not self.exist:
-            return np.zeros(0, dtype=np.int32)
-        query = (
-            "SELECT feature FROM read_parquet(?) "
-            f"WHERE regexp_matches(lower({_checked(column)}), ?)"
-        )
-        return self._connection.columns(query, [str(self._path), expression])["feature"]
+    def folded_names(self) -> Lines:
+        """All names, case-folded: a line a feature; no lines without names."""
+        return self._lines_of("name").folded() if self.exist else Lines(b"")
 
     def containing(self, text: str, column: str, n_features: int) -> np.ndarray:
         """The features whose `column`, name or kind, contains `text`: bool [n_features].

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mi_crow.mechanistic.features.beside.proposals import Lines
 from mi_crow.mechanistic.features.meaning.static_embeddings import StaticEmbeddings
 from mi_crow.mechanistic.features.meaning.words import (
-    documents_of,
-    forms,
+    CONCEPTS,
+    DOCUMENTS,
+    TOKENS,
     further_words,
     has,
+    having,
     question_words,
-    standing,
     stem,
 )
 
@@ -44,21 +46,21 @@ class Meanings:
     def scores(self, text: str) -> np.ndarray:
         """How well each feature fits: float64 [n_features], 0 for those that hardly do."""
         words = question_words(text)
-        weights, documents = dict.fromkeys(words, 1.0), {}
-        for word in words:
-            documents[word] = documents_of(self.connection, word)
+        weights = dict.fromkeys(words, 1.0)
+        documents = having(self.connection, DOCUMENTS, words)
         together = _together(list(documents.values()))
         more = further_words(self.connection, words, together)
         if self.embeddings is not None:
             near = self.embeddings.near(words, text)
             more |= {stem(word): weight for word, weight in near.items() if stem(word) not in words}
-        for word, weight in more.items():
-            documents[word] = documents_of(self.connection, word)
-            weights[word] = weight
+        documents |= having(self.connection, DOCUMENTS, list(more))
+        weights |= more
         total = self._documents
+        fields = self._fields(list(weights))
         scores = np.zeros(len(self.columns))
         for word, weight in weights.items():
-            count = self._counts(word, documents[word])
+            in_texts = self._in_texts(documents[word], total)
+            count = self._counts(word, in_texts, [(one[word], by) for one, by in fields])
             rarity = np.log(1 + (total - len(documents[word]) + 0.5) / (len(documents[word]) + 0.5))
             scores += weight * rarity * count / (count + _SATURATION)
         return np.where(scores >= _LEAST * scores.max(initial=0.0), scores, 0.0)
@@ -67,62 +69,57 @@ class Meanings:
     def _documents(self) -> int:
         return int(self.connection.rows("SELECT count(*) FROM idx.stored_documents")[0][0])
 
-    def _counts(self, word: str, documents: np.ndarray) -> np.ndarray:
+    def _fields(self, words: list[str]) -> "list[tuple[dict[str, np.ndarray], float]]":
+        """The fields but for texts and labels: word -> the features with it, as often as they have
+        it, and what each time counts."""
+        names = self.connection.proposals.folded_names()
+        tokens = having(self.connection, TOKENS, words)
+        return [
+            (having(self.connection, CONCEPTS, words), _NAME),
+            ({word: self._proposed(word, names) for word in words}, _PROPOSED),
+            ({word: self._promoting(tokens[word]) for word in words}, _TOKEN),
+        ]
+
+    def _counts(
+        self, word: str, in_texts: np.ndarray, fields: "list[tuple[np.ndarray, float]]"
+    ) -> np.ndarray:
         """The weighted count of a word in each feature's fields: float64 [n_features]."""
         size = len(self.columns)
-        counts = _TEXT * self._in_texts(documents)
-        fields = (
-            (self._named(word), _NAME),
-            (self._proposed(word), _PROPOSED),
-            (self._promoting(word), _TOKEN),
-        )
+        counts = _TEXT * in_texts
         for features, weight in fields:
-            counts += weight * np.bincount(features, minlength=size)[:size]
+            if len(features):
+                counts += weight * np.bincount(features, minlength=size)[:size]
         for number, label in enumerate(self.columns.labels):
             if has(label, word):
                 hits = self.columns.label == number
                 counts[hits] += _LABEL * self.columns.auroc[hits]
         return counts
 
-    def _in_texts(self, documents: np.ndarray) -> np.ndarray:
+    def _in_texts(self, documents: np.ndarray, total: int) -> np.ndarray:
         """The share of each feature's strongest texts that have the word, beyond that of all
         texts: 0 to 1."""
         held = self.held.documents
         hits = held.hits(documents)
         found = np.diff(np.searchsorted(hits, held.starts)).astype(np.float64)
         examples = np.diff(held.starts)
-        chance = len(documents) / max(self._documents, 1)
+        chance = len(documents) / max(total, 1)
         share = found / np.maximum(examples, 1)
         # A word in one of two texts says less than in ten of twenty.
         sure = examples / (examples + 2.0)
         return np.maximum(share - chance, 0) * sure
 
-    def _named(self, word: str) -> np.ndarray:
-        """The features with a concept whose name, note or tags have the word."""
-        found = self.connection.columns(
-            "SELECT feature FROM memory.main.concepts WHERE regexp_matches(haystack, ?)",
-            [standing(word)],
-        )
-        return found["feature"]
-
-    def _proposed(self, word: str) -> np.ndarray:
+    def _proposed(self, word: str, names: Lines) -> np.ndarray:
         """The features with the word in their explanation or, without one, their proposed name."""
-        proposals = self.connection.proposals
-        said = proposals.explanations
-        names = proposals.matching("name", standing(word))
-        names = names[~np.isin(names, list(said))] if said else names
+        said = self.connection.proposals.explanations
+        found = names.having(word, lambda name: has(name, word))
+        found = found[~np.isin(found, list(said))] if said else found
         explained = [one.feature for one in said.values() if has(one.text, word)]
-        return np.concatenate([names, np.array(explained, dtype=names.dtype)])
+        return np.concatenate([found, np.array(explained, dtype=found.dtype)])
 
-    def _promoting(self, word: str) -> np.ndarray:
-        """The features that promote a form of the word, as often as they do."""
-        wanted = self.connection.columns(
-            "SELECT token_id FROM idx.tokens WHERE regexp_full_match(lower(trim(token)), ?)",
-            [forms(word)],
-        )
-        tokens: Postings = self.held.tokens
-        hits = tokens.hits(wanted["token_id"])
-        return np.searchsorted(tokens.starts, hits, side="right") - 1
+    def _promoting(self, tokens: np.ndarray) -> np.ndarray:
+        """The features that promote some tokens, as often as they do."""
+        held: Postings = self.held.tokens
+        return np.searchsorted(held.starts, held.hits(tokens), side="right") - 1
 
 
 def _together(found: "list[np.ndarray]") -> np.ndarray:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,15 +66,27 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def documents_of(connection: "IndexConnection", stemmed: str) -> np.ndarray:
-    """The documents with a form of a word: int32, ascending."""
+DOCUMENTS = "SELECT document AS id, lower(text) AS text FROM idx.stored_documents"
+CONCEPTS = "SELECT feature AS id, haystack AS text FROM memory.main.concepts"
+TOKENS = "SELECT token_id AS id, lower(trim(token)) AS text FROM idx.tokens"
+
+
+def having(connection: "IndexConnection", source: str, stems: Sequence[str]) -> dict[str, Any]:
+    """The ids of a source that have a form of each word in their text; a token has to be one.
+    All are read once."""
+    if not stems:
+        return {}
+    part, match, pattern = "contains", "regexp_matches", standing
+    if source == TOKENS:
+        part, match, pattern = "starts_with", "regexp_full_match", forms
+    # The first condition is cheap and leaves few texts for the other.
+    here = f"CASE WHEN {part}(text, ?) THEN {match}(text, ?) ELSE false END"
     found = connection.columns(
-        # The first condition is cheap and leaves few texts for the other.
-        "SELECT document AS id FROM idx.stored_documents "
-        "WHERE contains(lower(text), ?) AND regexp_matches(lower(text), ?)",
-        [stemmed, standing(stemmed)],
+        f"SELECT id, {', '.join(f'{here} AS word{place}' for place in range(len(stems)))} "
+        f"FROM ({source})",
+        [value for one in stems for value in (one, pattern(one))],
     )
-    return np.unique(found["id"])
+    return {one: found["id"][found[f"word{place}"]] for place, one in enumerate(stems)}
 
 
 def further_words(
