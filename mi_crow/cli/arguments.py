@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds, Limits
 from mi_crow.errors import UserError
+from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 
 
@@ -109,8 +110,11 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     )
     group.add_argument("--revision", help="branch, tag or commit of a Hub model")
     group.add_argument("--gguf-file", metavar="FILE", help=".gguf file in the model's folder")
-    kinds = ("auto", "fp32", "bf16", "fp16")
+    kinds = [name for name in MODEL_DTYPES if name not in QUANTIZED]
     add_setting(group, "--model-dtype", "auto", "dtype the model runs in", choices=kinds)
+    group.add_argument(
+        "--quantize", choices=QUANTIZED, help="quantize the model's weights (extra `big`)"
+    )
     add_switch(group, "--offline", "never use the network")
     trusts = "run code shipped with a Hub model; only for models you trust"
     add_switch(group, "--trust-remote-code", trusts)
@@ -150,7 +154,12 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default=None,
-        help="auto, cpu, cuda, cuda:N or mps (default: the config file, or auto)",
+        help="auto, cpu, cuda, cuda:N, mps or spread (default: the config file, or auto)",
+    )
+    parser.add_argument(
+        "--device-map",
+        choices=("auto",),
+        help="spread the model over all GPUs, then host memory, then its files (extra `big`)",
     )
 
 
@@ -271,8 +280,15 @@ def plan_workspace(options: Namespace) -> Workspace:
 
 def device_of(options: Namespace) -> str:
     """The device named by the flag or the config file. Raises UserError for an unknown one."""
-    from mi_crow.store.settings import UserSettings, validate_device
+    from mi_crow.store.settings import SPREAD, UserSettings, validate_device
 
+    if options.device_map is not None:
+        if options.device not in (None, "auto", SPREAD):
+            raise UserError(
+                f"--device {options.device} and --device-map were both given",
+                hint="give one of them",
+            )
+        return SPREAD
     return validate_device(options.device or UserSettings.load().text("device") or "auto")
 
 

@@ -17,7 +17,7 @@ _OF_ROWS = ("context_length", "long_documents", "pack", "bos", "keep_special")
 # Options that only matter with a dataset or a model of one's own; --offline always holds.
 _OF_DATA = ("split", "text_field", "label_field", "limit", "sample_seed", "streaming")
 OF_TEXTS = (*_OF_DATA, *_OF_ROWS)
-OF_A_MODEL = ("revision", "gguf_file", "model_dtype", "trust_remote_code")
+OF_A_MODEL = ("revision", "gguf_file", "model_dtype", "quantize", "trust_remote_code")
 
 
 def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> None:
@@ -100,5 +100,7 @@ def rows_of(options: Namespace) -> dict[str, Any]:
 
 def model_of(options: Namespace) -> ModelSpec:
     """The model named by `add_model_flags` and `add_device`. Raises UserError."""
-    device = device_of(options)
-    return same_fields(ModelSpec, options, dtype=options.model_dtype, device=device)
+    device, dtype = device_of(options), options.quantize or options.model_dtype
+    if options.quantize and options.model_dtype not in (None, "auto"):
+        raise UserError("--quantize and --model-dtype were both given", hint="give one of them")
+    return same_fields(ModelSpec, options, dtype=dtype, device=device)

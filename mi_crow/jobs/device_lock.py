@@ -18,6 +18,7 @@ from mi_crow.store.json_file import parse_json
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.plain_file import read_plain
 from mi_crow.store.runtime_folder import known_runtime_folders, runtime_folder
+from mi_crow.store.settings import SPREAD
 from mi_crow.visible import visible
 
 _FOLDER_PREFIX = "device-"
@@ -28,10 +29,11 @@ _MOST_WORDS = 8192  # bytes that a lock says of its holder
 def device_key(device: str) -> str:
     """The real device that `device` means here, as a file name, without torch.
 
-    `auto` is the first GPU that torch calls cuda, else mps on Apple silicon, else the CPU.
+    `auto` and `spread` are the first GPU that torch calls cuda, else mps on Apple silicon, else the
+    CPU.
     """
     name = device.lower()
-    if name == "auto":
+    if name in ("auto", SPREAD):
         if _visible_gpus() != [] and _has_gpu():
             name = "cuda:0"
         elif sys.platform == "darwin" and os.uname().machine == "arm64":
@@ -50,6 +52,10 @@ def device_key(device: str) -> str:
 
 def devices_of(device: str, nproc: int) -> list[str]:
     """The devices that a job of `nproc` processes runs on: a GPU each, or the one CPU for all."""
+    if device == SPREAD and device_key(device).startswith("cuda"):
+        visible = _visible_gpus()
+        count = len(visible) if visible else len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return [f"cuda:{number}" for number in range(max(1, count))]
     if nproc == 1:
         return [device]
     if device_key(device).startswith("cuda"):

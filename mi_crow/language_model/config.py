@@ -9,6 +9,8 @@ from mi_crow.errors import UserError
 STORAGE_DTYPES = ("fp32", "bf16", "fp16", "int8")
 LONG_DOCUMENTS = ("truncate", "split")
 BOS = ("auto", "yes", "no")
+QUANTIZED = ("8bit", "4bit")  # with bitsandbytes
+MODEL_DTYPES = ("auto", "fp32", "bf16", "fp16", *QUANTIZED)
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class ModelSpec:
     model: str  # hub id, folder, or `sample`, the small model that comes with mi-crow
     gguf_file: str | None = None
     revision: str | None = None
-    dtype: str = "auto"  # auto | fp32 | bf16 | fp16: what the model computes in
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    dtype: str = "auto"  # of MODEL_DTYPES: what the model computes in, or what its weights are in
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps | spread: over GPUs and host memory
     offline: bool = False
     trust_remote_code: bool = False
 

@@ -25,6 +25,7 @@ from mi_crow.language_model.hook_points.catalogue import HookPoints
 from mi_crow.language_model.hook_points.head import final_norm, output_embedding
 from mi_crow.language_model.hook_points.point import HookPoint
 from mi_crow.language_model.hook_points.tap import tap
+from mi_crow.language_model.placement.devices import at_home, is_spread
 
 if TYPE_CHECKING:
     from mi_crow.hooks.hook import HookWhen
@@ -182,7 +183,11 @@ class Layers(HookPoints):
         head = output_embedding(self._lm)
         if not self._final_norm:
             self._final_norm.append(final_norm(self._lm, head))
-        return self._final_norm[0], head
+        norm = self._final_norm[0]
+        if not is_spread(self._lm.model):
+            return norm, head
+        here = self._lm.device
+        return None if norm is None else at_home(norm, here), at_home(head, here)
 
     def _switch(self, hook_id: str, *, enabled: bool) -> bool:
         if hook_id not in self._hooks:
@@ -223,22 +228,34 @@ class Layers(HookPoints):
 
     def _before(self, hook: Hook) -> Callable[..., Any]:
         def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            changed = hook.pre_forward(module, args, kwargs) if self._runs(hook) else None
+            if not self._runs(hook):
+                return None
+            given = input_tensor(args, kwargs)
+            seen = given.to(self._lm.device)
+            if seen is not given:  # of a model over several devices
+                args, kwargs = replace_input(args, kwargs, seen)
+            changed = hook.pre_forward(module, args, kwargs)
             if changed is None:
                 return None
             after = input_tensor(*changed)
-            kept = self._in_controlled_texts(input_tensor(args, kwargs), after)
+            kept = self._in_controlled_texts(seen, after).to(given.device)
             return changed if kept is after else replace_input(*changed, kept)
 
         return call
 
     def _after(self, hook: Hook) -> Callable[..., Any]:
         def call(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            changed = hook.forward(module, args, output) if self._runs(hook) else None
+            if not self._runs(hook):
+                return None
+            given = first_tensor(output)
+            seen = given.to(self._lm.device)
+            changed = hook.forward(
+                module, args, output if seen is given else replace_tensor(output, seen)
+            )
             if changed is None:
                 return None
             after = first_tensor(changed)
-            kept = self._in_controlled_texts(first_tensor(output), after)
+            kept = self._in_controlled_texts(seen, after).to(given.device)
             return changed if kept is after else replace_tensor(changed, kept)
 
         return call

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import torch
 from mi_crow.causes import machine_error, out_of_memory
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
-from mi_crow.language_model.config import ModelSpec
+from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
+from mi_crow.language_model.outline import place_of
+from mi_crow.language_model.placement.devices import check_room, main_device, placement
+from mi_crow.store.settings import SPREAD
 
 SAMPLE = "sample"
 # Before a model's name: the same architecture and tokenizer with untrained weights.
@@ -51,8 +55,9 @@ class Source:
 
 
 def torch_device(name: str | torch.device | None) -> torch.device:
-    """The device meant by `name`; `auto` is CUDA, then MPS, then CPU. Raises UserError."""
-    if name is None or name == "auto":
+    """The device meant by `name`; `auto` is CUDA, then MPS, then CPU; of a model that is spread the
+    first. Raises UserError."""
+    if name is None or name in ("auto", SPREAD):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -60,7 +65,7 @@ def torch_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(
-            f"device {name!r} is not known", hint="use cpu, cuda, cuda:N or mps"
+            f"device {name!r} is not known", hint=f"use cpu, cuda, cuda:N, mps or {SPREAD}"
         ) from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -89,13 +94,19 @@ def load_model(spec: ModelSpec) -> Loaded:
     Raises NotFoundError or UserError in one sentence.
     """
     device = torch_device(spec.device)
-    if spec.dtype not in ("auto", *_DTYPES):
+    if spec.dtype not in MODEL_DTYPES:
         raise UserError(
-            f"model dtype {spec.dtype!r} is not known", hint=f"use auto, {', '.join(_DTYPES)}"
+            f"model dtype {spec.dtype!r} is not known", hint=f"use {', '.join(MODEL_DTYPES)}"
         )
     untrained = spec.model.startswith(RANDOM)
     spec = replace(spec, model=spec.model.removeprefix(RANDOM))
     source = _locate(spec)
+    if untrained and (spec.dtype in QUANTIZED or spec.device == SPREAD):
+        raise UserError(
+            "a model with random weights is neither quantized nor spread over devices",
+            hint="leave out --quantize and --device-map",
+        )
+    placed = placement(spec, device, source.gguf_file is not None)
     asked = not source.local and not spec.offline and hub_answers()
     options: dict[str, Any] = {
         "local_files_only": not asked,
@@ -115,14 +126,28 @@ def load_model(spec: ModelSpec) -> Loaded:
         if untrained:
             model = _untrained(AutoModelForCausalLM, config, dtype, spec.trust_remote_code)
         else:
+            _check_room(spec, source, device, dtype)
             model = AutoModelForCausalLM.from_pretrained(
-                source.place, config=config, dtype=dtype, **options
+                source.place, config=config, dtype=dtype, **placed, **options
             )
     with _fitting(spec, device):
-        model.eval().requires_grad_(False).to(device)
+        model.eval().requires_grad_(False)
+        if placed:
+            device = main_device(model, device)
+        else:
+            model.to(device)
     revision = getattr(model.config, "_commit_hash", None) or options.get("revision")
     model_id = f"{RANDOM}{source.model_id}" if untrained else source.model_id
     return Loaded(model, tokenizer, device, revision, model_id)
+
+
+def _check_room(spec: ModelSpec, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises UserError for a model whose files are here and say that it does not fit."""
+    folder = Path(source.place) if source.local else place_of(source.place, spec.revision)
+    if folder is None or source.gguf_file is not None or not folder.is_dir():
+        return
+    names = {value: name for name, value in _DTYPES.items()}
+    check_room(spec, folder, device, spec.dtype if spec.dtype in QUANTIZED else names[dtype])
 
 
 def load_structure(spec: ModelSpec) -> Any | None:
@@ -176,8 +201,10 @@ def _compute_dtype(spec: ModelSpec, device: torch.device, config: Any) -> torch.
     A CPU that multiplies bf16 itself is about three times as fast in it (1,185 against 3,822
     tokens/s on SmolLM2-135M, two cores), one that does not is several times slower.
     """
-    if spec.dtype != "auto":
+    if spec.dtype in _DTYPES:
         return _DTYPES[spec.dtype]
+    if spec.dtype in QUANTIZED:
+        return torch.bfloat16
     text = config.get_text_config()
     stored, width = getattr(text, "dtype", None), getattr(text, "hidden_size", None) or 0
     rounded = stored in (torch.bfloat16, "bfloat16")
@@ -327,8 +354,11 @@ def _quiet() -> Iterator[None]:
 
     gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
 
+    spreading = getLogger("accelerate")  # it warns of every model that is partly in its files
+    level = spreading.level
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     bar = gguf.tqdm
+    spreading.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     # The GGUF reader draws its own bar, which no switch of transformers turns off.
@@ -339,6 +369,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         gguf.tqdm = bar
+        spreading.setLevel(level)
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()

@@ -69,7 +69,7 @@ def outline_of(
     """The outline of a model whose files are on this machine; None without them, or where they do
     not say. Never asks the network, never raises for damaged files."""
     try:
-        place = _place_of(model.removeprefix(_RANDOM), revision)
+        place = place_of(model.removeprefix(_RANDOM), revision)
         if place is None:
             return None
         if place.is_file() or gguf_file is not None:
@@ -144,7 +144,7 @@ def _cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _place_of(model: str, revision: str | None) -> Path | None:
+def place_of(model: str, revision: str | None) -> Path | None:
     """The folder or the .gguf file of a model; None when it is not here."""
     if not model.strip():
         return None

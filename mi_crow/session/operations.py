@@ -16,6 +16,7 @@ from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.session import layers
 from mi_crow.session.causes import EXPLAINING, Causes
 from mi_crow.session.vectors import OPERATIONS as OF_VECTORS
+from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -153,7 +154,11 @@ class Operations:
 
         if not model:
             raise UserError("neither an SAE nor a model was named")
-        spec = ModelSpec(model, revision=revision, device=str(torch_device(device)))
+        spec = ModelSpec(
+            model,
+            revision=revision,
+            device=device if device == SPREAD else str(torch_device(device)),
+        )
         lm = self._model(spec)
         self._held = _Loaded(spec, LoadedModel(lm), None)
         self._shelf = Shelf(self._workspace, lm)

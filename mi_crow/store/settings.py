@@ -33,7 +33,7 @@ class Setting:
 
 SETTINGS: Final = (
     Setting("workspace", "folder used when neither --workspace nor MI_CROW_WORKSPACE is given"),
-    Setting("device", "device used where none is given: auto, cpu, cuda, cuda:N or mps"),
+    Setting("device", "device used where none is given: auto, cpu, cuda, cuda:N, mps or spread"),
     Setting("theme", "theme of the app"),
     Setting("heat.dark", "colours of the activations in dark themes, from low to high", True),
     Setting("heat.light", "colours of the activations in light themes, from low to high", True),
@@ -120,16 +120,20 @@ def check_address(url: str, named: str = "") -> None:
         )
 
 
+# The device of a model that is spread over all GPUs and host memory.
+SPREAD = "spread"
+
+
 def validate_device(device: str) -> str:
     """`device` itself if it is spelt like one; it need not exist.
 
     Raises UserError otherwise.
     """
     kind, colon, index = device.partition(":")
-    plain = not colon and kind in ("auto", "cpu", "cuda", "mps")
+    plain = not colon and kind in ("auto", "cpu", "cuda", "mps", SPREAD)
     if not plain and not (kind == "cuda" and index.isdigit()):
         raise UserError(
-            f"device {device!r} is not known", hint="use auto, cpu, cuda, cuda:N or mps"
+            f"device {device!r} is not known", hint=f"use auto, cpu, cuda, cuda:N, mps or {SPREAD}"
         )
     return device
 

@@ -17,7 +17,7 @@ NEW_FILE: Final = """\
 # The settings of mi-crow. A line that begins with # is off.
 
 # workspace = "/path/of/a/workspace"   # unless --workspace or MI_CROW_WORKSPACE says another
-# device = "auto"                      # auto, cpu, cuda, cuda:N or mps; a flag says another
+# device = "auto"                      # auto, cpu, cuda, cuda:N, mps or spread; a flag says another
 # theme = "crow"                       # crow, paper, contrast, or one of Textual's
 
 [keys]

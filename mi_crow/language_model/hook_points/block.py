@@ -9,6 +9,7 @@ from mi_crow.hooks.tensors import first_tensor, input_tensor, replace_input
 from mi_crow.language_model.hook_points.measure import Measured, Sum, Term, equal, measure
 from mi_crow.language_model.hook_points.point import Gain, HookPoint
 from mi_crow.language_model.hook_points.record import BlockRecord, Call
+from mi_crow.language_model.placement.devices import weight_of
 
 SUBLAYERS = ("attn", "mlp")
 NORMALISED = {"attn": "ln1", "mlp": "ln2"}  # TransformerLens's names of the norms before them
@@ -207,9 +208,8 @@ def _gain_of(norm: Call) -> Gain | None:
     """
     if norm.x is None or norm.y is None:
         return None
-    weight = getattr(norm.module, "weight", None)
-    bias = getattr(norm.module, "bias", None)
-    if not isinstance(weight, Tensor):
+    weight, bias = weight_of(norm.module, "weight"), weight_of(norm.module, "bias")
+    if weight is None:
         return "" if _same_direction(norm.x, norm.y) else None
     if weight.ndim != 1 or weight.shape[0] != norm.y.shape[1]:
         return None

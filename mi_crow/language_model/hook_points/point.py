@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.placement.devices import weight_of
 
 Gain = Literal["", "w", "1+w"]
 
@@ -71,11 +72,11 @@ def _meaning(point: HookPoint) -> tuple[object, ...]:
 
 def _affine(module: nn.Module, gain: Gain) -> tuple[Tensor, Tensor]:
     """A norm's gain and bias [d] in fp32; gains of zero are for `check_gain`."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
+    weight = weight_of(module, "weight")
+    assert weight is not None
     weight = weight.detach().float() + (1.0 if gain == "1+w" else 0.0)
-    bias = getattr(module, "bias", None)
-    if not isinstance(bias, Tensor):
+    bias = weight_of(module, "bias")
+    if bias is None:
         bias = torch.zeros((), device=weight.device)
     return weight, bias.detach().float()
 

@@ -28,7 +28,7 @@ def tap(lm: HookedModel, point: HookPoint, visit: Visit) -> Remove:
 
 class _Tap:
     def __init__(self, lm: HookedModel, point: HookPoint, visit: Visit) -> None:
-        self._point, self._visit = point, visit
+        self._point, self._visit, self._home = point, visit, lm.device
         self._module = lm.model.get_submodule(point.name)
         check_gain(self._module, point.gain, point.name)
         self._layout: Layout = lm.layers.known_layout(point) or "rows"
@@ -74,9 +74,11 @@ class _Tap:
         before, self._before = self._before, []
         for other in before:
             value = value + other.to(value.device).view(value.shape)
-        after = self._visit(value)
-        if after is None or after is value:
+        seen = value.to(self._home)  # only of a model over several devices is that another tensor
+        after = self._visit(seen)
+        if after is None or after is seen:
             return None
+        after = after.to(value.device)
         if not point.plain:
             # As a difference if something is added, and only where a value changed.
             asked = own + (after - value) if point.plus else after

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def open_sae(
             f"SAE {sae_id!r} does not say its model and layer", hint="import it with --model"
         )
     return sae, ModelSpec(
-        sae.metadata.model_name, revision=sae.metadata.revision, device=str(where)
+        sae.metadata.model_name,
+        revision=sae.metadata.revision,
+        device=device if device == SPREAD else str(where),
     )
 
 

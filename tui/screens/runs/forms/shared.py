@@ -3,13 +3,13 @@
 from functools import partial
 
 from mi_crow.bounds import COUNT, PROCESSES, SEED, SIZE
-from mi_crow.language_model.config import BOS, LONG_DOCUMENTS
+from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, MODEL_DTYPES
 from tui.screens.runs.forms.parameters import FieldsOf
 from tui.widgets.forms.fields import Default, FormField
 
 HOW = "How it runs"
 LAUNCHERS = ("local", "torchrun", "slurm")
-DEVICES = ("auto", "cuda", "cpu", "mps")
+DEVICES = ("auto", "cuda", "cpu", "mps", "spread")
 MODEL_HINT = "hub id, folder, .gguf file, or sample"
 TEXTS_HINT = "file, folder, data set on the hub, or sample"
 
@@ -17,7 +17,7 @@ TEXTS_HINT = "file, folder, data set on the hub, or sample"
 def device_field(ask: FieldsOf, usual: str, name: str = "device") -> FormField:
     """Where the job runs; `usual` is the device of the settings, or auto."""
     default = Default(usual, "the fastest that is free" if usual == "auto" else "your settings")
-    hint = "auto, cpu, cuda, cuda:1, mps"
+    hint = "auto, cpu, cuda, cuda:1, mps; spread: over all GPUs and host memory"
     return ask(name, "device", hint, choices=DEVICES, closed=False, default=default)
 
 
@@ -32,19 +32,16 @@ def seed_field(ask: FieldsOf, name: str = "seed") -> FormField:
 
 def model_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     """How the model is loaded."""
-    revision, dtypes = (
-        "branch, tag or commit of a model on the hub",
-        ("auto", "fp32", "bf16", "fp16"),
-    )
+    revision = "branch, tag or commit of a model on the hub"
     return (
         ask("model.revision", "revision", revision, why="its main branch"),
         ask("model.gguf_file", "GGUF file", "the .gguf file in the model's folder", why="none"),
         ask(
             "model.dtype",
             "computed in",
-            "the precision that the model runs in",
+            "the precision that the model runs in, or its weights are kept in",
             why="the fastest that loses nothing",
-            choices=dtypes,
+            choices=MODEL_DTYPES,
         ),
         ask("model.offline", "offline", "never use the network"),
         ask("model.trust_remote_code", "run its own code", "only for models that you trust"),

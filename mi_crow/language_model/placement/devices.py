@@ -1,0 +1,125 @@
+"""A model over several devices: how it is loaded there, and its weights as they are needed.
+
+accelerate puts what fits onto each GPU in turn, then into host memory, then leaves it in the files.
+It moves what a module reads to the module's device. What our hooks see moves the other way: to the
+model's main device, where SAEs are, and back. Activations of a batch are megabytes, an SAE is
+gigabytes.
+"""
+
+import copy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mi_crow.errors import UserError
+from mi_crow.language_model.config import QUANTIZED, ModelSpec
+from mi_crow.language_model.placement.memory import weights_bytes
+from mi_crow.store.free_space import available_memory, gigabytes
+from mi_crow.store.settings import SPREAD
+
+_EXTRA = 'pip install "mi-crow-tui[big]"'
+_OFFLOADED = ("cpu", "disk", "meta")
+
+
+def placement(spec: ModelSpec, device: torch.device, gguf: bool) -> dict[str, Any]:
+    """What `from_pretrained` is to be told so that weights go to their devices at once, without a
+    copy in host memory; nothing where it has only to load them there.
+
+    Raises UserError for a model that cannot be spread or quantized here.
+    """
+    spread, quantized = spec.device == SPREAD, spec.dtype in QUANTIZED
+    if quantized:
+        _check_quantized(spec, device, gguf)
+    if spread and find_spec("accelerate") is None:
+        raise UserError("a model over several devices needs the package accelerate", hint=_EXTRA)
+    at_once = spread or quantized or device.type == "cuda"
+    if not at_once or gguf or find_spec("accelerate") is None:
+        return {}
+    options: dict[str, Any] = {"device_map": "auto" if spread else {"": device}}
+    if quantized:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=spec.dtype == "8bit",
+            load_in_4bit=spec.dtype == "4bit",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    return options
+
+
+def _check_quantized(spec: ModelSpec, device: torch.device, gguf: bool) -> None:
+    what = f"model {spec.model!r} cannot be loaded in {spec.dtype}"
+    if gguf:
+        raise UserError(f"{what}: it is a GGUF file", hint="give the model that it was made from")
+    for package in ("accelerate", "bitsandbytes"):
+        if find_spec(package) is None:
+            raise UserError(f"{what} without the package {package}", hint=_EXTRA)
+    if device.type not in ("cuda", "cpu"):
+        raise UserError(f"{what} on {device.type}", hint="use --device cuda or cpu")
+
+
+def check_room(spec: ModelSpec, folder: Path, device: torch.device, dtype: str) -> None:
+    """Raises UserError where the weights in `folder` need more memory than `device` has left."""
+    needed, free = weights_bytes(folder, dtype), free_bytes(device)
+    if spec.device == SPREAD or needed is None or free is None or needed <= free:
+        return
+    others = ["--device-map auto"] if device.type == "cuda" else []
+    others += [] if dtype in ("bf16", "fp16", *QUANTIZED) else ["--model-dtype bf16"]
+    others += [] if dtype in QUANTIZED else ["--quantize 8bit"]
+    raise UserError(
+        f"model {spec.model!r} takes {gigabytes(needed)} in {dtype}, {device} has "
+        f"{gigabytes(free)} free",
+        hint=f"use {', '.join([*others, 'another --device'])} or a smaller model",
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory of `device` that nothing uses; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory() if device.type == "cpu" else None
+
+
+def main_device(model: Any, otherwise: torch.device) -> torch.device:
+    """Where the inputs of a loaded model go, and what is kept beside it."""
+    places = getattr(model, "hf_device_map", None) or {}
+    for place in places.values():
+        if str(place) not in _OFFLOADED:
+            return torch.device(f"cuda:{place}" if isinstance(place, int) else place)
+    return torch.device("cpu") if places else otherwise
+
+
+def is_spread(model: Any) -> bool:
+    """Whether a model's modules are on several devices, or in files."""
+    places = getattr(model, "hf_device_map", None) or {}
+    return len({str(place) for place in places.values()}) > 1
+
+
+def weight_of(module: nn.Module, name: str) -> Tensor | None:
+    """A module's own tensor with its contents, also where it is in a file until the module runs;
+    None without one of that name."""
+    found = getattr(module, name, None)
+    if not isinstance(found, Tensor):
+        return None
+    kept = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+    return kept[name] if found.is_meta and kept is not None else found
+
+
+def at_home(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module itself if its weights are on `device`, else a copy with them there, which runs
+    without accelerate."""
+    own = dict(module.named_parameters(recurse=False))
+    if all(one.device == device for one in own.values()):
+        return module
+    plain = copy.copy(module)
+    for name in ("forward", "_hf_hook", "_old_forward"):
+        plain.__dict__.pop(name, None)
+    plain._parameters = {
+        name: nn.Parameter(weight.to(device), requires_grad=False)
+        for name in own
+        if (weight := weight_of(module, name)) is not None
+    }
+    return plain
