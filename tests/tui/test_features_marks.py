@@ -141,6 +141,11 @@ async def test_a_report_that_cannot_be_written_says_why(open_index, tmp_path):
         pilot.app.screen.prompt.field.value = str(tmp_path / "out.pdf")
         await press(pilot, "enter")
         assert "neither .html nor .json" in notices(pilot)
+        await press(pilot, "w")
+        pilot.app.screen.prompt.field.value = str(tmp_path / "mistyped" / "out.html")
+        await press(pilot, "enter")
+        assert "does not exist" in notices(pilot)
+        assert not (tmp_path / "mistyped").exists()
 
 
 def test_marks_are_saved_as_runs():

@@ -134,8 +134,11 @@ async def test_a_workspace_that_is_gone_is_told_on_every_screen_and_comes_back(
         assert [row.key for row in rows] == before
         await press(pilot, "n", "c", "ctrl+r", "escape", "escape", "2", "t", *"hill", "enter")
         assert not app_workspace.root.exists()
+        pilot.app.context.annotations.data_version()
         away.rename(app_workspace.root)
         await look(pilot)
+        told = [one.sentence for one in pilot.app.message_log.read()]
+        assert not [one for one in told if "removed" in one or "damaged" in one]
         pilot.app.clear_notifications()
         await settle(pilot)
         for key in "12":

@@ -34,7 +34,12 @@ class WritesFiles(_Screen):
             return None
 
     def ask_to_replace(self, path: Path, then: Callable[[bool], None]) -> None:
-        """Calls `then(False)`; where there is a file already, `then(True)` once somebody agreed."""
+        """Calls `then(False)`; where there is a file already, `then(True)` once somebody agreed. A
+        folder that is not there is not made: most often its name was mistyped."""
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            self.tell(UserError(f"the folder {str(folder)!r} does not exist"))
+            return
         if not os.path.lexists(path):
             then(False)
             return

@@ -161,11 +161,12 @@ class AnnotationsDatabase:
             now = _identity(self.path)
             if now == self._file:
                 return
-            self._notice = (
-                f"{self.path.name!r} was removed while it was open: tags now go into a new one"
-                if now is None
-                else f"{self.path.name!r} was replaced while it was open: now reading the new one"
-            )
+            if now is not None:
+                what = "was replaced while it was open: now reading the new one"
+                self._notice = f"{self.path.name!r} {what}"
+            elif self.path.parent.is_dir():  # else it went with its folder, and may come back
+                what = "was removed while it was open: tags now go into a new one"
+                self._notice = f"{self.path.name!r} {what}"
         self.close()
         self._generation += 1
 

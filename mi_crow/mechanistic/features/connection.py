@@ -257,7 +257,7 @@ def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> M
                 f"another process has the feature index of {sae_id!r} open for writing",
                 hint="close it there and try again",
             )
-        if "No such file" in text:
+        if "No such file" in text or "No files found" in text:
             return _missing(sae_id)
         if "read a database file with version" in text:
             return UserError(
