@@ -46,7 +46,13 @@ from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.arms import Arm, best_of
 from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
+from mi_crow.mechanistic.steering.measure.config import (
+    DEVELOPMENT,
+    REPORTED,
+    AutoConfig,
+    Judging,
+    Trial,
+)
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.search import MARGIN, next_strength
@@ -135,9 +141,10 @@ def _label(
     baselines: dict[Any, Any],
 ) -> dict[str, Any]:
     """The methods that are asked for, on one label."""
-    openings = indexed.texts.openings(4 * (options.sets + 1))
-    sets = [openings[at :: options.sets + 1] for at in range(options.sets + 1)]
-    development, fresh = sets[-1], sets[:-1]
+    common = REPORTED * (options.sets + 1)
+    openings = indexed.texts.openings(common + DEVELOPMENT - REPORTED)
+    sets = [openings[at : common : options.sets + 1] for at in range(options.sets + 1)]
+    development, fresh = [*sets[-1], *openings[common:]], sets[:-1]
     trial = Trial(n=options.n, max_new_tokens=options.tokens, documents=0, control=False)
 
     def judged_by(judging: Judging, feature: int | None = None) -> Bench:

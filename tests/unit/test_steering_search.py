@@ -1,5 +1,6 @@
 """How a search chooses: the feature of a label, the finalist, the control beside it."""
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -10,7 +11,8 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.measure.aims.detectors import auroc_error, detectors_of
 from mi_crow.mechanistic.steering.measure.arms import Arm
-from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench, ratio_error
+from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
+from mi_crow.mechanistic.steering.measure.certainty import ratio_error, ratio_room, student
 from mi_crow.mechanistic.steering.measure.config import AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
@@ -103,13 +105,43 @@ def test_the_error_of_a_ratio_is_that_of_its_texts():
     assert ratio_error(*pairs[0]) == pytest.approx(np.std(logs), rel=0.2)
 
 
+@pytest.mark.parametrize(("prompts", "apart"), [(8, 0.0), (8, 0.1), (8, 0.3), (4, 0.1), (2, 0.0)])
+def test_what_other_prompts_may_cost_more_is_exceeded_as_rarely_as_promised(prompts, apart):
+    generator = np.random.default_rng(prompts)
+
+    def written(count, n):
+        of = np.arange(n) % count
+        own = generator.normal(0.3, apart, count)[of]
+        pair = generator.normal(1.0, 0.3, n) + own, generator.normal(1.0, 0.3, n)
+        both = [readings(each * 40, [40] * n) for each in pair]
+        return [replace(one, prompts=[str(number) for number in of]) for one in both]
+
+    def log_ratio(pair):
+        return np.log(pair[0].perplexity / pair[1].perplexity)
+
+    missed, rooms = 0, []
+    for _ in range(300):
+        seen, fresh = written(prompts, 64), written(4, 128)
+        rooms.append(ratio_room(seen[0], seen[1], 4))
+        missed += log_ratio(fresh) > log_ratio(seen) + rooms[-1]
+    assert missed / 300 < 0.09
+    known = (apart**2 * (1 / prompts + 1 / 4) + 2 * 0.18 / 64) ** 0.5
+    assert np.mean(rooms) < 1.3 * student(max(prompts - 1, 3)) * known
+
+
+def test_the_quantiles_are_those_of_student():
+    # Abramowitz and Stegun 1964, table 26.10.
+    for freedom, quantile in ((3, 2.353), (7, 1.895), (30, 1.697), (120, 1.658)):
+        assert student(freedom) == pytest.approx(quantile, rel=0.005)
+
+
 def test_a_strength_whose_ratio_is_not_surely_below_the_limit_is_lowered(tmp_path):
     def quick(one, n):
         return {
             "share": one.value,
             "effect": one.value,
             "perplexity_ratio": 1 + one.value**2,
-            "ratio_error": 0.1,
+            "ratio_room": 0.16,
         }
 
     search = searching(quick, tmp_path, most_ratio=1.5)
@@ -118,7 +150,7 @@ def test_a_strength_whose_ratio_is_not_surely_below_the_limit_is_lowered(tmp_pat
     assert arm is not None
     _, (found,) = search.run([(recipe, arm)])
     ratio = found.row["perplexity_ratio"]
-    assert ratio * np.exp(1.645 * 0.1) <= 1.5
+    assert ratio * np.exp(0.16) <= 1.5
     assert ratio > 1.1
 
 

@@ -17,7 +17,7 @@ from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
 from mi_crow.mechanistic.steering.measure.checks import check_auto, features_for, rater_of
-from mi_crow.mechanistic.steering.measure.config import AutoConfig
+from mi_crow.mechanistic.steering.measure.config import DEVELOPMENT, REPORTED, AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import Judge
@@ -28,7 +28,7 @@ from mi_crow.mechanistic.steering.measure.results import (
     open_measurement,
 )
 from mi_crow.mechanistic.steering.measure.search import Finalist, Search, short
-from mi_crow.mechanistic.steering.measure.setup import PROMPTS, make_bench, prompts_of
+from mi_crow.mechanistic.steering.measure.setup import make_bench, prompts_of
 from mi_crow.mechanistic.steering.measure.sweep import control_of
 from mi_crow.mechanistic.vectors.stored import list_vectors, vector_path
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
@@ -60,8 +60,10 @@ def run_auto(
     indexed = Indexed.open(workspace, config.sae_id)
     features = features_for(indexed, config)
     trial = config.trial
-    prompts = list(prompts_of(trial, indexed, 2 * PROMPTS))
-    development, fresh = prompts[1::2], prompts[::2]
+    prompts = list(prompts_of(trial, indexed, REPORTED + DEVELOPMENT))
+    every = 2 if trial.prompts else 1 + DEVELOPMENT // REPORTED
+    fresh = prompts[::every]
+    development = [one for place, one in enumerate(prompts) if place % every]
     bench = make_bench(
         workspace,
         config.sae_id,

@@ -21,7 +21,8 @@ from mi_crow.mechanistic.steering.effects import Written, rows_forced, write_now
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm
-from mi_crow.mechanistic.steering.measure.config import Trial
+from mi_crow.mechanistic.steering.measure.certainty import mean_error, ratio_error, ratio_room
+from mi_crow.mechanistic.steering.measure.config import REPORTED, Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
@@ -113,7 +114,8 @@ class Bench:
         self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
     ) -> dict[str, Any]:
         """Only the share, the effect (`Judge.effect`) and the ratio of perplexities, of which a
-        search needs many; and the standard errors of the effect and of the ratio's logarithm.
+        search needs many; the standard errors of the effect and of the ratio's logarithm, and how
+        much higher this may be on other prompts (see `ratio_room`).
         Raises NotFiniteError where the predictions are no numbers."""
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible, whole=False)
         steered = self.read(arm, trial, prompts, n, seed, whole=False)
@@ -124,6 +126,7 @@ class Bench:
             "effect_error": mean_error(effects),
             "perplexity_ratio": steered.perplexity / baseline.perplexity,
             "ratio_error": ratio_error(steered, baseline),
+            "ratio_room": ratio_room(steered, baseline, REPORTED),
         }
 
     def baseline(
@@ -244,23 +247,6 @@ class Bench:
                 self._plain_loss = corpus_loss(self.loaded.lm, self.tokens)
         with self.steered(arm):
             return corpus_loss(self.loaded.lm, self.tokens) - self._plain_loss
-
-
-def mean_error(values: np.ndarray) -> float:
-    """The standard error of a mean; 0 of a single value."""
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-
-
-def ratio_error(steered: ArmTexts, baseline: ArmTexts) -> float:
-    """The standard error of the logarithm of two perplexities' ratio, both of as many texts written
-    with the same random numbers: of each text's share in it (Cochran 1977, "Sampling Techniques",
-    section 6.3, for a ratio of sums)."""
-    shares = []
-    for one in (steered, baseline):
-        tokens = np.array([len(ids) for ids in one.token_ids], dtype=np.float64)
-        total = max(tokens.sum(), 1.0)
-        shares.append((one.nats - tokens * one.nats.sum() / total) * len(tokens) / total)
-    return mean_error(shares[0] - shares[1])
 
 
 def _batches(written: Written) -> Iterator[tuple[int, list[int], list[list[int]]]]:

@@ -11,6 +11,8 @@ from mi_crow.mechanistic.steering.schedules import parse_schedule
 
 OPERATIONS = ("add", "clamp", "floor", "cap")  # that a sweep can try
 BY_AMOUNT = (*OPERATIONS, "swap")  # whose value is an amount
+# Prompts, where none are given: those that are reported on, and those that a search chooses by.
+REPORTED, DEVELOPMENT = 4, 8
 # What a sweep tries where nothing is said: shares of the stack's own amounts.
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 

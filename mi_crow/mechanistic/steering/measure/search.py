@@ -22,7 +22,6 @@ _HEAT = 2  # strengths of each recipe before the worse are dropped
 _GOING, _FINALISTS = 4, 3  # recipes
 _STEPS_BACK = 3  # strengths tried again where one costs too much after all
 _BACK = (0.5, 0.95)  # of the strength, at most and at least
-_SURE = 1.645  # standard errors: one-sided, 95%
 
 
 @dataclass
@@ -62,8 +61,9 @@ class Search:
 
     Each recipe has a few strengths tried on half the continuations; the best recipes go on. The
     best of those are measured again with another seed, which alone decides: a figure by which one
-    of many was chosen is too good. There the ratio of perplexities has to be below the limit by its
-    standard error, and of those that do as much, within theirs, the one that costs least wins.
+    of many was chosen is too good. There the ratio of perplexities has to be below the limit for
+    other prompts too, with 95% certainty (see `ratio_room`); of those that do as much, within their
+    standard errors, the one that costs least wins.
 
     `enough`: an effect that needs no better one. Where a first strength has it and this is
     confirmed, nothing more is tried, except the first strengths of recipes that were asked for.
@@ -173,7 +173,7 @@ class Search:
         fitting: Finalist | None = None
         for _ in range(_STEPS_BACK):
             row = self._try(one, strength, 2 * self._config.development, 1)
-            room, cost = most - _SURE * row.get("ratio_error", 0.0), math.log(_ratio(row))
+            room, cost = most - row.get("ratio_room", 0.0), math.log(_ratio(row))
             if cost <= room:
                 return Finalist(one, strength, row)
             if cost <= most:

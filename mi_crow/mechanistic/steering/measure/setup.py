@@ -5,13 +5,12 @@ from typing import Any
 
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
-from mi_crow.mechanistic.steering.measure.config import Judging, Trial
+from mi_crow.mechanistic.steering.measure.config import REPORTED, Judging, Trial
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
 from mi_crow.store.workspace import Workspace
 
 WORDS_A_TOKEN = 0.7  # of English text
-PROMPTS = 4  # openings that are written from, where no prompts are given
 
 
 def make_bench(
@@ -38,6 +37,6 @@ def make_bench(
     return Bench(workspace, loaded, judge, target, greatest, tokens, baselines=held)
 
 
-def prompts_of(trial: Trial, indexed: Indexed, count: int = PROMPTS) -> Sequence[str]:
+def prompts_of(trial: Trial, indexed: Indexed, count: int = REPORTED) -> Sequence[str]:
     """The prompts that are given, or the commonest openings of the indexed texts."""
     return trial.prompts or indexed.texts.openings(count)
