@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -148,6 +149,22 @@ def test_a_control_fires_as_often_and_is_another(store):
     (rarest, other), *_ = matched_features(store, [living[-1]], seed=0).items()
     assert densities[other] < densities[living[0]] or len(living) < 26
     assert rarest == living[-1]
+
+
+def test_a_control_adds_as_much_where_it_fires(store):
+    """Of features that fire about as often those that are as strong, not of all decoder rows of
+    norm 1."""
+    rows = store.connection.rows(
+        "SELECT feature, density, mean_act * coalesce(decoder_norm, 1.0) FROM idx.features "
+        "WHERE fires > 0 ORDER BY feature"
+    )
+    numbers, log = [row[0] for row in rows], np.log([row[1:] for row in rows])
+    apart = np.abs(log[:, None] - log[None]).sum(axis=2)
+    for place, number in enumerate(numbers):
+        (other,) = matched_features(store, [number], seed=place).values()
+        limit = np.sort(apart[place])[min(24, len(numbers) - 1)]
+        assert apart[place, numbers.index(other)] <= limit
+    assert len(numbers) > 26
 
 
 def test_rivals_are_strong_where_the_feature_is_not(store):

@@ -1,4 +1,4 @@
-"""Controls: random features that fire as often as others and are as long. Torch-free."""
+"""Controls: random features that fire as often as others and as strongly. Torch-free."""
 
 import random
 from collections.abc import Collection, Iterable
@@ -32,7 +32,11 @@ def matched_features(
     store: FeatureStore, features: Iterable[int], seed: int, avoid: Collection[int] = ()
 ) -> dict[int, int]:
     """For each feature another one at random, among those nearest to it in density and in the norm
-    of its decoder row (the sum of the two log ratios); none twice, and none of `avoid`.
+    of what it adds where it fires (the sum of the two log ratios); none twice, and none of `avoid`.
+
+    That norm is the mean activation times that of the decoder row, which alone says nothing: most
+    SAEs have rows of norm 1, or can be scaled to it. A feature that is never as strong as the one
+    it stands for would be pushed far beyond what the model knows of it.
 
     Raises UserError where the SAE has too few living features.
     """
@@ -55,7 +59,7 @@ class _Living:
 
     def __init__(self, store: FeatureStore, seed: int) -> None:
         rows = store.connection.columns(
-            "SELECT feature, density, coalesce(decoder_norm::DOUBLE, 1.0) AS norm "
+            "SELECT feature, density, coalesce(decoder_norm::DOUBLE, 1.0) * abs(mean_act) AS norm "
             "FROM idx.features WHERE fires > 0 ORDER BY feature"
         )
         self._numbers = rows["feature"].astype(np.int64)
