@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.errors import CancelledError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.run import inspect_text, steer_prompt
 from mi_crow.session.client import SessionClient
 from mi_crow.store.workspace import Workspace
+from tests.helpers import small_device
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
 from tests.helpers.steering_fixture import LATENTS, LAYER, TEXT
 
@@ -241,6 +242,23 @@ def test_a_killed_session_comes_back_with_its_sae(home):
         assert not client.alive
         assert client.call("inspect", text=TEXT)["features"]
         assert client.call("ping")["pid"] != pid
+    finally:
+        client.close()
+
+
+@pytest.mark.slow
+def test_a_session_without_memory_says_what_to_lower_and_lives(home):
+    client = SessionClient(home, command=small_device.COMMAND)
+    try:
+        client.call("load", sae_id=SAE_ID, device="cpu")
+        pid = client.call("ping")["pid"]
+        *_, before = generate(client, PUSH, n=2)
+        with pytest.raises(MiCrowError, match="the device is out of memory") as caught:
+            generate(client, PUSH, n=small_device.ROOM)
+        assert "fewer samples or new tokens, or shorten the prompt" in caught.value.hint
+        *_, after = generate(client, PUSH, n=2)
+        assert after["samples"] == before["samples"]
+        assert client.call("ping")["pid"] == pid
     finally:
         client.close()
 

@@ -19,6 +19,7 @@ from mi_crow.mechanistic.steering.loading import (
     load_for_work,
     load_model,
 )
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.ranking import Ranking, Scales
 
 OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
+
+# What to lower where there is too little memory to write.
+LOWER = "lower --max-new-tokens, or shorten the prompt"
 
 
 def inspect_text(
@@ -139,21 +143,25 @@ def steer_prompt(
     # Fail before a model loads.
     check_stack(workspace, interventions, own)
     all_maxima(workspace, own, looked_up(workspace, interventions, own))
-    return steer_loaded(
-        workspace,
-        load_for_work(workspace, sae_id, device) if isinstance(sae_id, str) else load_model(sae_id),
-        prompt,
-        interventions,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        bos=bos,
-        plausible=plausible,
-        kl_budget=kl_budget,
-        n=n,
-        allow_code=allow_code,
+    loaded = (
+        load_for_work(workspace, sae_id, device) if isinstance(sae_id, str) else load_model(sae_id)
     )
+    with explain_shortage(f"steering on {loaded.lm.device}", LOWER):
+        return steer_loaded(
+            workspace,
+            loaded,
+            prompt,
+            interventions,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            bos=bos,
+            plausible=plausible,
+            kl_budget=kl_budget,
+            n=n,
+            allow_code=allow_code,
+        )
 
 
 def steer_loaded(

@@ -74,6 +74,8 @@ def run_chat(
     from mi_crow.mechanistic.steering.chat.answering import answer
     from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
     from mi_crow.mechanistic.steering.loading import load_for_work, load_model
+    from mi_crow.mechanistic.steering.run import LOWER
+    from mi_crow.store.free_space import explain_shortage
 
     sae_id = own if isinstance(own, str) else None
     check_stack(workspace, interventions, sae_id)
@@ -81,7 +83,8 @@ def run_chat(
     loaded = load_for_work(workspace, own, device) if isinstance(own, str) else load_model(own)
     for text in messages:
         asked = so_far.asked(text) if text else so_far
-        result = answer(workspace, loaded, asked, interventions, **sampling)
+        with explain_shortage(f"steering on {loaded.lm.device}", LOWER):
+            result = answer(workspace, loaded, asked, interventions, **sampling)
         so_far = Branches.from_json(result["branches"])
         if options.json:
             print_json(result)

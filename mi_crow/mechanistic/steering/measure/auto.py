@@ -28,13 +28,15 @@ from mi_crow.mechanistic.steering.measure.results import (
     open_measurement,
 )
 from mi_crow.mechanistic.steering.measure.search import Finalist, Search, short
-from mi_crow.mechanistic.steering.measure.setup import make_bench, prompts_of
+from mi_crow.mechanistic.steering.measure.setup import LOWER, make_bench, prompts_of
 from mi_crow.mechanistic.steering.measure.sweep import control_of
 from mi_crow.mechanistic.vectors.stored import list_vectors, vector_path
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
 
 
+@explain_shortage("measuring steering", f"{LOWER}, and --development")
 def run_auto(
     workspace: Workspace,
     config: AutoConfig,

@@ -10,6 +10,8 @@ from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import judge_of
 from mi_crow.store.workspace import Workspace
 
+# What to lower where there is too little memory to measure.
+LOWER = "lower --n or --max-new-tokens"
 WORDS_A_TOKEN = 0.7  # of English text
 
 

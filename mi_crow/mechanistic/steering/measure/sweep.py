@@ -13,11 +13,13 @@ from mi_crow.mechanistic.steering.measure.config import SweepConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.results import measurement_id, open_measurement
-from mi_crow.mechanistic.steering.measure.setup import make_bench, prompts_of
+from mi_crow.mechanistic.steering.measure.setup import LOWER, make_bench, prompts_of
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
 
 
+@explain_shortage("measuring steering", LOWER)
 def run_sweep(
     workspace: Workspace,
     config: SweepConfig,
