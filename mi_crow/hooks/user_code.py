@@ -54,6 +54,8 @@ class UserFunction:
         """The file's bytes. Raises UserError where it cannot be read."""
         path = Path(self.path).expanduser()
         try:
+            if not path.exists():
+                raise UserError(f"there is no file {self.path!r}", hint=_HINT)
             if not path.is_file() or path.stat().st_size > _MOST_BYTES:
                 raise UserError(f"{self.path!r} is not a Python file", hint=_HINT)
             return path.read_bytes()

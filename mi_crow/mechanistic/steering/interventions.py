@@ -39,7 +39,8 @@ Op = Literal["scale", "add", "clamp", "floor", "cap", "project", "ablate", "swap
 Unit = Literal["latent", "max", "norm"]
 Scope = str  # see `positions`
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# What is not finite is read, to be refused by name.
+_NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan)"
 _EXAMPLES = (
     "write 42=+8, 42=+0.8max, 42=x0, 42=4, 42=floor 0.5norm, 42=cap 1max, 42=project 0 or "
     "42=ablate; for 42 also 3+0.5*7, tag:weather, vector:calm or layer:NAME; then `against 7+9`, "
