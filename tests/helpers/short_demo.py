@@ -16,5 +16,5 @@ WORKER = (sys.executable, str(Path(__file__)))
 if __name__ == "__main__":
     run.STEPS = 60
     run.DatasetSpec = partial(DatasetSpec, limit=240)
-    measures.steer_topics = lambda *_: {}
+    measures.steer_topic = lambda *_: {}
     raise SystemExit(main())

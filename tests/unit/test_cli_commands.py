@@ -171,9 +171,9 @@ DEMO = {
     "steering": {
         "feature": 42,
         "label": "sea",
-        "strength": 0.6,
+        "strength": 1.2,
         "unit": "norm",
-        "recipe": "feedback",
+        "recipe": "plausible",
         "share_baseline": 0.0625,
         "share_steered": 0.53,
         "share_random": 0.03,
@@ -196,7 +196,10 @@ def test_the_demos_summary_says_everything_within_80_columns(
         assert part in out
     assert "1 min 33 s" in out
     words = " ".join(out.split())
-    assert "feature 42 (sea) raised to 0.6 norm until the text is about it (feedback)" in words
+    assert (
+        "feature 42 (sea) raised, within the plausible set, at 1.2 norm: on topic in 53%" in words
+    )
+    assert "mi-crow steer --auto --label sea" in words
 
 
 def test_the_result_of_each_command_names_the_next_step(

@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mi_crow.cli.arguments import add_job, device_of
@@ -95,12 +96,12 @@ def show_result(result: dict[str, Any]) -> None:
             "mean AUROC": f"{number(mean, 3)} (random SAE "
             f"{number(controls['random_sae_auroc'], 3)}, best residual dimension "
             f"{number(controls['residual_auroc'], 3)})",
-            "steering": f"feature {steering['feature']} ({steering['label']}) "
-            f"{_raised(steering)}: on topic in "
-            f"{share(steering['share_steered'])} of continuations (baseline "
+            "steering": f"feature {steering['feature']} ({steering['label']}) {_moved(steering)}: "
+            f"on topic in {share(steering['share_steered'])} of continuations (baseline "
             f"{share(steering['share_baseline'])}, random feature "
             f"{share(steering['share_random'])}); perplexity x "
             f"{number(steering['perplexity_ratio'], 3)}",
+            "found by": f"mi-crow steer --auto --label {quote(steering['label'])}",
             "prompt": steering["prompt"],
             "baseline": steering["baseline"],
             "steered": steering["steered"],
@@ -109,11 +110,9 @@ def show_result(result: dict[str, Any]) -> None:
     )
 
 
-def _raised(steering: dict[str, Any]) -> str:
-    """How the feature was steered: `raised to 0.6 norm, until the text is about it`."""
-    strength = f"{number(steering['strength'], 3)} {steering['unit']}"
-    known = {
-        "feedback": f"raised to {strength} until the text is about it (feedback)",
-        "floor": f"raised to {strength}",
-    }
-    return known.get(steering.get("recipe", ""), f"at {strength}")
+def _moved(steering: dict[str, Any]) -> str:
+    """How the feature was steered: `raised, within the plausible set, at 1.2 norm`."""
+    from mi_crow.mechanistic.steering.measure.recipes import recipes_named
+
+    (recipe,) = recipes_named([steering["recipe"]])
+    return f"{recipe.help}, at {number(steering['strength'], 3)} {steering['unit']}"

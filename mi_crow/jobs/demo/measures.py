@@ -12,27 +12,22 @@ from mi_crow.mechanistic.sae.evaluation.document_pooling import PooledRun, poole
 from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments, auroc
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
-from mi_crow.mechanistic.steering.effects import Written, perplexity, write_continuations
-from mi_crow.mechanistic.steering.measure.arms import Arm
-from mi_crow.mechanistic.steering.measure.judges import WordProbe
-from mi_crow.mechanistic.steering.measure.recipes import DEFAULT, Aim
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, Trial
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.steering.loading import LoadedSae
     from mi_crow.store.runs.reader import RunReader
 
 # An opening that fits every topic: a letter without words of any topic.
 PROMPT = "Dear Anna, I hope you are well."
-CONTINUATIONS = 32
+CONTINUATIONS = 64  # of fresh prompts, that are reported
 NEW_TOKENS = 48
 TEMPERATURE = 0.8  # what the Steer screen starts with
-STRENGTHS = (0.5, 0.6, 0.7)  # norms of the residual stream
-_TRIED_TOPICS = 4
-_TRIAL_CONTINUATIONS = 64
-_MOST_PERPLEXITY = 1.35  # trials above this ratio are rejected
+_SHOWN = 8  # continuations that the one shown is taken from
 
 
 @dataclass(frozen=True)
@@ -103,113 +98,57 @@ def tag_topics(workspace: Workspace, sae_id: str, topics: Sequence[TopicFeature]
         annotations.close()
 
 
-def steer_topics(
-    lm: "LanguageModel",
-    sae: "SparseAutoencoder",
-    reader: "RunReader",
+def steer_topic(
+    workspace: Workspace,
+    loaded: "LoadedSae",
     topics: Sequence[TopicFeature],
     progress: Progress,
     seed: int,
 ) -> dict[str, Any]:
-    """Steering with one topic's feature by the default recipe, measured on fresh continuations.
+    """Steering to the topic that a feature tells most clearly, as `mi-crow steer --auto --label`
+    chooses: its recipe and strength, the shares of texts on the topic, and a text beside its
+    baseline. The measurement stays in the workspace."""
+    from mi_crow.mechanistic.steering.measure.auto import run_auto
 
-    Topic and strength are chosen on continuations of another seed.
-    """
-    judge = _judge(reader)
-    layer = reader.layer.name
     detected = [topic for topic in topics if topic.is_detected] or topics
-    candidates = sorted(detected, key=lambda topic: -topic.contrast)[:_TRIED_TOPICS]
-    trials = [(topic, strength) for topic in candidates for strength in STRENGTHS]
-
-    maxima = {topic.feature: topic.max_act for topic in topics}
-
-    def write(arm: Arm | None, at: int, n: int = CONTINUATIONS) -> Written:
-        return write_continuations(
-            lm,
-            sae,
-            layer,
-            [PROMPT],
-            arm.interventions if arm is not None else (),
-            maxima,
-            n=n,
-            max_new_tokens=NEW_TOKENS,
-            temperature=TEMPERATURE,
-            seed=at,
-        )
-
-    trial_seed = seed + 1000
-    plain = perplexity(lm, write(None, trial_seed, _TRIAL_CONTINUATIONS))
-    found: list[tuple[float, TopicFeature, float]] = []
-    for number, (topic, strength) in enumerate(trials):
-        raise_if_stopped(progress)
-        progress.update(number, len(trials) + 3, "trial")
-        trial = write(steered_by(topic.feature, strength), trial_seed, _TRIAL_CONTINUATIONS)
-        ratio = perplexity(lm, trial) / plain
-        share = trial.share(topic.label, judge)
-        found.append((share if ratio <= _MOST_PERPLEXITY else share - 1, topic, strength))
-    _, topic, strength = max(found, key=lambda one: one[0])
-    arm = steered_by(topic.feature, strength)
-    baseline, steered = write(None, seed), write(arm, seed)
-    control, greatest = _random_feature(topics, sae, reader, seed)
-    maxima[control] = greatest
-    other = write(steered_by(control, strength), seed)
+    label = max(detected, key=lambda topic: topic.contrast).label
+    config = AutoConfig(loaded.sae_id, label=label, trial=Trial(n=CONTINUATIONS, seed=seed))
+    found = run_auto(workspace, config, progress, loaded)
+    raise_if_stopped(progress)
+    same = ("feature", "label", "recipe", "strength", "unit", "interventions", "plausible")
+    figures = ("share_baseline", "share_random", "perplexity_ratio", "measurement")
     return {
-        "feature": topic.feature,
-        "label": topic.label,
-        "strength": strength,
-        "unit": "norm",
-        "recipe": DEFAULT.name,
-        "interventions": [one.as_json() for one in arm.interventions],
-        "share_baseline": baseline.share(topic.label, judge),
-        "share_steered": steered.share(topic.label, judge),
-        "share_random": other.share(topic.label, judge),
-        "perplexity_ratio": perplexity(lm, steered) / perplexity(lm, baseline),
-        **_pair(baseline, steered, topic.label, judge),
+        **{key: found[key] for key in (*same, *figures)},
+        "share_steered": found["share"],
+        **_pair(workspace, loaded, found, seed),
     }
 
 
-def steered_by(feature: int, strength: float) -> Arm:
-    """The default recipe on a feature, at a strength in norms of the residual stream."""
-    arm = DEFAULT.build(Aim(feature))
-    assert arm is not None  # it needs nothing but the feature
-    return arm.scaled(strength)
+def _pair(
+    workspace: Workspace, loaded: "LoadedSae", found: dict[str, Any], seed: int
+) -> dict[str, str]:
+    """The first continuation of `PROMPT` that steering moved to the topic, beside its baseline."""
+    from mi_crow.mechanistic.steering.measure.indexed import Indexed
+    from mi_crow.mechanistic.steering.measure.judges import judge_of
+    from mi_crow.mechanistic.steering.run import steer_loaded
 
-
-def _pair(baseline: Written, steered: Written, label: str, judge: Any) -> dict[str, str]:
-    """The first continuation that steering moved to the topic, beside its baseline."""
-    labels = list(zip(judge(baseline.texts), judge(steered.texts), strict=True))
-    moved = [i for i, (before, after) in enumerate(labels) if before != label == after]
-    place = moved[0] if moved else 0
-    return {
-        "prompt": PROMPT,
-        "baseline": baseline.texts[place],
-        "steered": steered.texts[place],
-    }
-
-
-def _random_feature(
-    topics: Sequence[TopicFeature], sae: "SparseAutoencoder", reader: "RunReader", seed: int
-) -> tuple[int, float]:
-    """A random feature that fires and belongs to no topic, and the greatest of its activations on
-    a sample of tokens."""
-    tokens = reader.sample(4096, seed).to(sae.device).float()
-    alive = sae.encode_sparse(tokens)
-    fired = torch.unique(alive.indices[alive.values > 0]).cpu()
-    named = torch.tensor([topic.feature for topic in topics])
-    fired = fired[~torch.isin(fired, named)]
-    generator = torch.Generator().manual_seed(seed)
-    chosen = int(fired[torch.randint(len(fired), (1,), generator=generator)])
-    return chosen, float(alive.values[alive.indices == chosen].max())
-
-
-def _judge(reader: "RunReader") -> Any:
-    """A bag-of-words classifier trained on the raw texts of the corpus."""
-    texts: list[str] = []
-    labels: list[str] = []
-    for part in reader.parts():
-        texts += part.table["text"].to_pylist()
-        labels += part.table["label"].to_pylist()
-    return WordProbe(texts, labels).predict
+    written = steer_loaded(
+        workspace,
+        loaded,
+        PROMPT,
+        [Intervention.from_json(one) for one in found["interventions"]],
+        max_new_tokens=NEW_TOKENS,
+        temperature=TEMPERATURE,
+        seed=seed,
+        n=_SHOWN,
+        plausible=found["plausible"],
+    )["samples"]
+    pairs = [(one["baseline"]["text"], one["steered"]["text"]) for one in written]
+    texts = Indexed.open(workspace, loaded.sae_id).texts
+    judge = judge_of(Judging(label=found["label"]), None, texts, NEW_TOKENS // 2)
+    hits = [judge.hits(list(pair)) for pair in pairs]
+    place = next((at for at, hit in enumerate(hits) if hit == [False, True]), 0)
+    return {"prompt": PROMPT, "baseline": pairs[place][0], "steered": pairs[place][1]}
 
 
 def _pooled(sae: "SparseAutoencoder", reader: "RunReader", seed: int) -> PooledRun:

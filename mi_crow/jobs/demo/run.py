@@ -80,13 +80,15 @@ def run_demo(
 
     The keys are those of `mi-crow demo --json`. Cross-entropies are in nats per token.
     """
-    from mi_crow.jobs.demo.measures import steer_topics, tag_topics, topic_features
+    from mi_crow.jobs.demo.measures import steer_topic, tag_topics, topic_features
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.explain.job import explain_features
     from mi_crow.mechanistic.features.beside.proposals import proposals_path
     from mi_crow.mechanistic.features.index.build import build_index
     from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
     from mi_crow.mechanistic.sae.formats.load import load_sae
+    from mi_crow.mechanistic.sae.weights_hash import WeightsFile
+    from mi_crow.mechanistic.steering.loading import join
     from mi_crow.store.runs.reader import RunReader
 
     started = perf_counter()
@@ -108,7 +110,9 @@ def run_demo(
     reader = RunReader(run_dir, LAYER)
     topics, controls = topic_features(sae, reader, seed)
     tag_topics(workspace, SAE_ID, topics)
-    steering = steer_topics(lm, sae, reader, topics, stages.enter("steer"), seed)
+    weights = WeightsFile.of(workspace.sae_dir(SAE_ID))
+    loaded = join(SAE_ID, lm, sae, weights)
+    steering = steer_topic(workspace, loaded, topics, stages.enter("steer"), seed)
     return {
         "workspace": str(workspace.root),
         "run_id": RUN_ID,

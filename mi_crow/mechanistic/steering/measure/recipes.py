@@ -99,9 +99,6 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("means-decay", "the same, fading over 16 tokens", _means(schedule=_DECAY), 0.7),
 )
 
-# Where nothing was measured yet.
-DEFAULT = next(recipe for recipe in RECIPES if recipe.name == "feedback")
-
 
 def recipes_named(names: Sequence[str]) -> list[Recipe]:
     """The recipes with these names, or all. Raises UserError for an unknown one."""
