@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RELEVANCE = "relevance"  # how well a feature matches a search
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
-_MOST_ORDERS = 64  # kept in memory, 4 bytes per feature each
+_MOST_ORDERS = 16  # kept in memory, 4 bytes per feature each
 
 # The rows stand in feature order. A join with the labels loses it, but 131,072 texts would cost
 # more than all other columns.

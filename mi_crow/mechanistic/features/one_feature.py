@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +32,16 @@ class TokenTexts:
         order = np.argsort(ids, kind="stable")
         # NumPy looks a single number up ten times as slowly as Python does in an array.
         self._ids = array("i", ids[order].astype(np.int32).tobytes())
-        self._texts = found["token"][order]
+        texts = found["token"][order].tolist()
+        # One text: each of 50,000 would take 60 bytes beside its letters.
+        self._text = "".join(texts)
+        self._ends = array("q", accumulate(map(len, texts), initial=0))
 
     def __getitem__(self, token_id: int) -> str:
         place = bisect_right(self._ids, token_id) - 1
         if place < 0 or self._ids[place] != token_id:
             raise KeyError(token_id)
-        return self._texts[place]
+        return self._text[self._ends[place] : self._ends[place + 1]]
 
 
 def read_detail(

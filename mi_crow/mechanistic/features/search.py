@@ -17,6 +17,8 @@ _NUMBER, _EXACT_NAME, _NAME, _NOTE, _LABEL, _TOKEN, _TEXT = 500.0, 450, 400, 350
 _TOKEN_RANKS = 10  # promoted tokens that are searched
 _LEAST_PREFIX = 3  # letters; shorter searches match whole tokens only
 _FEATURES_AT_ONCE = 16_384
+_IDS_AT_ONCE = 1 << 18
+_FITS_16_BITS = 1 << 16
 _WORDS_AT_ONCE = 32  # DuckDB refuses expressions that are hundreds deep
 
 
@@ -26,7 +28,7 @@ class Postings:
     the tokens that it promotes. Kept in memory: reading them takes longer than a search may."""
 
     starts: np.ndarray  # int64 [features + 1]
-    ids: np.ndarray  # int32 [total]
+    ids: np.ndarray  # uint16 or int32 [total]
     ranks: np.ndarray | None = None  # int8 [total], of tokens
 
     @classmethod
@@ -61,7 +63,7 @@ class Postings:
                 order = np.argsort(feature, kind="stable")
                 found = {name: column[order] for name, column in found.items()}
             for name, column in found.items():
-                parts[name].append(column)
+                parts[name].append(_small(column))
         ids = np.concatenate(parts["id"]) if parts["id"] else np.zeros(0, dtype=np.int32)
         ranks = np.concatenate(parts["rank"]) if parts["rank"] else None
         return np.cumsum(counts, out=counts), ids, ranks
@@ -72,7 +74,18 @@ class Postings:
             return np.zeros(0, dtype=np.int64)
         mask = np.zeros(int(max(wanted.max(), self.ids.max())) + 1, dtype=bool)
         mask[wanted] = True
-        return np.flatnonzero(mask.take(self.ids))
+        # Of all ids at once NumPy would make a copy of 8 bytes each.
+        starts = range(0, len(self.ids), _IDS_AT_ONCE)
+        parts = [np.flatnonzero(mask[self.ids[at : at + _IDS_AT_ONCE]]) + at for at in starts]
+        return np.concatenate(parts)
+
+
+def _small(numbers: np.ndarray) -> np.ndarray:
+    """The same in two bytes each, where they fit."""
+    if numbers.itemsize <= 2 or not len(numbers):
+        return numbers
+    fit = numbers.min() >= 0 and numbers.max() < _FITS_16_BITS
+    return numbers.astype(np.uint16) if fit else numbers
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from tui.widgets.lists.text_selection import Place, TextSelection
 
-_KEPT_STRIPS = 1024
+_KEPT_STRIPS = 256  # four times what a screen shows
 _NO_GUTTER = Spacing()
 
 
