@@ -17,6 +17,7 @@ from tui.terminal.changed_cells import ChangedCells, SentFrame
 from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
 from tui.terminal.line_filter import gate
+from tui.terminal.scrollbars import draw_scrollbars
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
 
@@ -28,6 +29,7 @@ class TerminalApp(KeysInOrder):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        draw_scrollbars()
         self.sent_frame = SentFrame()
         self.last_key_at = monotonic()
         self.stylesheet = KeptStylesheet(variables=self.get_css_variables())

@@ -6,12 +6,17 @@ lies behind: for a cursor that moves by a row, the whole table and the panes bes
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from rich.style import Style as GroundStyle
 from textual._compositor import ChopsUpdate, Compositor
+from textual.color import Color
 from textual.geometry import Region
 from textual.strip import Strip
+from textual.style import Style
+from textual.widget import Widget
 
 Span = tuple[int, int, int]
 """A line, and the first and the last column (not included) of what may have changed on it."""
@@ -53,7 +58,7 @@ class PieceCompositor(Compositor):
             ]
             for top, end in _runs(wanted):
                 part = Region(shown.x - region.x, top - region.y, shown.width, end - top)
-                for y, strip in zip(range(top, end), widget.render_lines(part), strict=False):
+                for y, strip in zip(range(top, end), _lines(widget, part), strict=False):
                     inside = [cut for cut in cuts[y] if left <= cut <= right]
                     pieces = strip.divide([cut - left for cut in inside[1:]])
                     for cut, piece in zip(inside, pieces, strict=False):
@@ -61,6 +66,31 @@ class PieceCompositor(Compositor):
                             drawn[y][cut] = piece
                             missing[y].discard(cut)
         return drawn
+
+
+def _lines(widget: Widget, part: Region) -> list[Strip]:
+    """Lines of a widget. Of one without a border, padding or effects they are ready: what Textual
+    does for each of them would change nothing."""
+    styles = widget.styles
+    own = type(widget).render_lines is not Widget.render_lines
+    faded = widget.opacity != 1.0 or styles.text_opacity != 1.0 or styles.tint.a
+    if own or faded or styles.gutter or styles.outline or styles.has_rule("hatch"):
+        return widget.render_lines(part)
+    if widget.hover_style.link_id:
+        return widget.render_lines(part)
+    width, (below, background) = widget.outer_size.width, widget.background_colors
+    blank = _ground(below + background)
+    lines = [widget.render_line(y).adjust_cell_length(width, blank) for y in part.line_range]
+    for line_filter in widget.get_line_filters():
+        lines = [line.apply_filter(line_filter, background) for line in lines]
+    if part.column_span == (0, width):
+        return lines
+    return [line.crop(*part.column_span) for line in lines]
+
+
+@lru_cache(64)
+def _ground(colour: Color) -> GroundStyle:
+    return Style(background=colour).rich_style
 
 
 def _runs(lines: Sequence[int]) -> Iterator[tuple[int, int]]:

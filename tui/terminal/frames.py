@@ -1,20 +1,29 @@
 """How many times a screen is drawn for one key: once, where that can be."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from textual.geometry import Size
+from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.timer import Timer
+from textual.widget import Widget
 
 from tui.terminal.compositor import PieceCompositor
 
 Result = TypeVar("Result")
 
+_TURNS: Final = 4  # until a focus that moves has been told to both, and by them to the screen
 HELD_S: Final = 0.09  # at most: a mark that something takes long shows after 100 ms
 
 
 class OneFrame(Screen[Result]):
     """Draws what belongs together in one frame, and of that the pieces that changed."""
+
+    # Textual would draw all of the screen for another focus; what looks otherwise with it is drawn
+    # by those that get and lose it.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -43,10 +52,49 @@ class OneFrame(Screen[Result]):
         if held is not None:
             held.stop()
             self.app._end_batch()
-            self.check_idle()
+            self._update_timer.resume()
             waiting, self._after_frame = self._after_frame, set()
             for then in waiting:
                 self.call_after_refresh(then)
+
+    async def let_frame_go_soon(self) -> None:
+        """Lets it go with what is under way, such as a focus that moves."""
+        for _ in range(_TURNS if self.holds_frame else 0):
+            await asyncio.sleep(0)
+        self.call_later(self.let_frame_go)
+
+    def lay_out(self) -> None:
+        """Gives what is shown in the frame that is held the room that it will have: it is wrapped
+        for that once."""
+        if self._held is None:
+            return
+        for one in self.walk_children(Widget):
+            if one._layout_required:
+                one._layout_required = False
+                for ancestor in one.ancestors:
+                    if isinstance(ancestor, Widget):
+                        ancestor._clear_arrangement_cache()
+                        ancestor._layout_updates += 1
+        batch, self.app._batch_count = self.app._batch_count, 0  # else it is drawn a little later
+        try:
+            self._refresh_layout()
+        finally:
+            self.app._batch_count = batch
+        self._layout_required = False
+
+    def _refresh_layout(self, size: Size | None = None, scroll: bool = False) -> None:
+        # Textual lays everything out once more when the room for what a pane holds changed, which
+        # is what it has just found out: only a scrollbar that comes or goes takes room from it.
+        bars = {one: one.scrollbars_enabled for one in self.walk_children(Widget)}
+        wait = {one for one in (*bars, *self._compositor._full_map) if one._layout_required}
+        super()._refresh_layout(size, scroll)
+        if all(one.scrollbars_enabled == before for one, before in bars.items()):
+            for one in {*bars, *self._compositor._full_map} - wait:
+                one._layout_required = False
+
+    def _compositor_refresh(self) -> None:
+        if self._held is None:
+            super()._compositor_refresh()
 
     def _on_timer_update(self) -> None:
         # Textual draws what a new layout changed, and then the whole screen where all of it waits
@@ -56,3 +104,5 @@ class OneFrame(Screen[Result]):
             self._repaint_required = False
             self._compositor._dirty_regions.add(self.size.region)
         super()._on_timer_update()
+        if ready and self._compositor._dirty_regions:  # what was laid out while it was held
+            self._compositor_refresh()

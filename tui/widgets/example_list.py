@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
 
+from tui.terminal.frames import OneFrame
 from tui.widgets.example_lines import Drawing, ExampleLook, Folded, folded
 from tui.widgets.lists.cursor_list import Cursor
 from tui.widgets.lists.line_view import LineView
@@ -74,7 +75,10 @@ class ExampleList(LineView, Cursor):
             self.set_lines([Content.assemble("  ", (self._empty, "$muted"))])
         else:
             self.set_lines(self._drawn([], until=self.size.height + 1))
-            self.call_after_refresh(self._draw_rest)
+            if isinstance(self.screen, OneFrame) and self.screen.holds_frame:
+                self.screen.call_with_frame(self._draw_rest)
+            else:
+                self.call_after_refresh(self._draw_rest)
         self._keep_cursor_visible()
 
     def _drawn(self, lines: list[Content], until: int | None = None) -> list[Content]:

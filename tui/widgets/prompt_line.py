@@ -146,10 +146,10 @@ class PromptLine(Horizontal):
         """Closes the line and gives the focus back; False when it was not open."""
         if not self.is_open:
             return False
-        self.display = False
         back = self._back
         if back is not None and back.is_attached and back.display:
-            back.focus()
+            self.screen.set_focus(back)  # before Textual looks for another place for it
+        self.display = False
         return True
 
     @on(Field.Changed)

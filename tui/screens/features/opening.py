@@ -33,6 +33,8 @@ class OpenFeatureScreen(PromptScreen):
         self._feature: int | None = None  # the feature to show
         self._band = 0
         self._reading: object = None  # what the thread for the pane reads
+        self._expected: object = None  # what will be asked for if the number that is typed is whole
+        self._ahead: DetailRead | None = None  # that, once it is read
         self._other_saes = OtherSaes()
 
     @property
@@ -62,20 +64,48 @@ class OpenFeatureScreen(PromptScreen):
         return self.context.features, self._feature, self._band
 
     def _open_again(self) -> None:
+        """Opens the feature unless it is open, or being read."""
+        shown = self.pane.shown
+        if shown is not None and shown.error is None and shown.request == self._request:
+            return
         if not (self.is_working("detail") and self._reading == self._request):
             self._open_anew()
 
     def _open_anew(self) -> None:
         store, feature, band = self._reading = self._request
-        if store is not None and feature is not None and self._detail_shows:
-            self.in_thread(
-                partial(read_detail, store, feature, band), self._show_feature, group="detail"
-            )
+        if store is None or feature is None or not self._detail_shows:
+            return
+        if self._expected == self._reading:
+            if self._ahead is not None:
+                read = self._ahead
+                self._expect(None)
+                self._show_feature(read)
+            return  # else it comes
+        self.in_thread(
+            partial(read_detail, store, feature, band), self._show_feature, group="detail"
+        )
+
+    def _expect(self, feature: int | None) -> None:
+        """Reads a feature whose number may be typed whole: then it is there at once."""
+        store = self.context.features
+        self._expected = self._ahead = None
+        if store is None or feature is None or feature >= store.meta().n_features:
+            return
+        self._expected = store, feature, 0
+        self.table.expect(feature)
+        self.in_thread(partial(read_detail, store, feature, 0), self._read_ahead, group="ahead")
+
+    def _read_ahead(self, read: DetailRead) -> None:
+        if read.request != self._expected:
+            return
+        self._ahead = read
+        if self._reading == self._expected:
+            self._open_again()
 
     def _show_feature(self, read: DetailRead) -> None:
-        if (read.store, read.feature, read.band) == self._request:
+        if read.request == self._request:
             self.pane.show(read)
-            self.let_frame_go()
+            self.call_later(self.let_frame_go_soon)
             self.refresh_bindings()
             self._look_elsewhere()
         elif not self.is_resting("detail"):
@@ -113,9 +143,13 @@ class OpenFeatureScreen(PromptScreen):
         self.call_after_refresh(self._open_again)
 
     def _enter_detail(self) -> None:
-        self.add_class("-detail", update=self.is_narrow and not self._detail_shows)
+        if comes := self.is_narrow and not self._detail_shows:
+            self.hold_frame()
+        self.add_class("-detail", update=comes)
+        if comes:
+            self.lay_out()
         self._open_again()
-        self.pane.examples.focus()
+        self.set_focus(self.pane.examples)
 
     @property
     def _row(self) -> "FeatureRow | None":

@@ -38,6 +38,11 @@ class DetailRead:
     rows: "Mapping[int, FeatureRow]" = field(default_factory=dict)
     error: Exception | None = None
 
+    @property
+    def request(self) -> "tuple[FeatureStore, int, int]":
+        """What was asked for: the index, the feature and the band."""
+        return self.store, self.feature, self.band
+
 
 def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     """The ids of a query; blocks on the index. Raises MiCrowError where it cannot be read."""

@@ -101,6 +101,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         if names is self._names:  # a change replaces them as a whole
             return
         self._names = names
+        self._expect(None)  # it was read with the names from before
         self.table.reread()
         self._open_anew()
         by_names = self._query.sort in ("concept", *OF_CONCEPTS)
@@ -227,6 +228,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     def _typed(self, message: PromptLine.Typed) -> None:
         if message.purpose == "filter":
             self._ask(self._query.searching(understood(message.value)))
+        elif message.purpose == "jump":
+            number = message.value.strip().removeprefix("#")
+            self._expect(int(number) if number.isdecimal() and number.isascii() else None)
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
@@ -236,6 +240,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             number = message.value.removeprefix("#")
             if number.isdigit():
                 self.mi_crow.leave_place()
+                self.lay_out()  # without the line
                 self._go_to(int(number))
             else:
                 self.let_frame_go()

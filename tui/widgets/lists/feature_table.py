@@ -66,6 +66,7 @@ class FeatureTable(ThreadWork, CursorList):
         self._generation = 0
         self._blocks: LRUCache[int, tuple[FeatureRow, ...]] = LRUCache(_KEPT_BLOCKS)
         self._stale: set[int] = set()
+        self._expected: int | None = None  # the row that the cursor may go to next
         self.columns: tuple[str, ...] = DEFAULT
         self._needs: dict[str, int] = {}  # the widest cell of each column so far
         self._layout: tuple[int, Layout] | None = None  # and the width it is for
@@ -83,6 +84,7 @@ class FeatureTable(ThreadWork, CursorList):
             self._needs, self._layout = {}, None  # another index
         self._ids, self._fetch, self._empty = ids, fetch, empty
         self._generation += 1
+        self._expected = None
         self._blocks.clear()
         self._stale.clear()
         place = None if before is None else self.place_of(before)
@@ -168,6 +170,11 @@ class FeatureTable(ThreadWork, CursorList):
             self.cursor = place
         return place is not None
 
+    def expect(self, feature: int) -> None:
+        """Reads what is around a feature that the cursor may go to next."""
+        self._expected = self.place_of(feature)
+        self._read_visible()
+
     def row_at(self, place: int) -> "FeatureRow | None":
         """The row at a place, None while it is not read."""
         block = self._blocks.get(place // BLOCK_ROWS)
@@ -200,7 +207,9 @@ class FeatureTable(ThreadWork, CursorList):
         first = max(round(self.scroll_offset.y), 0)
         last = min(first + height, count) - 1
         below, above = min(last + height, count - 1), max(first - height, 0)
-        ends = (first, last), (last, below), (above, first)
+        ends = [(first, last), (last, below), (above, first)]
+        if (place := self._expected) is not None:
+            ends.append((max(place - height, 0), min(place + height, count - 1)))
         if isinstance(self.screen, OneFrame) and self.screen.holds_frame:
             ends = ends[:1]  # the frame waits for what it shows
             self.screen.call_with_frame(self._read_visible)

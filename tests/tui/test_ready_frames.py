@@ -1,0 +1,95 @@
+"""What is ready before it is asked for, and what a frame leaves as it stands."""
+
+import pytest
+from rich.console import Console
+from rich.style import Style as GroundStyle
+from textual._compositor import Compositor
+from textual.scrollbar import ScrollBarRender
+from textual.strip import Strip
+from textual.style import Style
+from textual.visual import RenderOptions
+
+from mi_crow.mechanistic.features.queries import FeatureStore
+from tests.tui.driving import press, screen_text, settle
+from tui.screens.features.detail import FeatureDetailPane
+from tui.terminal.compositor import PieceCompositor
+from tui.terminal.scrollbars import KeptBar
+
+
+@pytest.fixture
+async def wide_features(open_on):
+    """Features with the table and the open feature beside it."""
+    async with open_on("2", size=(200, 40)) as pilot:
+        yield pilot
+
+
+async def test_a_number_that_is_typed_is_read_before_it_is_entered(wide_features, monkeypatch):
+    read: list[int] = []
+    reading = FeatureStore.detail
+
+    def counting(store, feature):
+        read.append(feature)
+        return reading(store, feature)
+
+    monkeypatch.setattr(FeatureStore, "detail", counting)
+    await press(wide_features, "#", "9")
+    await settle(wide_features)
+    assert read == [9]
+    await press(wide_features, "enter")
+    assert wide_features.app.screen.query_one(FeatureDetailPane).feature == 9
+    assert read == [9]
+    await press(wide_features, "#", *"999999", "escape")  # no feature has such a number
+    assert max(read) < wide_features.app.context.features.meta().n_features
+
+
+async def test_a_name_that_comes_while_a_number_is_typed_is_shown(wide_features):
+    context = wide_features.app.context
+    await press(wide_features, "#", "9")
+    context.annotations.set_concept(context.sae_id, 9, "a late name")
+    wide_features.app.look_now()
+    await settle(wide_features)
+    await press(wide_features, "enter")
+    assert "#9  a late name" in screen_text(wide_features)
+
+
+async def test_a_focus_that_moves_draws_nothing_else_again(wide_features, monkeypatch):
+    lines: set[int] = set()
+    draw = PieceCompositor._drawn
+
+    def noting(compositor, spans):
+        spans = list(spans)
+        lines.update(y for y, _, _ in spans)
+        return draw(compositor, spans)
+
+    monkeypatch.setattr(PieceCompositor, "_drawn", noting)
+    await press(wide_features, "tab")
+    assert lines
+    assert 0 not in lines  # of the header
+
+
+async def test_a_layout_that_moves_no_scrollbar_is_final(wide_features, monkeypatch):
+    laid_out: list[object] = []
+    reflow = Compositor.reflow
+
+    def counting(compositor, *arguments):
+        laid_out.append(compositor)
+        return reflow(compositor, *arguments)
+
+    monkeypatch.setattr(Compositor, "reflow", counting)
+    await press(wide_features, "#")
+    assert len(laid_out) == 1
+
+
+@pytest.mark.parametrize("position", [0, 7, 80])
+@pytest.mark.parametrize("vertical", [True, False])
+def test_a_scrollbar_is_drawn_as_textual_draws_it(vertical, position):
+    width, height = (2, 20) if vertical else (20, 2)
+    sizes = {"virtual_size": 100, "window_size": 20, "position": position, "thickness": 2}
+    bar = ScrollBarRender(**sizes, vertical=vertical, style="red on blue")
+    console = Console(width=width, color_system="truecolor")
+    options = console.options.update(width=width, height=height)
+    ground = Style.from_rich_style(GroundStyle.parse("white on black"))
+    expected = console.render_lines(bar, options, style=ground.rich_style, pad=False)
+    kept = KeptBar(**sizes, vertical=vertical, style="red on blue")
+    strips = kept.render_strips(width, height, ground, RenderOptions(lambda _: ground, {}))
+    assert [Strip(line).simplify() for line in expected] == [one.simplify() for one in strips]
