@@ -15,6 +15,11 @@ from mi_crow.cli.arguments import (
     sae_to_read,
 )
 from mi_crow.cli.commands.meaning.explain import names_fact
+from mi_crow.cli.commands.meaning.index_plan import (
+    add_estimate_flags,
+    print_estimate,
+    refuse_without_estimate,
+)
 from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
@@ -62,6 +67,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_fields(parser, DatasetSpec, {"token_limit": "read at most this many tokens of --dataset"})
     add_model_flags(parser, default=None)
     leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
+    add_estimate_flags(parser)
     add_job(parser)
 
 
@@ -75,6 +81,10 @@ def run(options: Namespace) -> int:
         live=live_texts(options),
         device=device_of(options),
     )
+    if options.estimate:
+        print_estimate(workspace, config, options)
+        return 0
+    refuse_without_estimate(options)
     return run_job(workspace, "index", config, options, show_result)
 
 
