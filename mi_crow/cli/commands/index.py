@@ -55,7 +55,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="layout of the feature map (default: pca); umap needs the extra `map`",
     )
     batch = "tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out"
-    add_fields(parser, IndexConfig, {"batch_size": batch})
+    rounded = "precision of the encoder's product; latents are chosen, and count, in fp32 (topk)"
+    add_fields(parser, IndexConfig, {"batch_size": batch, "precision": rounded})
     parser.add_argument(
         "--no-names",
         dest="names",

@@ -4,11 +4,12 @@ import importlib.util
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from mi_crow.bounds import AMOUNT, SEED, SIZE, Limits, check_fields
+from mi_crow.bounds import AMOUNT, SEED, SIZE, Limits, Words, check_fields
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 
 MAPS = ("pca", "umap")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class IndexConfig:
     map: str = "pca"
     names: bool = True  # propose a name for every feature
     batch_size: int | None = None  # tokens encoded at once; None: what suits the device
+    precision: str = "fp32"  # of the encoder's product; the choice of latents stays in fp32
     seed: int = 0
     device: str = "auto"
 
@@ -56,6 +58,7 @@ class IndexConfig:
         "top_examples": ("top examples", SIZE),
         "window": ("the window", AMOUNT),
         "batch_size": ("the batch size", SIZE),
+        "precision": ("precision", Words(PRECISIONS)),
         "seed": ("the seed", SEED),
     }
 

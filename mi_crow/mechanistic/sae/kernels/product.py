@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from mi_crow.mechanistic.sae.kernels.bags import bag_products, even_starts
 from mi_crow.mechanistic.sae.kernels.row_topk import padding_to_groups, row_topk, scratch
 
 # Elements of the pre-activation block that is held at once.
@@ -20,6 +21,8 @@ _BLOCK_TOKENS_INFERENCE = {"cpu": 2048}
 # From so many times d tokens on, weights and bias are put into one matrix for them. With 4,608
 # latents that saves 4% of the product, and making it takes as long as the biases of 2 d tokens.
 _JOINED_ROWS = 4
+# Latents beyond k that are looked at again where the product was rounded.
+_CANDIDATES = 8
 
 
 def topk_activations(
@@ -42,6 +45,32 @@ def topk_activations(
     if padding:  # a latent at -inf is as good as the padding
         indices.clamp_max_(encoder_rows.shape[0] - 1)
     return values.relu_(), indices
+
+
+def rounded_topk_activations(
+    x: Tensor,
+    encoder_rows: Tensor,
+    bias: Tensor,
+    k: int,
+    dtype: torch.dtype,
+    centre: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`topk_activations` with the dense product in `dtype`; values, and the choice among somewhat
+    more than k candidates, are in the dtype of x - c, as without it.
+
+    On 16,384 tokens of the sample model (k = 32 of 1,536 latents) a bf16 product alone chooses
+    other latents on 11% of the tokens, with four candidates more on 0.006%, with eight on none.
+    """
+    more = min(len(encoder_rows), k + max(_CANDIDATES, k // 4))
+    inputs = _centred(x, centre)
+    weights, shift = encoder_rows.to(dtype), bias.to(dtype)
+    _, candidates = topk_activations(inputs.to(dtype), weights, shift, more)
+    columns, starts = candidates.reshape(-1), even_starts(candidates)
+    tokens = torch.arange(len(x), device=x.device).repeat_interleave(more)
+    exact = bag_products(inputs, columns, starts, tokens, encoder_rows.to(inputs.dtype))
+    pre = exact + bias.index_select(0, columns)
+    values, places = row_topk(pre.view(len(x), more), k)
+    return values.relu_(), candidates.gather(1, places)
 
 
 def product_blocks(

@@ -17,7 +17,7 @@ from mi_crow.mechanistic.sae.base import (
     TrainingOutput,
 )
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_topk
-from mi_crow.mechanistic.sae.kernels.product import topk_activations
+from mi_crow.mechanistic.sae.kernels.product import rounded_topk_activations, topk_activations
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
 
 
@@ -32,6 +32,8 @@ class TopKSae(SparseAutoencoder):
         check_k(k, n_latents)
         super().__init__(n_latents, n_inputs, **options)
         self.k = k
+        # What the encoder's product is rounded to in inference, see `rounded_topk_activations`.
+        self.rounded_to: torch.dtype | None = None
 
     @classmethod
     def random(
@@ -69,7 +71,10 @@ class TopKSae(SparseAutoencoder):
             return self._chosen_rows(x)
         # The same, but that the input is never held centred as a whole.
         centre = self.b_dec if self.apply_b_dec_to_input else None
-        return SparseLatents(*topk_activations(x, self.encoder_rows, self.b_enc, self.k, centre))
+        own = x, self.encoder_rows, self.b_enc, self.k
+        if self.rounded_to is not None:
+            return SparseLatents(*rounded_topk_activations(*own, self.rounded_to, centre))
+        return SparseLatents(*topk_activations(*own, centre))
 
     def _chosen_rows(self, x: Tensor) -> SparseLatents:
         """The latents of each row of x [n, d] by `_choose`."""

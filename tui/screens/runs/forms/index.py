@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT, SIZE
-from mi_crow.mechanistic.features.config import MAPS
+from mi_crow.mechanistic.features.config import MAPS, PRECISIONS
 from mi_crow.store.workspace import SaeSummary
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.job_form import JobForm, Reading
@@ -167,6 +167,7 @@ def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         ask("window", "window", "tokens on either side of an example's peak", SIZE),
         ask("map", "map", "how the features are laid out", choices=MAPS),
         ask("batch_size", "batch", fewer, SIZE, suits),
+        ask("precision", "precision", "of the encoder's product; for topk", choices=PRECISIONS),
         seed_field(ask),
     )
 
