@@ -143,9 +143,9 @@ def _check_explanations(workspace: Workspace, config: ExplanationsConfig) -> Non
 
 
 def _import(work: Work) -> dict[str, Any]:
-    from mi_crow.mechanistic.sae.formats.exchange import import_sae
+    from mi_crow.mechanistic.concepts.exchange.published_names import import_with_names
 
-    return import_sae(work.workspace, work.config, work.progress, work.output_dir).as_json()
+    return import_with_names(work.workspace, work.config, work.progress, work.output_dir).as_json()
 
 
 def _demo(work: Work) -> dict[str, Any]:

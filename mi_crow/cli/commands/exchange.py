@@ -84,6 +84,7 @@ def _add_import(parser: ArgumentParser) -> None:
         "does not say",
     )
     add_bos(parser)
+    add_switch(parser, "--names", "take Neuronpedia's explanations as concepts, where it has some")
     add_switch(parser, "--offline", "never use the network")
     group = parser.add_argument_group("check")
     add_switch(group, "--check", "run texts through the model and report the fit")
@@ -126,9 +127,9 @@ def _import(options: Namespace) -> int:
     if options.detach:
         config = replace(config, path=path_for_a_job(config.path))
         return start_job(workspace, "import", config, options)
-    from mi_crow.mechanistic.sae.formats.exchange import import_sae
+    from mi_crow.mechanistic.concepts.exchange.published_names import import_with_names
 
-    result = import_sae(workspace, config)
+    result = import_with_names(workspace, config)
     if options.json:
         print_json(result.as_json())
     else:
@@ -156,6 +157,8 @@ def _show(result: "ImportResult") -> None:
             )
         facts["L0"] = number(fit.l0)
         facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
+    if result.names is not None:
+        facts["names"] = f"{count(result.names)} from Neuronpedia"
     print_facts(facts)
     for warning in result.warnings:
         print_line(f"warning: {warning}", style="yellow")

@@ -1,12 +1,19 @@
 """The popup over published SAEs: filter them, and import the one under the cursor."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from mi_crow.mechanistic.sae.library.published import QUERY_HELP, Found, PublishedSae, search
+from mi_crow.mechanistic.sae.library.published import (
+    CHECKED,
+    QUERY_HELP,
+    Found,
+    PublishedSae,
+    search,
+)
 from tui.actions import bindings
 from tui.text import count, printable, size
 from tui.widgets.field import Field
@@ -72,8 +79,10 @@ class LibraryPopup(Popup[PublishedSae]):
     def _tell_chosen(self) -> None:
         """Below the list, where names are cut off above."""
         chosen = self._chosen
-        said = printable(about(chosen)) if chosen is not None else ""
-        self.query_one("#library-chosen", Static).update(said)
+        said = ""
+        if chosen is not None:
+            said = "\n".join(filter(None, (about(chosen), beside(chosen, [*self._saes.values()]))))
+        self.query_one("#library-chosen", Static).update(printable(said, keep_newlines=True))
 
     @property
     def _chosen(self) -> PublishedSae | None:
@@ -108,15 +117,44 @@ def about(sae: PublishedSae) -> str:
     facts = [sae.source, f"for {sae.model}", sae.format]
     if sae.licence:
         facts.append(sae.licence)
+    if sae.neuronpedia:
+        facts.append(f"names: {sae.neuronpedia}")
     if sae.bytes is not None:
         got = "nothing to download" if sae.cached else f"{size(sae.bytes)} to download"
         facts.append(f"{got} in fp32, {size(sae.bytes * 3 / 2)} of memory")
     return " · ".join(facts)
 
 
+def beside(sae: PublishedSae, shown: Sequence[PublishedSae]) -> str:
+    """The L0 of those at the same place by width, to compare: `16k 22, 82 · 65k 21`."""
+    place = (sae.model, sae.hook_point, sae.target, sae.release)
+    sizes: dict[int, list[float]] = {}
+    for one in shown:
+        alike = (one.model, one.hook_point, one.target, one.release) == place
+        if alike and one.width is not None and one.l0 is not None:
+            sizes.setdefault(one.width, []).append(one.l0)
+    if sum(map(len, sizes.values())) < 2:
+        return ""
+    words = [
+        f"{_short_count(width)} {', '.join(f'{value:.0f}' for value in sorted(values))}"
+        for width, values in sorted(sizes.items())
+    ]
+    return f"L0 by width at {sae.hook_point}: {' · '.join(words)}"
+
+
+def _short_count(width: int) -> str:
+    """`16k` for 16,384, as publishers write it."""
+    if width >= 1 << 20 and width % (1 << 20) == 0:
+        return f"{width >> 20}m"
+    return f"{width >> 10}k" if width % 1024 == 0 else count(width)
+
+
 def import_values(sae: PublishedSae) -> dict[str, str]:
     """What the form of an import starts with; the fit is measured."""
     texts = {"path": sae.source, "model.model": sae.model, "check": "yes"}
+    texts["check.documents"] = str(CHECKED)
+    if sae.neuronpedia:
+        texts["names"] = "yes"
     if sae.scale is not None:
         texts["input_scale"] = f"{sae.scale:.10g}"
     if sae.centred:

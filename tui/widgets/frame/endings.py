@@ -36,7 +36,10 @@ def ending_line(job: "JobState") -> str:
         made = _MADE.get(job.kind, "{}").format(name) if name else ""
         words = f"{job.kind} finished" + (f": {made}" if made else "")
         opens = "opens it" if made and place_of(job).rows != "jobs" else "shows the job"
-        return printable(f"{words}; {then} {opens}")
+        offer = ""
+        if job.kind == "import" and name:
+            offer = f", {key('runs.new')} then {key('new.index')} on Runs builds its index"
+        return printable(f"{words}; {then} {opens}{offer}")
     words = " ".join(word for word in (job.kind, name, job.status) if word)
     why = f": {job.error}" if job.error and job.status == "failed" else ""
     return printable(f"{words}{why}; {then} shows the job")

@@ -7,7 +7,7 @@ from mi_crow.bounds import AMOUNT
 from mi_crow.cli.arguments import add_setting, number_within, positive
 from mi_crow.cli.formatting import count, number, print_json, size
 from mi_crow.cli.tables import print_line, print_list
-from mi_crow.mechanistic.sae.library.published import QUERY_HELP, PublishedSae, search
+from mi_crow.mechanistic.sae.library.published import CHECKED, QUERY_HELP, PublishedSae, search
 
 _SHOWN = 30
 
@@ -54,9 +54,12 @@ def _row(sae: PublishedSae) -> list[str]:
 
 def import_command(sae: PublishedSae) -> str:
     """The command that imports it and measures whether it fits its hook point."""
-    words = ["mi-crow", "import", sae.source, "--model", sae.model, "--check"]
+    words = ["mi-crow", "import", sae.source, "--model", sae.model]
+    words += ["--check", "--documents", str(CHECKED)]
     if sae.scale is not None:
         words += ["--scale", f"{sae.scale:.10g}"]
     if sae.centred:
         words.append("--centred")
+    if sae.neuronpedia:
+        words.append("--names")
     return shlex.join(words)

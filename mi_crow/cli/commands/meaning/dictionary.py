@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.cli.display import shown_progress
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import print_line, print_table
 from mi_crow.errors import NotFoundError
@@ -37,12 +38,28 @@ def add_import_flags(parser: ArgumentParser) -> None:
 
 def run_import(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     """Imports, or lists what an import would change."""
+    if options.sae is not None:
+        workspace.sae_dir(options.sae)
+    done = (
+        _exported(workspace, annotations, options)
+        if options.path is None
+        else _from_file(workspace, annotations, options)
+    )
+    if options.json:
+        print_json(_as_json(done, options.dry_run))
+        return
+    if options.dry_run:
+        _print_changes(done)
+    for trouble in done.troubles:
+        print_line(f"left out {trouble}", style="yellow")
+    print_line(_sentence(done, options.dry_run))
+
+
+def _from_file(workspace: Workspace, annotations: "Annotations", options: Namespace) -> Imported:
     path: Path = options.path
     if not path.exists():
         raise NotFoundError(f"file {str(path)!r} not found")
-    if options.sae is not None:
-        workspace.sae_dir(options.sae)
-    done = import_concepts(
+    return import_concepts(
         workspace,
         annotations,
         path,
@@ -53,14 +70,26 @@ def run_import(workspace: Workspace, annotations: "Annotations", options: Namesp
         skip_bad=options.skip_bad,
         dry_run=options.dry_run,
     )
-    if options.json:
-        print_json(_as_json(done, options.dry_run))
-        return
-    if options.dry_run:
-        _print_changes(done)
-    for trouble in done.troubles:
-        print_line(f"left out {trouble}", style="yellow")
-    print_line(_sentence(done, options.dry_run))
+
+
+def _exported(workspace: Workspace, annotations: "Annotations", options: Namespace) -> Imported:
+    """From Neuronpedia's export, by the name that --source-id gives or that the SAE's source has
+    there."""
+    from mi_crow.mechanistic.concepts.exchange.fetching import fetch_and_import
+    from mi_crow.mechanistic.concepts.exchange.published_names import known_as
+
+    name = options.source_id or known_as(workspace, options.sae)
+    rule = "replace" if options.force else options.conflicts
+    with shown_progress(options.json) as progress:
+        return fetch_and_import(
+            workspace,
+            annotations,
+            options.sae,
+            name,
+            rule="keep" if rule == "ask" else rule,
+            dry_run=options.dry_run,
+            progress=progress,
+        )
 
 
 def _as_json(done: Imported, dry_run: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
-    "import": "read explanations from a .jsonl file or a folder of batches",
+    "import": "read explanations: a .jsonl file, a folder of batches, or Neuronpedia's export",
     "export": "write features, activations and names as a folder of batches",
 }
 
@@ -20,7 +20,8 @@ _ACTIONS = {
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     for name, action in add_actions(parser, _ACTIONS):
         if name == "import":
-            action.add_argument("path", type=Path, help="a .jsonl or .jsonl.gz file, or a folder")
+            where = "a .jsonl or .jsonl.gz file, or a folder (default: Neuronpedia's export)"
+            action.add_argument("path", type=Path, nargs="?", help=where)
             add_import_flags(action)
         if name == "export":
             add_sae(action)

@@ -45,6 +45,7 @@ class ImportConfig:
         False  # it was made for centred writing weights, though its file does not say so
     )
     bos: str = "auto"  # whether its texts start with a BOS token; auto: as in the file
+    names: bool = False  # Neuronpedia's explanations come in as concepts
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -67,9 +67,12 @@ class ImportResult:
     folded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fit: "Fit | None" = None
+    names: int | None = None  # explanations that came in as concepts; None: not asked for
 
     def as_json(self) -> dict[str, Any]:
         found = {name: value for name, value in vars(self).items() if name != "fit"}
+        if self.names is None:
+            del found["names"]
         found |= {"folded": list(self.folded), "warnings": list(self.warnings)}
         if self.fit is not None:
             found |= self.fit.as_json()

@@ -46,7 +46,9 @@ def _rare_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     scale = "what its inputs are multiplied by, when its files do not say it"
     bos = "whether its texts start with a BOS token"
     centred = "yes: it expects centred writing weights, and its files do not say so"
+    names = "Neuronpedia's explanations come in as concepts, where it has some"
     return (
+        ask("names", "names", names, switch=True, default=Default("no")),
         ask("revision", "revision", revision, why="its main branch"),
         ask("dtype", "weights as", precision, why=files, choices=DTYPES),
         ask("target_layer", "target layer", "what a transcoder predicts", why=AS_SAID),
