@@ -144,7 +144,7 @@ def check_import(workspace: Workspace, config: ImportConfig) -> None:
 
 def check_export(workspace: Workspace, config: ExportConfig) -> None:
     """Raises UserError for an export that would fail."""
-    sae = read_sae_summary(workspace.sae_dir(config.sae_id))
+    saes = [read_sae_summary(workspace.sae_dir(one)) for one in (config.sae_id, *config.also)]
     target = Path(os.path.expanduser(config.path))
     if not target.is_absolute():
         raise UserError(f"{config.path!r} is not a whole path", hint="start it with / or ~")
@@ -158,8 +158,8 @@ def check_export(workspace: Workspace, config: ExportConfig) -> None:
             f"{str(target)!r} cannot be written (no permission in {str(place)!r})",
             hint="give a folder that you may write to",
         )
-    weights = sae.path / WEIGHTS_NAME
-    size = weights.stat().st_size if weights.is_file() else 0
+    weights = [sae.path / WEIGHTS_NAME for sae in saes]
+    size = sum(path.stat().st_size for path in weights if path.is_file())
     check_disk(target, size, f"{str(target)!r}")
 
 

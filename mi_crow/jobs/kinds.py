@@ -210,7 +210,7 @@ KINDS: dict[str, Kind] = {
     ),
     "export": Kind(
         ExportConfig,
-        _calling("sae.formats.exchange", "export_from", exact=True),
+        _calling("sae.formats.exporting", "export_from", exact=True),
         check=check_export,
         queues=lambda _: False,
     ),

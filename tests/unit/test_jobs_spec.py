@@ -101,7 +101,7 @@ def test_a_spec_comes_back_and_a_broken_one_is_said_to_be_broken(tmp_path: Path)
         ("steer-auto", "steering.measure.auto.run_auto"),
         ("steer-scores", "steering.measure.output_scores.score_outputs"),
         ("vector", "vectors.job.run_make"),
-        ("export", "sae.formats.exchange.export_from"),
+        ("export", "sae.formats.exporting.export_from"),
     ],
 )
 def test_a_kind_of_job_does_its_work_by_one_call(

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.sae import CrossLayerSae, load_sae
 from mi_crow.mechanistic.sae.formats.config import ImportConfig
-from mi_crow.mechanistic.sae.formats.exchange import export_sae, import_sae
+from mi_crow.mechanistic.sae.formats.exchange import import_sae
+from mi_crow.mechanistic.sae.formats.exporting import export_sae
 from mi_crow.store import Workspace
 from tests.unit.test_sae_families import ACROSS, FIXTURES
 

@@ -9,7 +9,7 @@ import torch
 
 from mi_crow.errors import NotFoundError
 from mi_crow.mechanistic.sae import TopKSae
-from mi_crow.mechanistic.sae.formats.exchange import export_sae
+from mi_crow.mechanistic.sae.formats.exporting import export_sae
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.run_tokens import RunTokens

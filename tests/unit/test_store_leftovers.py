@@ -10,7 +10,7 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.sae import TopKSae
-from mi_crow.mechanistic.sae.formats.exchange import export_sae
+from mi_crow.mechanistic.sae.formats.exporting import export_sae
 from mi_crow.store import Workspace
 from mi_crow.store.atomic import temporary_name, whole_file, whole_folder
 from mi_crow.store.leftovers import leftovers

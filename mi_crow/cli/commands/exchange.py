@@ -51,6 +51,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--format", default=EXPORTED[0], choices=EXPORTED, help=f"default: {EXPORTED[0]}"
     )
+    parser.add_argument(
+        "--also",
+        metavar="SAE",
+        action="append",
+        default=[],
+        help="a further transcoder of a set of circuit-tracer, of another layer (repeatable)",
+    )
     _add_detach(parser)
 
 
@@ -170,11 +177,13 @@ def _export(options: Namespace) -> int:
         raise UserError("the SAE is named twice", hint="leave out --sae")
     sae_id = pick_sae(workspace, options.sae or options.sae_first)
     target = options.path.expanduser().absolute()
-    config = ExportConfig(sae_id, str(target), options.format)
+    config = ExportConfig(sae_id, str(target), options.format, tuple(options.also))
     if options.detach:
         return start_job(workspace, "export", config, options)
-    from mi_crow.mechanistic.sae.formats.exchange import export_from
+    from mi_crow.mechanistic.sae.formats.exporting import export_from
 
     value = export_from(workspace, config)
-    print_outcome(options.json, value, f"wrote {sae_id} to {value['folder']}")
+    written = ", ".join((sae_id, *config.also))
+    note = f"; {value['note']}" if "note" in value else ""
+    print_outcome(options.json, value, f"wrote {written} to {value['folder']}{note}")
     return 0

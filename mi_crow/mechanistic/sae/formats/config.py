@@ -64,8 +64,16 @@ class ExportConfig:
     sae_id: str
     path: str  # the new folder
     format: str = "saelens"
+    also: tuple[str, ...] = ()  # further SAEs of a set of circuit-tracer, one a layer
 
     def __post_init__(self) -> None:
+        if self.also and self.format != "circuit-tracer":
+            raise UserError(
+                f"{self.format} has no sets of SAEs",
+                hint="export one at a time, or use --format circuit-tracer",
+            )
+        if len({self.sae_id, *self.also}) != 1 + len(self.also):
+            raise UserError("an SAE of the set is named twice")
         if self.format not in EXPORTED:
             known = ", ".join(EXPORTED)
             raise UserError(f"format {self.format!r} is not known", hint=f"use {known}")

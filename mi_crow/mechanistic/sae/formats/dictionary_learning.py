@@ -10,13 +10,14 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
-from mi_crow.mechanistic.sae.formats.marks import DICTIONARY_LEARNING
+from mi_crow.mechanistic.sae.formats.marks import DICTIONARY_LEARNING, DICTIONARY_WEIGHTS
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_names,
     check_plain,
     check_sizes,
     check_tensors,
+    read_safetensors,
     read_torch,
     refs,
     tensors_of,
@@ -71,7 +72,7 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
             hint=f"supported: {', '.join(_TENSORS)}",
         )
     required, optional = _TENSORS[name]
-    found = _unwrapped(read_torch(path), required, path)
+    found = _unwrapped(_stored(path), required, path)
     state = tensors_of(found, (*required, *optional), path)
     check_names(found, required, path, f"{FORMAT} for {name}", optional)
     check_tensors(refs(state), required, path, f"{FORMAT} for {name}", optional)
@@ -79,6 +80,12 @@ def read_dictionary_learning(path: Path, config: Path) -> SaeRecord:
     record = _record(name, state, _metadata(trainer, cfg), k, path)
     check_sizes(trainer, {"activation_dim": record.n_inputs, "dict_size": record.n_latents})
     return record
+
+
+def _stored(path: Path) -> Mapping[str, Any]:
+    if path.name == DICTIONARY_WEIGHTS:
+        return {name: ref.read() for name, ref in read_safetensors(path).items()}
+    return read_torch(path)
 
 
 def _unwrapped(

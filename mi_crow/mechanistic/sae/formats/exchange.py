@@ -1,50 +1,37 @@
-"""Importing an SAE of any format into the workspace, and exporting one as files for other tools.
+"""Importing an SAE of any format into the workspace: the whole folder or nothing."""
 
-Both write the whole folder or nothing.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from mi_crow.causes import machine_error
-from mi_crow.errors import MiCrowError, UserError
-from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.points import moved as moved_points
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.formats.build import build, bytes_needed
-from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
+from mi_crow.mechanistic.sae.formats.config import ImportConfig
 from mi_crow.mechanistic.sae.formats.layer_check import check_named_layers
 from mi_crow.mechanistic.sae.formats.load import (
     OpenedSae,
     at_layer,
-    load_sae,
     open_sae_files,
     refuse_options,
 )
-from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.mechanistic.sae.formats.moving import Moved
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.saelens import read_saelens
-from mi_crow.mechanistic.sae.formats.sparsify import check_writable, hookpoint_of, write_sparsify
+from mi_crow.mechanistic.sae.formats.written import explained_writing
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
-from mi_crow.mechanistic.sae.saving import saelens_name, save_sae
-from mi_crow.mechanistic.sae.stored_layers import as_captured
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.free_space import check_disk, check_memory, gigabytes
 from mi_crow.store.ids import timestamp_id, validate_id
-from mi_crow.store.leftovers import beside, leftovers, remove
-from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.workspace import Workspace, read_sae_summary
+from mi_crow.store.leftovers import leftovers, remove
+from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.fit import Fit
@@ -137,7 +124,10 @@ def import_sae(
     workspace.ensure()
     progress.log(f"writing {sae_id}")
     moved.add(0)
-    with _explained(target), nullcontext(target) if output_dir else whole_folder(target) as folder:
+    with (
+        explained_writing(target),
+        nullcontext(target) if output_dir else whole_folder(target) as folder,
+    ):
         sae.to("cpu").save(folder)  # its cfg.json last, without which it is unfinished
     moved.finish()
     return ImportResult(
@@ -268,101 +258,3 @@ def _warnings(opened: OpenedSae, sae: SparseAutoencoder, config: ImportConfig) -
     if not sae.metadata.model_name:
         found.append("the SAE does not name its model: give it with --model to inspect and steer")
     return tuple(found)
-
-
-def export_from(
-    workspace: Workspace, config: ExportConfig, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Exports an SAE of the workspace; the result is that of `mi-crow export --json`.
-
-    Raises what `export_sae` raises, and NotFoundError without such an SAE.
-    """
-    target = Path(config.path).expanduser().absolute()
-    source = workspace.sae_dir(config.sae_id)
-    folder = export_sae(source, target, config.format, _run_of(workspace, config.sae_id), progress)
-    return {
-        "sae_id": config.sae_id,
-        "path": str(target),
-        "format": config.format,
-        "folder": str(folder),
-    }
-
-
-def _run_of(workspace: Workspace, sae_id: str) -> RunManifest | None:
-    """The run an SAE was trained on, where it still exists: an export can do without it."""
-    try:
-        run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
-        if run_id is None:
-            return None
-        return RunManifest.load(workspace.run_dir(workspace.run_named(run_id)))
-    except MiCrowError:
-        return None
-
-
-def export_sae(
-    source: Path,
-    target: Path,
-    format_name: str = "saelens",
-    captured: RunManifest | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Writes the SAE in the folder `source` to the new folder `target`, and returns the SAE's own
-    folder: for sparsify one inside `target`, named after its hook point. `captured` is the run that
-    the SAE was trained on, which defines what it reads.
-
-    Raises UserError when `target` exists, cannot be written or is on a full disk, and for an SAE
-    that the format cannot hold; CancelledError when `progress` was asked to stop.
-    """
-    if target.exists():
-        raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
-    if format_name not in EXPORTED:
-        raise UserError(f"format {format_name!r} is not known", hint=f"use {', '.join(EXPORTED)}")
-    remove(beside(target))
-    needed = bytes_needed(read_saelens(source))
-    check_disk(target, needed, f"{str(target)!r}")
-    progress = progress or NullProgress()
-    moved = Moved(progress)
-    progress.log(f"reading {source.name}, {gigabytes(needed)}")
-    moved.expect(2 * needed)  # read, then written
-    sae = load_sae(source)
-    moved.add(needed)
-    if captured is not None:
-        sae.metadata = as_captured(sae.metadata, captured)
-    _check_exportable(sae, format_name)
-    place = hookpoint_of(sae) if format_name == "sparsify" else ""
-    progress.log(f"writing {target}")
-    with _explained(target), whole_folder(target) as folder:
-        if format_name == "sparsify":
-            (folder / place).mkdir(exist_ok=True)
-            write_sparsify(sae, folder / place)
-        else:
-            save_sae(sae, folder)
-        moved.add(0)  # the last moment to leave nothing behind
-    moved.finish()
-    return target / place
-
-
-def _check_exportable(sae: SparseAutoencoder, format_name: str) -> None:
-    if isinstance(sae, CrossLayerSae):
-        raise UserError(f"{format_name} has no SAEs over several layers")
-    if format_name == "sparsify":
-        check_writable(sae)
-    elif not BY_SAELENS_NAME[saelens_name(sae)].in_saelens:
-        raise UserError(
-            f"SAELens has no SAEs of architecture {sae.architecture!r}",
-            hint="use --format sparsify",
-        )
-
-
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Raises UserError when `target` cannot be written, MachineError where the operating system
-    gives the reason."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{str(target)!r} cannot be written ({error.strerror})") from error
-    except SafetensorError as error:  # wraps the operating system's error
-        raise machine_error(error, target) or UserError(
-            f"{str(target)!r} cannot be written ({error})"
-        ) from error

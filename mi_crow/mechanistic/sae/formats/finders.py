@@ -16,6 +16,7 @@ from mi_crow.mechanistic.sae.formats.marks import (
     CIRCUIT_TRACER,
     CIRCUIT_TRACER_CLT,
     DICTIONARY_LEARNING,
+    DICTIONARY_WEIGHTS,
     GEMMA_SCOPE,
     GEMMA_SCOPE_2,
     GEMMA_SCOPE_2_SET,
@@ -117,9 +118,11 @@ def gemma_scope_2(name: str, known: set[str]) -> FoundSae | None:
 
 
 def dictionary_learning(name: str, known: set[str]) -> FoundSae | None:
-    """`ae.pt` beside `config.json`."""
+    """`ae.pt`, or the same as `ae.safetensors`, beside `config.json`."""
     folder, file = folder_of(name)
-    if file != DICTIONARY_LEARNING.weights:
+    if file not in (DICTIONARY_LEARNING.weights, DICTIONARY_WEIGHTS):
+        return None
+    if file == DICTIONARY_WEIGHTS and joined(folder, DICTIONARY_LEARNING.weights) in known:
         return None
     config = joined(folder, DICTIONARY_LEARNING.config)
 

@@ -34,4 +34,6 @@ TORCH = Marks("a file of torch", "config.json", "")  # until it has been read
 TORCH_ENDINGS = (".pt", ".pth")
 
 SPARSIFY_RUN = "config.json"  # of a whole run of sparsify, above the hook points
-EXPORTED = ("saelens", "sparsify")  # the formats that we write, by the names in settings
+DICTIONARY_WEIGHTS = "ae.safetensors"  # the state dict of an `ae.pt`, which is a pickle
+# The formats that we write, by the names in settings.
+EXPORTED = ("saelens", "sparsify", "dictionary_learning", "circuit-tracer")

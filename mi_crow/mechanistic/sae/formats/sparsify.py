@@ -178,11 +178,16 @@ def check_writable(sae: SparseAutoencoder) -> None:
             f"sparsify has no SAEs of architecture {sae.architecture!r}",
             hint="leave out --format: the SAELens layout holds every architecture",
         )
-    if sae.centred:
-        raise UserError("sparsify has no SAEs for centred activations (center_writing_weights)")
-    if sae.input_norm != "none":
-        raise UserError(f"sparsify has no SAEs with the input normalisation {sae.input_norm!r}")
+    check_plain_input(sae, FORMAT)
     if sae.n_outputs != sae.n_inputs:
         raise UserError(
             f"sparsify has no transcoders from {sae.n_inputs} to {sae.n_outputs} dimensions"
         )
+
+
+def check_plain_input(sae: SparseAutoencoder, tool: str) -> None:
+    """Raises UserError for an SAE whose input is changed in ways that `tool` does not know."""
+    if sae.centred:
+        raise UserError(f"{tool} has no SAEs for centred activations (center_writing_weights)")
+    if sae.input_norm != "none":
+        raise UserError(f"{tool} has no SAEs with the input normalisation {sae.input_norm!r}")

@@ -9,7 +9,7 @@ from typing import Any
 from tui.screens.runs.forms.parameters import default_at, text_of
 from tui.widgets.forms.fields import FormField, Values
 
-_REPEATED = ("--slurm-arg",)  # given once for each value, not with commas between them
+_REPEATED = ("--slurm-arg", "--also")  # given once for each value, not with commas between them
 # Words of the command line that no label stands for.
 _OTHER_WORDS = {
     " (--after JOB)": "",

@@ -20,10 +20,15 @@ class ExportForm(JobForm):
     title = "Export an SAE"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        holds = "saelens holds nearly every architecture; sparsify topk and groupmax"
+        holds = (
+            "saelens holds nearly every architecture, sparsify topk and groupmax, circuit-tracer "
+            "transcoders"
+        )
+        also = "further transcoders of one set of circuit-tracer; a comma between several"
         return (
             self.ask("sae_id", "SAE", required=True, flag=""),
             self.ask("format", "format", holds, choices=EXPORTED),
+            self.ask("also", "also", also, empty=()),
             self.ask("path", "new folder", "it must not exist yet", required=True, flag=""),
         )
 
@@ -40,6 +45,7 @@ class ExportForm(JobForm):
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
         return {
             "sae_id": finding.sae_names(self.at.saes),
+            "also": finding.sae_names(self.at.saes),
             "path": finding.files(reading.texts["path"].strip(), ()),
         }
 
