@@ -5,10 +5,12 @@ import math
 
 import pytest
 
+from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from tests.tui.conftest import EVALUATION, NOW, add_sae
 from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tui.app import MiCrowApp
+from tui.screens.runs.charts import Sign, which_k_chart
 from tui.screens.runs.compare_popup import SaeComparePopup
 from tui.state import StateFile
 from tui.widgets.lists.row_list import RowList
@@ -150,3 +152,17 @@ def test_picture_of_a_comparison(snap_compare, sweep, size):
         await press(pilot, "equals_sign")
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+def test_what_a_k_is_chosen_by_is_drawn_against_l0():
+    known = [
+        Standing("a", 0.2, 8.0, source="evaluation", ce_added=0.3, c_dec=0.05),
+        Standing("b", 0.1, 32.0, source="evaluation", ce_added=0.1, c_dec=0.02, probe_accuracy=0.8),
+    ]
+    for reading, name in (("ce_added", "CE added"), ("c_dec", "decoder correlation c_dec")):
+        lines = which_k_chart(known, reading, {"a": Sign("A")}, 60, 8)
+        text = "\n".join(line.plain for line in lines)
+        assert f"{name} against L0  (2 SAEs)" in text
+        assert "A" in text.replace("SAEs", "")
+        assert "●" in text
+    assert which_k_chart(known, "probe_accuracy", {}, 60, 8) == []  # only one has it

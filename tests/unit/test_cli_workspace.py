@@ -205,3 +205,27 @@ def test_saes_compare_puts_what_files_declare_beside_what_was_measured(
     assert "0.97" in text
     assert "small" not in text
     assert main(["saes", "compare", "nothing", *common]) == 2
+
+
+def test_which_k_is_shown_by_l0_with_the_least_decoder_correlation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
+    for k, c_dec in ((64, 0.04), (8, 0.05), (24, 0.02)):
+        folder = workspace.make_sae_dir(f"k{k}", f"k{k}")
+        cfg = {"architecture": "topk", "d_in": 16, "d_sae": 128, "k": k, "metadata": {}}
+        (folder / "cfg.json").write_text(json.dumps(cfg))
+        measured = {"fvu": 1 / k, "l0": k, "ce_added": 0.5, "c_dec": c_dec}
+        measured["probes"] = {"latents_accuracy": {"1": 0.6, "5": 0.8}}
+        (folder / "evaluation.json").write_text(json.dumps(measured))
+    common = ["--workspace", str(workspace.root)]
+    assert main(["saes", "compare", "--by-l0", *common, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["sae_id"] for one in found] == ["k8", "k24", "k64"]
+    assert [one["least_c_dec"] for one in found] == [False, True, False]
+    assert (
+        found[1]["measured"] | {"ce_added": 0.5, "c_dec": 0.02, "probe_accuracy": 0.8}
+        == (found[1]["measured"])
+    )
+    assert main(["saes", "compare", "--by-l0", *common]) == 0
+    assert "0.02 least" in capsys.readouterr().out

@@ -50,6 +50,7 @@ def show_result(result: dict[str, Any]) -> None:
             f"cosine {number(result.get('cosine'))}",
             "L0": number(result["l0"]),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
+            "decoder correlation": f"{number(result.get('c_dec'))} (c_dec)",
             "CE (nats)": f"original {number(result['ce_original'])}, "
             f"SAE {number(result['ce_reconstructed'])}, zero {number(result['ce_zero'])}, "
             f"mean {number(result.get('ce_mean'))}",

@@ -1,6 +1,7 @@
 """`mi-crow runs` and `mi-crow saes`: list, rename, annotate and delete them."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import add_actions, add_switch, open_workspace
@@ -9,7 +10,7 @@ from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcom
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
 from mi_crow.jobs.renaming import rename_run, rename_sae
-from mi_crow.mechanistic.sae.evaluation.figures import figures_of
+from mi_crow.mechanistic.sae.evaluation.figures import SaeFigures, figures_of
 from mi_crow.mechanistic.sae.evaluation.standing import standing_of
 from mi_crow.store.notes import read_note, write_note
 from mi_crow.store.runs.manifest import RunManifest
@@ -41,6 +42,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     for name, action in add_actions(parser, actions):
         if name == "compare":
             action.add_argument("ids", metavar="ID", nargs="*", help="default: all SAEs")
+            add_switch(action, "--by-l0", "which k: FVU, CE added, c_dec and probes by L0")
         elif name != "list":
             action.add_argument("id", metavar="ID")
         if name == "rename":
@@ -171,8 +173,48 @@ def _compare(workspace: Workspace, options: Namespace) -> None:
         ]
         for one in found
     ]
+    if options.by_l0:
+        _print_by_l0(found, options)
+        return
     records = [one.as_json() for one in found]
     print_list(options.json, records, columns, rows, "no SAEs yet; mi-crow train makes one")
+
+
+def _print_by_l0(found: Sequence[SaeFigures], options: Namespace) -> None:
+    """What a sweep chooses its k by: the SAEs of a layer and size by L0, and where c_dec is
+    least."""
+    measured = [one for one in found if one.measured.l0 is not None]
+    measured.sort(key=lambda one: (one.place, one.n_latents, one.measured.l0 or 0.0))
+    alike: dict[tuple[tuple[str, str], int], list[SaeFigures]] = {}
+    for one in measured:
+        alike.setdefault((one.place, one.n_latents), []).append(one)
+    least = {sae.sae_id for saes in alike.values() if (sae := _least_correlated(saes)) is not None}
+    columns = ["SAE", "layer…", ">latents", ">k", ">L0", ">FVU", ">CE added", ">c_dec"]
+    columns += [">probe accuracy", "measured"]
+    rows = [
+        [
+            one.sae_id,
+            one.layer,
+            count(one.n_latents),
+            number(one.k if one.k is not None else one.target_l0, 3),
+            number(one.measured.l0, 3),
+            number(one.measured.fvu, 3),
+            number(one.measured.ce_added, 3),
+            number(one.measured.c_dec, 3) + (" least" if one.sae_id in least else ""),
+            number(one.measured.probe_accuracy, 3),
+            one.measured.source,
+        ]
+        for one in measured
+    ]
+    records = [one.as_json() | {"least_c_dec": one.sae_id in least} for one in measured]
+    empty = "no SAE was measured yet; mi-crow evaluate measures one"
+    print_list(options.json, records, columns, rows, empty)
+
+
+def _least_correlated(saes: Sequence[SaeFigures]) -> SaeFigures | None:
+    """The one whose decoder rows are least alike; None with fewer than two to compare."""
+    known = [one for one in saes if one.measured.c_dec is not None]
+    return min(known, key=lambda one: one.measured.c_dec or 0.0) if len(known) > 1 else None
 
 
 def _figures(evaluation: dict[str, Any]) -> str:

@@ -168,16 +168,53 @@ def pareto_chart(
     """FVU against L0; the SAEs in `signs` have a sign of their own, drawn over the others. No lines
     where nothing was measured."""
     known = [one for one in standings if one.fvu is not None and one.l0 is not None]
-    marks = []
-    for one in sorted(known, key=lambda one: one.sae_id in signs):
-        sign = signs.get(one.sae_id, Sign("●" if one.source == "evaluation" else "○", "$chart"))
-        marks.append(Mark((one.l0 or 0.0, one.fvu or 0.0), sign.text, sign.style))
-    x = Axis("L0", partial(number, digits=0), 0.0)
     y = Axis("FVU", partial(number, digits=2), 0.0)
-    lines = chart(x, y, width, height, [], marks)
+    lines = _against_l0(known, "fvu", y, signs, width, height)
     about = f"  ({len(known)} SAEs)  {legend}● evaluated  ○ as trained"
     head = Content.assemble((title, "bold $primary"), (about, "$muted"))
     return [head, *lines] if lines else []
+
+
+# What else a sweep chooses its L0 by: the name of a reading, and where its axis begins.
+WHICH_K = {
+    "ce_added": ("CE added", 0.0),
+    "c_dec": ("decoder correlation c_dec", None),
+    "probe_accuracy": ("accuracy of probes", None),
+}
+
+
+def which_k_chart(
+    standings: Sequence[Standing],
+    reading: str,
+    signs: Mapping[str, Sign],
+    width: int,
+    height: int,
+) -> list[Content]:
+    """One of `WHICH_K` against L0, of SAEs of one layer. No lines with fewer than two of them."""
+    known = [one for one in standings if None not in (getattr(one, reading), one.l0)]
+    if len(known) < 2:
+        return []
+    name, low = WHICH_K[reading]
+    y = Axis(name, partial(number, digits=3), low)
+    lines = _against_l0(known, reading, y, signs, width, height)
+    about = f"  ({len(known)} SAEs)"
+    head = Content.assemble((f"{name} against L0", "bold $primary"), (about, "$muted"))
+    return [head, *lines] if lines else []
+
+
+def _against_l0(
+    known: Sequence[Standing],
+    reading: str,
+    y: Axis,
+    signs: Mapping[str, Sign],
+    width: int,
+    height: int,
+) -> list[Content]:
+    marks = []
+    for one in sorted(known, key=lambda one: one.sae_id in signs):
+        sign = signs.get(one.sae_id, Sign("●" if one.source == "evaluation" else "○", "$chart"))
+        marks.append(Mark((one.l0 or 0.0, getattr(one, reading)), sign.text, sign.style))
+    return chart(Axis("L0", partial(number, digits=0), 0.0), y, width, height, [], marks)
 
 
 def training_charts(curves: Series, width: int, height: int) -> Content:

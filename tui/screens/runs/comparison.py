@@ -12,7 +12,7 @@ from textual.content import Content
 from mi_crow.mechanistic.sae.evaluation.figures import Curves, SaeFigures
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from tui.preferences.key_words import key
-from tui.screens.runs.charts import Sign, pareto_chart, place_name
+from tui.screens.runs.charts import WHICH_K, Sign, pareto_chart, place_name, which_k_chart
 from tui.screens.runs.rows import short_model
 from tui.text import count, duration, number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -120,7 +120,7 @@ def comparison_charts(found: SaeComparison, width: int, lines: int) -> Content:
     fit, else they scroll."""
     columns = 2 if width >= _BESIDE else 1
     room = room_of_each(columns, width)
-    n_charts = len(_curves_of(found)) + len(found.places)
+    n_charts = len(_curves_of(found)) + len(found.places) + _which_k_count(found)
     n_rows = -(-n_charts // columns)
     height = max(_LOWEST, min(_HIGHEST, (lines + 1) // n_rows - 3))  # title, axis, a line between
     overlays, fronts = _overlays(found, room, height), _fronts(found, room, height)
@@ -208,4 +208,17 @@ def _fronts(found: SaeComparison, width: int, height: int) -> list[list[Content]
         lines = pareto_chart(here, signs, f"FVU against L0 on {where}", width, height)
         if lines:
             charts.append(lines)
+        for reading in WHICH_K:
+            more = which_k_chart(here, reading, signs, width, height)
+            charts += [more] if more else []
     return charts
+
+
+def _which_k_count(found: SaeComparison) -> int:
+    """How many charts of what else is measured against L0 there are."""
+    return sum(
+        sum(getattr(one, reading) is not None for place, one in found.standings if place == name)
+        > 1
+        for name in found.places
+        for reading in WHICH_K
+    )

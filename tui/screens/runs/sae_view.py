@@ -217,6 +217,7 @@ def _quality(found: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Fact]
         Fact("L0", reading("l0", 1) + before("l0")),
         Fact("dead latents", share("dead_share") + before("dead_share")),
         Fact("dense latents", share("dense_share")),
+        Fact("c_dec", reading("c_dec", 4)),
         Fact("loss recovered", reading("loss_recovered")),
         Fact("KL", reading("kl", 4)),
         Fact("CE: original / SAE / zero", losses or "–"),

@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.evaluation.decoder_correlation import decoder_correlation
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
@@ -99,6 +100,7 @@ def evaluate_sae(
         "l0": quality.l0,
         "dead_share": float((densities == 0).double().mean()),
         "dense_share": float((densities > DENSE).double().mean()),
+        "c_dec": decoder_correlation(sae),
         **_losses(losses),
         "probes": probes,
         "tokens": quality.tokens,

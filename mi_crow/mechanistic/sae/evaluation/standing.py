@@ -20,9 +20,13 @@ class Standing:
     dead_share: float | None = None
     source: str = ""  # evaluation | training; empty: not measured
     loss_recovered: float | None = None
+    ce_added: float | None = None  # nats that replacing the activations costs
+    c_dec: float | None = None  # mean |cosine| of two decoder rows; see `decoder_correlation`
+    probe_accuracy: float | None = None  # of probes on the most latents, mean over labels
 
     def as_json(self) -> dict[str, Any]:
-        keys = ("fvu", "l0", "dead_share", "loss_recovered", "source")
+        keys = ("fvu", "l0", "dead_share", "loss_recovered", "ce_added", "c_dec")
+        keys += ("probe_accuracy", "source")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -52,4 +56,19 @@ def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
 
     fvu, l0, dead = reading("fvu"), reading("l0"), reading("dead_share")
     source = source if fvu is not None else ""
-    return Standing(sae_id, fvu, l0, dead, source, reading("loss_recovered"))
+    costs = reading("loss_recovered"), reading("ce_added"), reading("c_dec")
+    return Standing(sae_id, fvu, l0, dead, source, *costs, _probe_accuracy(readings))
+
+
+def _probe_accuracy(readings: dict[str, Any]) -> float | None:
+    """That of the probes on the most latents."""
+    probes = readings.get("probes")
+    scores = probes.get("latents_accuracy") if isinstance(probes, dict) else None
+    if not isinstance(scores, dict):
+        return None
+    known = {
+        int(k): float(score)
+        for k, score in scores.items()
+        if str(k).isdecimal() and isinstance(score, int | float) and not isinstance(score, bool)
+    }
+    return known[max(known)] if known else None
