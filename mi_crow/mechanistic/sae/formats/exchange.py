@@ -58,8 +58,6 @@ class ImportResult:
 
     def as_json(self) -> dict[str, Any]:
         found = {name: value for name, value in vars(self).items() if name != "fit"}
-        if self.names is None:
-            del found["names"]
         found |= {"folded": list(self.folded), "warnings": list(self.warnings)}
         if self.fit is not None:
             found |= self.fit.as_json()
