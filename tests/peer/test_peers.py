@@ -9,11 +9,16 @@ from torch import Tensor
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.sae import SparseAutoencoder, load_sae
-from mi_crow.mechanistic.sae.architectures import BY_NAME
-from tests.helpers.sae_reference import MAKERS, D, noisy
+from mi_crow.mechanistic.sae.architectures import BY_NAME, TABLE
+from mi_crow.mechanistic.sae.rules.matching_pursuit import MatchingPursuitSae
+from mi_crow.mechanistic.sae.rules.transcoder import JumpReluTranscoder, ReluTranscoder
+from mi_crow.mechanistic.sae.saving import saelens_name
+from tests.helpers.sae_reference import MAKERS, OUT, D, M, noisy
 from tests.peer.environment import DownloadFailed, make_environment, run_tool
 
 pytestmark = pytest.mark.peer
+
+STORED = {"batchtopk", "matryoshka_batchtopk"}  # as what they are at inference: jumprelu
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,10 @@ def variants() -> dict[str, SparseAutoencoder]:
     for kind in ("constant_norm_rescale", "layer_norm"):
         saes[f"l1-{kind}"] = noisy("l1").float()
         saes[f"l1-{kind}"].input_norm = kind
+    # Those that are made in tests of their own, and transcoders with and without a skip.
+    saes["matching-pursuit"] = MatchingPursuitSae(M, D, max_iterations=4)
+    saes["transcoder-l1-skip"] = ReluTranscoder(M, D, OUT, skip=True)
+    saes["transcoder-jumprelu-plain"] = JumpReluTranscoder(M, D, OUT)
     saes["topk-plain"] = noisy("topk").float()
     saes["topk-plain"].apply_b_dec_to_input = False
     return saes
@@ -65,7 +74,8 @@ def draw(root: Path) -> Tensor:
 
 def test_what_we_export_gives_the_same_in_saelens(peer_python: Path, tmp_path: Path) -> None:
     saes = {name: sae for name, sae in variants().items() if BY_NAME[sae.architecture].in_saelens}
-    assert len(saes) >= 9
+    names = {saelens_name(sae) for sae in saes.values()}
+    assert names == {name for row in TABLE if row.in_saelens for name in row.saelens_names} - STORED
     (tmp_path / "out").mkdir()
     for name, sae in saes.items():
         export(sae, tmp_path, name, tmp_path / "out" / name)

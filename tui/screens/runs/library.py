@@ -118,7 +118,7 @@ def about(sae: PublishedSae) -> str:
     if sae.licence:
         facts.append(sae.licence)
     if sae.neuronpedia:
-        facts.append(f"names: {sae.neuronpedia}")
+        facts.append("names on Neuronpedia")
     if sae.bytes is not None:
         got = "nothing to download" if sae.cached else f"{size(sae.bytes)} to download"
         facts.append(f"{got} in fp32, {size(sae.bytes * 3 / 2)} of memory")
@@ -126,7 +126,7 @@ def about(sae: PublishedSae) -> str:
 
 
 def beside(sae: PublishedSae, shown: Sequence[PublishedSae]) -> str:
-    """The L0 of those at the same place by width, to compare: `16k 22, 82 · 65k 21`."""
+    """The L0 of those at the same place by width, to compare: `16.4k: 22, 82 · 65.5k: 21`."""
     place = (sae.model, sae.hook_point, sae.target, sae.release)
     sizes: dict[int, list[float]] = {}
     for one in shown:
@@ -136,17 +136,10 @@ def beside(sae: PublishedSae, shown: Sequence[PublishedSae]) -> str:
     if sum(map(len, sizes.values())) < 2:
         return ""
     words = [
-        f"{_short_count(width)} {', '.join(f'{value:.0f}' for value in sorted(values))}"
+        f"{count(width)}: {', '.join(f'{value:.0f}' for value in sorted(values))}"
         for width, values in sorted(sizes.items())
     ]
-    return f"L0 by width at {sae.hook_point}: {' · '.join(words)}"
-
-
-def _short_count(width: int) -> str:
-    """`16k` for 16,384, as publishers write it."""
-    if width >= 1 << 20 and width % (1 << 20) == 0:
-        return f"{width >> 20}m"
-    return f"{width >> 10}k" if width % 1024 == 0 else count(width)
+    return f"L0 by latents at {sae.hook_point}: {' · '.join(words)}"
 
 
 def import_values(sae: PublishedSae) -> dict[str, str]:
