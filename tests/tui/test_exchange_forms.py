@@ -231,7 +231,11 @@ def test_an_export_proposes_a_new_folder(app_workspace, tmp_path, monkeypatch):
         ({"path": "THERE"}, "", "exists already; give a new folder"),
         ({"path": "FILE/x"}, "", "is a file, not a folder"),
         ({"sae_id": "none"}, "", "SAE 'none' not found"),
-        ({"format": "onnx"}, "format", "format must be saelens or sparsify, not 'onnx'"),
+        (
+            {"format": "onnx"},
+            "format",
+            "format must be saelens, sparsify, dictionary_learning or circuit-tracer, not 'onnx'",
+        ),
     ],
 )
 def test_an_export_that_cannot_work_is_refused(app_workspace, tmp_path, texts, where, says):
