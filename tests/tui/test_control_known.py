@@ -9,6 +9,7 @@ from mi_crow.store.workspace import Workspace
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.test_control_screen import FakeSession
 from tests.tui.test_sizes import empty_share
+from tui.messages import SessionState
 from tui.screens.control.known import KnownModel, known_layers, known_model, read_known, what_is_on
 from tui.screens.control.overview import models_of, overview
 from tui.screens.control.tree import LayerTree
@@ -106,3 +107,17 @@ async def test_the_sae_that_is_opened_has_its_model_shown(app_workspace, run_app
         text = screen_text(pilot)
         assert "SmolLM2-135M-Instruct" in text
         assert "resid_post.3" not in text
+
+
+@pytest.mark.slow
+async def test_a_large_screen_keeps_what_is_known_of_a_loaded_model(app_workspace, run_app):
+    async with run_app(app_workspace, size=(200, 60), sae_id="demo-topk") as pilot:
+        await pilot.app.go("control")
+        pilot.app.context._session = FakeSession()
+        pilot.app.context.session_state = SessionState()
+        await press(pilot, "l")
+        assert "not loaded" not in screen_text(pilot)
+        assert "What was made of its layers" in screen_text(pilot)
+        await pilot.resize_terminal(100, 40)
+        await press(pilot, "j")
+        assert "What was made of its layers" not in screen_text(pilot)

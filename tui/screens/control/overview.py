@@ -66,15 +66,27 @@ def overview(
 ) -> list[Content]:
     """What can be done, the model by its files, what was made of its layers, the other models.
     `others` are those of the workspace: a name, how many runs, how many SAEs."""
+    around = model_and_others(model, layers, others, width, "The model, not loaded yet")
+    return [section("What can be done", _keys(width)), *around]
+
+
+def model_and_others(
+    model: KnownModel,
+    layers: Sequence[Layer],
+    others: Sequence[tuple[str, int, int]],
+    width: int,
+    title: str = "The model",
+) -> list[Content]:
+    """The model by its files, what was made of its layers, the other models of the workspace."""
     room = width // 2 - 2 if width >= _TWO_COLUMNS else width
     facts = facts_content(_facts(model), _NAMES, room)
-    parts = [section("The model, not loaded yet", facts)]
+    parts = [section(title, facts)]
     stored = _stored(model, layers, room)
     if stored is not None:
         parts.append(stored)
     if width >= _TWO_COLUMNS and len(parts) > 1:
         parts = [beside(parts[0], parts[1], width)]
-    return [section("What can be done", _keys(width)), *parts, _models(model, others, width)]
+    return [*parts, _models(model, others, width)]
 
 
 def _facts(model: KnownModel) -> list[Fact]:

@@ -12,6 +12,7 @@ from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side
 _STYLES = ("$chart", "$accent", "$primary")
 _SIGNS = ("●", "▲", "◆")
 _MOST_WIDTH = 76
+_THREE = 180  # cells from which all three stand beside one another
 # Each chart: its title, and its curves as (name, key of a block's row).
 _CHARTS = (
     (
@@ -31,7 +32,7 @@ def profile_charts(
     blocks = [row for row in profile.get("blocks") or () if isinstance(row, Mapping)]
     if not blocks:
         return None
-    columns = 2 if width >= 76 else 1
+    columns = 3 if width >= _THREE else 2 if width >= 76 else 1
     room = min(room_of_each(columns, width), _MOST_WIDTH)
     drawn = [
         lines

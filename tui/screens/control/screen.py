@@ -23,7 +23,7 @@ from tui.screens.control.known import (
     what_is_on,
 )
 from tui.screens.control.layer_list import LayerList
-from tui.screens.control.overview import made_of, models_of, overview
+from tui.screens.control.overview import made_of, model_and_others, models_of, overview
 from tui.screens.control.tree import COLUMNS, LayerTree, layer_from_row
 from tui.screens.control.watching import Measured, WatchesLayers
 from tui.screens.no_sae import no_sae
@@ -277,9 +277,12 @@ class ControlScreen(WatchesLayers):
             content = layer_detail(layer, self._hooks, statistics, width)
             made = made_of(layer, self._known_here, self.context.sae_id)
             content = blocks(content, *self.more_detail(layer.name, width), *made)
-        if self._hooks is None and self._known is not None:
+        of = self._known if self._hooks is None else self._known_here
+        large = self.has_class("-tall") and self.has_class("-very-wide")
+        if of is not None and (self._hooks is None or large):
             models = models_of(self.context.runs(), self.context.saes())
-            content = blocks(content, *overview(self._known, self._tree.layers, models, width))
+            say = overview if self._hooks is None else model_and_others
+            content = blocks(content, *say(of, self._tree.layers, models, width))
         self.query_one("#layer-text", Static).update(content)
 
     # Statistics.

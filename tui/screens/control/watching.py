@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tui.screens.control.tree import LayerTree
 
 _CHART_LINES = 6
+_LARGE = 60  # lines of the screen from which charts grow, by one for six more
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class WatchesLayers(HasVectors, MiCrowScreen):
                 Content.assemble(("◆ ", "$accent"), printable(one.describe())) for one in here
             )
             parts.append(section("On the stack of Steer", words))
-        charts = profile_charts(self._profile, self._tree.block_of(layer), width, _CHART_LINES)
+        lines = _CHART_LINES + max(self.size.height - _LARGE, 0) // 6
+        charts = profile_charts(self._profile, self._tree.block_of(layer), width, lines)
         if charts is not None:
             parts.append(charts)
         return parts
