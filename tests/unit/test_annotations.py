@@ -427,7 +427,7 @@ def test_nothing_is_replaced_unasked(annotations: Annotations, tmp_path: Path) -
     path.write_text(json.dumps([{"sae_id": "sae", "feature": 1, "name": "sea", "note": "theirs"}]))
     with pytest.raises(UserError, match="exists already"):
         annotations.export(path)
-    with pytest.raises(WouldReplaceError, match="would change a concept of yours"):
+    with pytest.raises(WouldReplaceError, match="would change 1 concept of yours"):
         annotations.import_(path)
     assert annotations.concepts()[0].note == "mine"
     assert annotations.import_(path, overwrite=True) == 1

@@ -114,8 +114,8 @@ def test_a_feature_may_be_any_whole_number():
 
 def test_what_is_no_text_is_said_to_be_so(tmp_path):
     (tmp_path / "names.csv").write_bytes(b"\xff\xfef\x00")
-    for path in (tmp_path, tmp_path / "names.csv"):
-        with pytest.raises(UserError, match="cannot be read as text"):
+    for path, says in ((tmp_path, "Is a directory"), (tmp_path / "names.csv", "not UTF-8 text")):
+        with pytest.raises(UserError, match=says):
             tiny_sae().concepts.load_concepts_from_csv(path)
 
 

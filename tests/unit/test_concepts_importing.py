@@ -29,6 +29,36 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (b"x,rain,1,,", "its feature 'x' is not a whole number"),
+        (b"1.5,rain,1,,", "its feature '1.5' is not a whole number"),
+        (b"1,rain,high,,", "its confidence 'high' is not a number"),
+        (b'1,rain,1,,"[1, 2]"', "its tag 1 is not a text"),
+        (b"1,caf\xe9,1,,", "its name is not UTF-8 text; save the file as UTF-8"),
+        (b"1,rain,1,caf\xe9,", "its note is not UTF-8 text"),
+        (b"1", "it has no name"),
+    ],
+)
+def test_a_wrong_cell_is_named_by_line_and_left_out_when_asked(
+    workspace: Workspace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cells: bytes,
+    says: str,
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_bytes(b"feature,name,confidence,note,tags\n2,sun,1,,\n" + cells + b"\n")
+    asked = ["concepts", "import", str(path), "--sae", "s"]
+    assert main(asked) == 2
+    assert capsys.readouterr().err.startswith(f"row 2 (line 3) of '{path}': {says}")
+    assert Annotations(workspace.annotations_path).concepts() == []
+    assert main([*asked, "--skip-bad"]) == 0
+    assert "imported 1 concept:" in capsys.readouterr().out
+    assert [one.name for one in Annotations(workspace.annotations_path).concepts()] == ["sun"]
+
+
+@pytest.mark.parametrize(
     ("row", "says"),
     [
         ({"feature": 16}, "feature 16 is not in SAE 's'"),

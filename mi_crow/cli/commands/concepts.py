@@ -148,6 +148,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
         raise NotFoundError(f"folder {str(path.absolute().parent)!r} not found")
     check_new_file(path, force=options.force)
     from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
+    from mi_crow.mechanistic.concepts.exchange.importing import counted
 
     if options.sae is not None:
         workspace.sae_dir(options.sae)
@@ -162,7 +163,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
         source_id=options.source_id,
     )
     value = {"concepts": concepts, "path": str(path)}
-    print_outcome(options.json, value, f"wrote {concepts} concepts to {path}")
+    print_outcome(options.json, value, f"wrote {counted(concepts)} to {path}")
 
 
 def _undo(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:

@@ -157,10 +157,22 @@ def read_json_file(path: Path) -> Any:
 
 def read_text(path: Path) -> str:
     """The file's text, its line ends as they are. Raises NotFoundError, UserError."""
+    data = read_file(path)
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"line {line} of {str(path)!r} is not UTF-8 text", hint="save it as UTF-8"
+        ) from error
+
+
+def read_file(path: Path) -> bytes:
+    """The file's bytes. Raises NotFoundError, UserError."""
+    try:
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise NotFoundError(f"file {str(path)!r} not found") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         cause = machine_error(error, path)
-        raise cause or UserError(f"{str(path)!r} cannot be read as text ({error})") from error
+        raise cause or UserError(f"{str(path)!r} cannot be read ({error.strerror})") from error

@@ -193,12 +193,12 @@ class ImportsNames(MiCrowScreen):
         sae_id = self.context.sae_id
 
         def change(annotations: "Annotations") -> str:
-            from mi_crow.mechanistic.concepts.exchange.importing import import_concepts
+            from mi_crow.mechanistic.concepts.exchange.importing import counted, import_concepts
 
             done = import_concepts(
                 workspace, annotations, path, sae_id=sae_id, rule=rule, skip_bad=skip_bad
             )
             undone = f"; {key('app.undo')} undoes" if done.changes else ""
-            return f"Imported {done.concepts:,} concepts from {path}{undone}"
+            return f"Imported {counted(done.concepts)} from {path}{undone}"
 
         write(self.mi_crow, change)

@@ -334,9 +334,10 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
 
         def change(replace: bool, annotations: "Annotations") -> str:
             from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
+            from mi_crow.mechanistic.concepts.exchange.importing import counted
 
             count = export_concepts(workspace, annotations, path, sae_id, overwrite=replace)
-            return f"Exported {count} concepts to {path}"
+            return f"Exported {counted(count)} to {path}"
 
         self.ask_to_replace(path, lambda replace: write(self.mi_crow, partial(change, replace)))
 

@@ -8,7 +8,12 @@ from mi_crow.cli.display import shown_progress
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import print_line, print_table
 from mi_crow.errors import NotFoundError
-from mi_crow.mechanistic.concepts.exchange.importing import RULES, Imported, import_concepts
+from mi_crow.mechanistic.concepts.exchange.importing import (
+    RULES,
+    Imported,
+    counted,
+    import_concepts,
+)
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -140,4 +145,4 @@ def _sentence(done: Imported, dry_run: bool) -> str:
     rest = {"removed": done.removed, "kept as they were": done.kept, "left out": done.skipped}
     parts += [f"{n:,} {what}" for what, n in rest.items() if n]
     begin = "would import" if dry_run else "imported"
-    return f"{begin} {done.concepts:,} concepts: {', '.join(parts)}"
+    return f"{begin} {counted(done.concepts)}: {', '.join(parts)}"

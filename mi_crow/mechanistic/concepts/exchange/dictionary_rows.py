@@ -4,19 +4,24 @@ Read are our own .json and .csv, those of the published guides, and explanations
 JSON lines, also compressed, one file or a folder of batches. Torch-free.
 """
 
+import codecs
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mi_crow.clean_text import clean_text
 from mi_crow.csv_text import LINE, csv_rows
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import clean_tags
-from mi_crow.mechanistic.concepts.concept_files import feature_number, read_json_file, read_text
+from mi_crow.mechanistic.concepts.concept_files import (
+    feature_number,
+    read_file,
+    read_json_file,
+)
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
     SOURCE,
     explanation_files,
@@ -30,6 +35,8 @@ from mi_crow.store.json_file import parse_json
 SUFFIXES = (".json", ".csv", ".jsonl", ".jsonl.gz")
 MOST_NOTE = 1 << 20  # characters
 MOST_NAME = 1 << 14
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
+_Number = TypeVar("_Number", int, float)
 # What other tools call a field.
 _ALIASES = {
     "feature": ("feature", "neuron_idx", "index"),
@@ -71,8 +78,8 @@ def read_rows(
             yield FileRow(place, _checked(raw, sae_id))
         except UserError as error:
             yield FileRow(place, {}, str(error))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            yield FileRow(place, {}, f"it is not a concept ({error!r:.200})")
+        except OverflowError as error:
+            yield FileRow(place, {}, f"it has a number that is too large ({error})")
 
 
 _Raw = tuple[int | None, Mapping[str, Any] | str]
@@ -91,7 +98,7 @@ def _raw(path: Path, source_id: str | None) -> Iterator[_Raw]:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         header = [["feature", "neuron_idx", "index"], ["name", "concept_name", "description"]]
-        for row in csv_rows(read_text(path), repr(str(path)), header):
+        for row in csv_rows(_text_of(path), repr(str(path)), header):
             yield row[LINE], row
     elif suffix == ".json":
         yield from ((None, row) for row in _json_rows(path))
@@ -100,6 +107,15 @@ def _raw(path: Path, source_id: str | None) -> Iterator[_Raw]:
             f"{str(path)!r} is neither .json nor .csv",
             hint=f"the suffix says what is in it: {', '.join(SUFFIXES)}",
         )
+
+
+def _text_of(path: Path) -> str:
+    """The file's text; what is not UTF-8 becomes surrogates, by which its rows are told. Raises
+    UserError, NotFoundError."""
+    data = read_file(path)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{str(path)!r} is UTF-16 text", hint="save it as UTF-8")
+    return data.decode("utf-8-sig", "surrogateescape")
 
 
 def _json_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
@@ -176,23 +192,23 @@ def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
         raise UserError("it does not say which SAE it is about; add the field sae_id, or --sae")
     checked: dict[str, Any] = {
         "sae_id": clean_text(str(owner)),
-        "feature": feature_number(_said(row, "feature")),
-        "name": clean_text(_text(_said(row, "name"))).strip(),
-        "source": _text(row.get("source") or "import"),
+        "feature": _number(feature_number, _said(row, "feature"), "feature", "a whole number"),
+        "name": clean_text(_text(_said(row, "name"), "name")).strip(),
+        "source": _text(row.get("source") or "import", "source"),
     }
     if not checked["name"]:
         raise UserError("a concept needs a name")
     _check_length("name", checked["name"], MOST_NAME)
     if (confidence := _said(row, "confidence")) not in (None, ""):
-        checked["confidence"] = float(confidence)
+        checked["confidence"] = _number(float, confidence, "confidence", "a number")
     if (note := _said(row, "note")) is not None:
-        checked["note"] = clean_text(_text(note))
+        checked["note"] = clean_text(_text(note, "note"))
         _check_length("note", checked["note"], MOST_NOTE)
     if (tags := row.get("tags")) is not None:
         checked["tags"] = _tags_of_text(tags) if isinstance(tags, str) else _tags(tags)
     for name in ("created", "updated"):
         if (value := row.get(name)) not in (None, ""):
-            checked[name] = float(value)
+            checked[name] = _number(float, value, name, "a number")
             if not is_moment(checked[name]):
                 raise UserError(f"{name} {str(value)[:40]} is not a time in unix seconds")
     return checked
@@ -211,10 +227,23 @@ def _check_length(field: str, text: str, most: int) -> None:
         raise UserError(f"its {field} has {len(text):,} characters, at most {most:,} are taken")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, field: str) -> str:
+    if value is None:
+        raise UserError(f"it has no {field}")
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is not a text")
+        raise UserError(f"its {field} {str(value)[:40]} is not a text")
+    if not value.isascii() and _NOT_UTF8.search(value):
+        raise UserError(f"its {field} is not UTF-8 text; save the file as UTF-8")
     return value
+
+
+def _number(read: Callable[[Any], _Number], value: Any, field: str, kind: str) -> _Number:
+    if value is None:
+        raise UserError(f"it has no {field}")
+    try:
+        return read(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"its {field} {str(value)[:40]!r} is not {kind}") from error
 
 
 @lru_cache(maxsize=4096)  # most rows have the tags of some other
@@ -225,5 +254,7 @@ def _tags_of_text(text: str) -> tuple[str, ...]:
     return _tags(text.split(","))
 
 
-def _tags(value: Iterable[Any]) -> tuple[str, ...]:
-    return clean_tags(tuple(_text(tag) for tag in value))
+def _tags(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise UserError(f"its tags {str(value)[:40]} are not a list of texts")
+    return clean_tags(tuple(_text(tag, "tag") for tag in value))

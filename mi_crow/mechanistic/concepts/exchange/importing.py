@@ -136,6 +136,11 @@ def dry_runs(
     return found
 
 
+def counted(concepts: int) -> str:
+    """`1 concept`, `2 concepts`."""
+    return "1 concept" if concepts == 1 else f"{concepts:,} concepts"
+
+
 def _effect(plan: Imported) -> list[tuple[Concept | None, Concept | None]]:
     """What a plan changes, whenever it is made."""
     return [(old, new and replace(new, updated=0.0, created=0.0)) for old, new in plan.changes]
@@ -261,9 +266,8 @@ def _would_replace(path: Path, plan: Imported) -> WouldReplaceError:
     old, new = next((old, new) for old, new in plan.changes if old is not None and new is not None)
     field = next(key for key in _SAID if getattr(old, key) != getattr(new, key))
     before, after = (repr(one)[:40] for one in (getattr(old, field), getattr(new, field)))
-    count = f"{plan.replaced} concepts" if plan.replaced > 1 else "a concept"
     return WouldReplaceError(
-        f"{str(path)!r} would change {count} of yours: {field} of {old.name!r}, feature "
-        f"{old.feature} of {old.sae_id}, from {before} to {after}",
+        f"{str(path)!r} would change {counted(plan.replaced)} of yours: {field} of {old.name!r}, "
+        f"feature {old.feature} of {old.sae_id}, from {before} to {after}",
         hint="--force (overwrite=True) replaces them; nothing was imported",
     )
