@@ -228,6 +228,14 @@ def test_a_balanced_accuracy_counts_both_kinds_alike():
     assert 0 < balanced({0, 1}, truth).interval < 0.5
 
 
+def test_an_index_without_enough_examples_says_so(tmp_path, chat):
+    workspace = Workspace.open(tmp_path / "few")
+    make_index(workspace, SAE, n_documents=3)
+    with pytest.raises(UserError, match="none of the features fires in 3 texts that can be shown"):
+        explain_with(workspace, config_of(chat))
+    assert chat.asked == []
+
+
 def test_what_it_will_cost_is_told_first(indexed_workspace, chat):
     found = estimate(indexed_workspace, config_of(chat))
     explain_with(indexed_workspace, config_of(chat))

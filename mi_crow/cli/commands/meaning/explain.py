@@ -111,11 +111,13 @@ def _estimate(workspace: Workspace, config: ExplanationsConfig, options: Namespa
 
 def _show_explanations(result: dict[str, Any]) -> None:
     scores, beside = _listed(result), _listed(result["untrained"])
+    few = f"; {count(result['in_few_texts'])} fire in too few texts"
+    few = few if result["in_few_texts"] else ""
     print_facts(
         {
             "SAE": result["sae_id"],
             "explained": f"{count(result['explained'])} of {count(result['features'])} features, "
-            f"by {result['explainer']}",
+            f"by {result['explainer']}{few}",
             "scores": f"median {', '.join(scores)} ({_CHANCE})" if scores else "none",
             **({"an untrained SAE": f"median {', '.join(beside)}"} if beside else {}),
             "time": duration(result["seconds"]),

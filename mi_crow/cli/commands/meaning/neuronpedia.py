@@ -1,5 +1,6 @@
 """`mi-crow neuronpedia`: explanations and dashboards from and for Neuronpedia, as files."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def _export(workspace: Workspace, options: Namespace) -> None:
         value = export_dashboards(
             store,
             features,
-            options.path.expanduser(),
+            Path(os.path.expanduser(options.path)),
             ids,
             proposed=options.proposed,
             progress=progress,

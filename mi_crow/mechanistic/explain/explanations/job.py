@@ -144,6 +144,11 @@ def explain_with(
     work.start(store)
     work.each(chosen, work.explain, "explaining")
     explained = [one for one in chosen if one in work.held]
+    if work.in_few_texts == len(chosen):
+        raise UserError(
+            f"none of the features fires in {_LEAST_SHOWN} texts that can be shown",
+            hint="index more texts, or more examples of a feature (index --top-examples)",
+        )
     if config.scores:
         others = dict(zip(explained, [*explained[1:], *explained[:1]], strict=True))
         work.each(explained, lambda one: work.score(one, others[one]), "scoring")
@@ -154,6 +159,7 @@ def explain_with(
         "explainer": config.named,
         "features": len(chosen),
         "explained": len(found),
+        "in_few_texts": work.in_few_texts,
         **{name: _median([getattr(one, name) for one in found]) for name in SCORES},
         "untrained": {
             name: _median([getattr(one, name) for one in untrained])
@@ -222,6 +228,7 @@ class _Work:
             if config.embeddings and config.scores
             else None
         )
+        self.in_few_texts = 0  # features of which there is too little to explain them
         self._all: dict[int, Explanation] = {}
         self.held: dict[int, Explanation] = {}
 
@@ -260,6 +267,7 @@ class _Work:
             return None
         material = self._texts.material(feature)
         if len(material.shown) < _LEAST_SHOWN:
+            self.in_few_texts += 1
             return None
         question = explain_question(material)
         text = _in_form(lambda: explanation_in(self._ask(question)))
