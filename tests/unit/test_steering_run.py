@@ -68,7 +68,7 @@ def test_an_inspected_text_has_the_documented_keys(home):
     assert set(found) >= {"tokens", "features"}
     assert [set(row) for row in found["features"]] == [
         {
-            *("feature", "concept", "label", "auroc", "max_act", "share", "density"),
+            *("feature", "concept", "proposed", "label", "auroc", "max_act", "share", "density"),
             *("count", "first", "acts"),
         }
     ] * 4

@@ -188,7 +188,7 @@ def _cell(value: Any) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return str(row.get("concept") or row.get("label") or "")
+    return str(row.get("concept") or row.get("proposed") or row.get("label") or "")
 
 
 def _strongest(tokens: Sequence[str], acts: Sequence[float]) -> str:

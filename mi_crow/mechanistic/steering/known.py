@@ -3,7 +3,7 @@
 A session keeps one of these, so that no index is opened twice. Torch-free.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import NotFoundError
@@ -65,18 +65,18 @@ class KnownFeatures:
         return found
 
     def names(self, sae_id: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """What features are called: `concept`, its `label` on held-out texts, and the `auroc` of
-        that label; every feature has an entry."""
+        """What features are called: `concept`, the name that is `proposed`, its `label` on held-out
+        texts, and the `auroc` of that label; every feature has an entry."""
         wanted = list(dict.fromkeys(features))
         store = self.store(sae_id)
         if store is None:
             given = concept_names(self.workspace, sae_id)
-            return {
-                one: {"concept": given.get(one), "label": None, "auroc": None} for one in wanted
-            }
+            nothing = {"proposed": None, "label": None, "auroc": None}
+            return {one: {"concept": given.get(one), **nothing} for one in wanted}
         return {
             row.feature: {
                 "concept": row.concept,
+                "proposed": row.proposed,
                 "label": row.top_label,
                 "auroc": row.top_auroc if row.top_label else None,
             }
@@ -89,10 +89,11 @@ class KnownFeatures:
         return store.figures() if store is not None else None
 
 
-def shown_name(known: "dict[str, Any]") -> str:
-    """A feature's name, or else its label with the score; '' without either."""
-    if known.get("concept"):
-        return str(known["concept"])
+def shown_name(known: Mapping[str, Any]) -> str:
+    """A feature's name, else the one proposed for it, else its label with the score; '' without
+    any of them."""
+    if name := known.get("concept") or known.get("proposed"):
+        return str(name)
     if known.get("label"):
         from mi_crow.mechanistic.features.records import auroc_text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.features.records import auroc_text
+from mi_crow.mechanistic.steering.known import shown_name
 from tui.screens.inspect.inspection import Inspection
 from tui.text import number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -69,9 +69,7 @@ def _listed(
     sae_id: str, one: Mapping[str, Any], tokens: Sequence[str], depth: int = 0, place: int = 0
 ) -> Cause:
     feature, effect = int(one["feature"]), float(one["effect"])
-    name = (str(one.get("concept") or ""), "$accent")
-    if not name[0] and one.get("label"):
-        name = (f"{one['label']} {auroc_text(one.get('auroc') or 0)}", "$muted")
+    name = (shown_name(one), "$accent" if one.get("concept") else "$muted")
     places = [int(token) for token, _ in one.get("tokens", ())[:_SHOWN_TOKENS]]
     where = " ".join(quoted(str(tokens[place])) for place in places)
     label = Cell(
@@ -222,16 +220,20 @@ def strongest_grid(found: Sequence[Mapping[str, Any]]) -> list[GridRow]:
     this text."""
     grid = []
     for one in reversed(found):
-        names = {row["feature"]: row["concept"] or row["label"] for row in one["features"]}
+        names = {row["feature"]: _name(row) for row in one["features"]}
         first = [pairs[0] if pairs else (None, 0.0) for pairs in one["per_token"]]
         most = max((float(act) for _, act in first), default=0.0) or 1.0
         texts = tuple(
-            "" if feature is None else str(names.get(feature) or f"#{feature}")
-            for feature, _ in first
+            "" if feature is None else names.get(feature) or f"#{feature}" for feature, _ in first
         )
         shares = tuple(float(act) / most for _, act in first)
         grid.append(GridRow(one["sae_id"], _place(one), shares, texts))
     return grid
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What a feature is called, without a score."""
+    return str(row.get("concept") or row.get("proposed") or row.get("label") or "")
 
 
 def _place(one: Mapping[str, Any]) -> str:
@@ -295,14 +297,14 @@ def layer_line(one: Mapping[str, Any], token: int) -> Content:
     """One SAE on one token: what is explained, and the strongest features there."""
     value = (one["explained"] or [None] * (token + 1))[token]
     explained = "nothing fires here" if value is None else f"explains {100 * value:.0f}%"
-    named = {row["feature"]: row["concept"] or row["label"] for row in one["features"]}
+    named = {row["feature"]: _name(row) for row in one["features"]}
     parts: list[tuple[str, str]] = [
         (f"{one['sae_id']} at ", "$muted"),
         (quoted(one["tokens"][token]), "bold"),
         (f"  {explained}  ", "$accent"),
     ]
     for feature, act in one["per_token"][token][:3]:
-        name = printable(str(named.get(feature) or ""))
+        name = printable(named.get(feature, ""))
         parts += [(f"#{feature} ", ""), (f"{name} " if name else "", "$accent")]
         parts.append((f"{act:.2f}  ", "$muted"))
     return Content.assemble(*parts)
