@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.test_inspect_screen import TEXT, inspected
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.popups import GridPopup
 from tui.widgets.area import Area
+from tui.widgets.forms.line import FormInput
+from tui.widgets.forms.popup import FormPopup
 from tui.widgets.token_pane import TokenPane
 
 FIRST = ["<s>", "The", " harbour", " was", " quiet"]
@@ -156,6 +159,24 @@ async def test_patching_is_a_grid_with_figures_and_d_restores_something_else(ope
         assert session.asked[-1][1]["module"] == "attn"
         await press(pilot, "d", "d")
         assert session.asked[-1][1]["features"] is True
+
+
+async def test_prompts_that_cannot_be_patched_are_mended_in_the_form(open_inspect) -> None:
+    async with open_inspect() as (pilot, session):
+        await compare(pilot, session)
+        session.error = UserError("the prompts have 4 and 5 tokens", hint="change words")
+        await press(pilot, "p")
+        form = pilot.app.screen
+        assert isinstance(form, FormPopup)
+        texts = {one.field.name: one for one in form.query(FormInput)}
+        assert (texts["text"].value, texts["against"].value) == (TEXT, OTHER)
+        await press(pilot, "ctrl+r")
+        assert "the prompts have 4 and 5 tokens" in screen_text(pilot)
+        session.error, session.answers["patch"] = None, patched()
+        texts["target"].value = "sea"
+        await press(pilot, "ctrl+r")
+        assert session.asked[-1][1]["target"] == " sea"
+        assert isinstance(pilot.app.screen, GridPopup)
 
 
 async def test_enter_on_a_layer_has_its_sae_read_the_text(open_inspect) -> None:

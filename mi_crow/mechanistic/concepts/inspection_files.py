@@ -117,7 +117,8 @@ def _attribute(found: Mapping[str, Any]) -> Iterable[str]:
                 for row in one["causes"]
             ],
         )
-        yield _table(("part", "value"), [(k, f"{v:+.4g}") for k, v in one["parts"].items()])
+        parts = [(k.replace("_", " "), f"{v:+.4g}") for k, v in one["parts"].items()]
+        yield _table(("part", "value"), parts)
         if one["check"] is not None:
             check = [(k.replace("_", " "), _figure(v)) for k, v in one["check"].items()]
             yield _table(("check", "value"), check)

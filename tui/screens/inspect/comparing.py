@@ -1,11 +1,12 @@
 """Two texts on Inspect: features by difference, sets of texts, and patching one with the other."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors.texts import names_texts
-from tui.screens.inspect.asking import typed_answer
+from tui.screens.inspect.asking import shown_token, typed_answer
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.explained import patch_grid, patch_line, patched_tokens
 from tui.screens.inspect.explaining import Explains
@@ -22,6 +23,27 @@ _WORDS = {
     "sae": "what the SAE's features write",
 }
 _NOTE = "a text, or a set: label:sea, documents:3,7-12, others, or a file of texts"
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Two prompts, and what is restored of the first in the second."""
+
+    clean: str
+    corrupted: str
+    what: str = "resid"
+    target: str | None = None  # the clean prompt's next token; None: the likeliest
+    against: str | None = None
+
+    def request(self) -> dict[str, Any]:
+        """What the session is asked."""
+        asked = {name: value for name, value in vars(self).items() if name != "what"}
+        return asked | ({"features": True} if self.what == "sae" else {"module": self.what})
+
+    def settings(self) -> dict[str, Any]:
+        """What is saved with the answer, beside the clean prompt."""
+        said = {name: value for name, value in vars(self).items() if name != "clean"}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class Compares(Explains):
@@ -85,7 +107,7 @@ class Compares(Explains):
 
     async def _after_differences(self, found: dict[str, Any], wanted: Wanted | None) -> None:
         if wanted is not None and wanted.what == "patch":
-            self._patch(found["first"]["text"], found["second"]["text"])
+            self._patch(Patching(found["first"]["text"], found["second"]["text"]))
         else:
             await self._wanted(wanted)
 
@@ -93,40 +115,51 @@ class Compares(Explains):
 
     def action_patch(self) -> None:
         """Asks for two prompts of the same length and their answers."""
+        self._ask_to_patch(Patching(" ".join(self.text_now.split()), self._against))
+
+    def _ask_to_patch(self, before: Patching) -> None:
+        """The form stays open with what the session has to say against the prompts."""
+        target, other = (shown_token(one or "") for one in (before.target, before.against))
         fields = (
-            FormField("text", "Clean", " ".join(self.text_now.split()), "", required=True),
-            FormField("against", "Corrupted", self._against, "of as many tokens", required=True),
-            FormField("what", "Restore", "resid", "", _WHAT, closed=True),
-            FormField("target", "Answer", "", "the clean one; empty: the likeliest"),
-            FormField("other", "Other answer", "", "that to the corrupted; empty: the likeliest"),
+            FormField("text", "Clean", before.clean, "", required=True),
+            FormField("against", "Corrupted", before.corrupted, "of as many tokens", required=True),
+            FormField("what", "Restore", before.what, "", _WHAT, closed=True),
+            FormField("target", "Answer", target, "the clean one; empty: the likeliest"),
+            FormField(
+                "other", "Other answer", other, "that to the corrupted; empty: the likeliest"
+            ),
         )
-        popup = FormPopup("Patch", fields, _with_answers, "Patch")
-        self.app.push_screen(popup, self._patch_asked)
+        sae_id = self._sae_id
 
-    def _patch_asked(self, values: Values | None) -> None:
-        if values is not None:
-            answers = {"target": values["target"], "against": values["other"]}
-            self._patch(str(values["text"]), str(values["against"]), str(values["what"]), **answers)
+        def ask(values: Values) -> tuple[Patching, dict[str, Any]]:
+            asked = _patching(values)
+            client = self.context.ready_session(sae_id)
+            return asked, client.call("patch", sae_id=sae_id, **asked.request())
 
-    def _patch(
-        self, clean: str, corrupted: str, what: str = "resid", **answers: str | None
-    ) -> None:
-        self._against = corrupted
-        said = {"corrupted": corrupted, "what": what, **answers}
-        kept = self._kept_pair("patch", clean, **{k: v for k, v in said.items() if v is not None})
-        asked: dict[str, Any] = {"features": True} if what == "sae" else {"module": what}
-        self.ask_session(
-            "patch",
-            lambda found: self.open_patching(found, kept(found), answers),
-            clean=clean,
-            corrupted=corrupted,
-            **asked,
-            **answers,
-        )
+        def answered(answer: tuple[Patching, dict[str, Any]] | None) -> None:
+            if answer is not None:
+                self._patched(*answer)
 
-    def open_patching(
-        self, found: dict[str, Any], kept: Found, answers: dict[str, str | None] | None = None
-    ) -> None:
+        form = FormPopup("Patch", fields, ask, "Patch", busy="asking the model…")
+        self.app.push_screen(form, answered)
+
+    def _patch(self, asked: Patching) -> None:
+        """Patches at once; what is wrong with the prompts can be mended in the form."""
+
+        def failed(error: Exception) -> None:
+            self._not_explained(error)
+            if isinstance(error, UserError):
+                self._ask_to_patch(asked)
+
+        then = partial(self._patched, asked)
+        self.ask_session("patch", then, failed=failed, **asked.request())
+
+    def _patched(self, asked: Patching, found: dict[str, Any]) -> None:
+        self._against = asked.corrupted
+        kept = self._kept_pair("patch", asked.clean, **asked.settings())
+        self.open_patching(found, kept(found))
+
+    def open_patching(self, found: dict[str, Any], kept: Found) -> None:
         """Shows what restoring brings back; `d` restores something else."""
         what = str(kept.settings.get("what") or "resid")
         following = _WHAT[(_WHAT.index(what) + 1) % len(_WHAT)]
@@ -141,11 +174,13 @@ class Compares(Explains):
             other=following,
             found=kept,
         )
-        corrupted = str(kept.settings.get("corrupted") or "")
 
         def closed(wanted: Wanted | None) -> None:
             if wanted is not None and wanted.what == following:
-                self._patch(kept.text, corrupted, following, **(answers or {}))
+                said = kept.settings
+                corrupted = str(said.get("corrupted") or "")
+                answers = said.get("target"), said.get("against")
+                self._patch(Patching(kept.text, corrupted, following, *answers))
 
         self.app.push_screen(popup, closed)
 
@@ -158,10 +193,10 @@ def _two(values: Values) -> tuple[str, str, bool]:
     return text, against, names_texts(text) or names_texts(against)
 
 
-def _with_answers(values: Values) -> Values:
-    """The values with the answers as next tokens, None where there is none."""
-    answers = {name: typed_answer(str(values[name]), name) for name in ("target", "other")}
-    return {**values, **answers}
+def _patching(values: Values) -> Patching:
+    """What the form asks. Raises WrongValueError for an answer that is no token."""
+    answers = [typed_answer(str(values[name]), name) for name in ("target", "other")]
+    return Patching(str(values["text"]), str(values["against"]), str(values["what"]), *answers)
 
 
 def _strongest(found: dict[str, Any]) -> tuple[int, int]:

@@ -323,8 +323,9 @@ class Explains(PromptScreen):
             return
         self.ask_session(op, then, text=self.text_read, **asked)
 
-    def ask_session(self, op: str, then: Any, **asked: Any) -> None:
-        """Asks the session one thing at a time; `then` opens a popup with the answer."""
+    def ask_session(self, op: str, then: Any, *, failed: Any = None, **asked: Any) -> None:
+        """Asks the session one thing at a time; `then` opens a popup with the answer, `failed`
+        gets what went wrong."""
         if self.is_working("explain"):
             return
         self._say("asking…" if self.context.session_is_ready else "loading the model…")
@@ -337,7 +338,7 @@ class Explains(PromptScreen):
             self._say("")
             then(found)
 
-        self.in_thread(ask, answered, group="explain", failed=self._not_explained)
+        self.in_thread(ask, answered, group="explain", failed=failed or self._not_explained)
 
     def _not_explained(self, error: Exception) -> None:
         self._say("failed")
