@@ -25,12 +25,12 @@ from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import check_layers, outline_of
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
-from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import CLT, SAE, EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
-from mi_crow.mechanistic.sae.stored_layers import stored_layer
+from mi_crow.mechanistic.sae.stored_layers import layers_together, stored_layer
 from mi_crow.mechanistic.sae.train.loggers import check_logger
 from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import model_of
@@ -65,7 +65,10 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         _check_layers(config.stream.model, config.stream.layers)
         return
     manifest = run_manifest(workspace, config.run_id)
-    width = stored_layer(manifest, config.layer).width
+    width = max(stored_layer(manifest, name).width for name in config.layers or (config.layer,))
+    if config.family != SAE:
+        reads, _ = layers_together(manifest, config.layers, transcodes=config.family == CLT)
+        width = max(spec.width for spec in reads)
     if config.target_layer is not None:
         stored_layer(manifest, config.target_layer)
     for variant in config.variants() if config.init is None else ():
@@ -113,7 +116,7 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
 def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     """Raises UserError for an evaluation that would fail."""
     validate_device(config.device)
-    check_one_layer(check_sae_and_run(workspace, config.sae_id, config.run_id), "evaluated")
+    check_sae_and_run(workspace, config.sae_id, config.run_id)
     if config.model is not None:
         check_model(ModelSpec(config.model))
 
@@ -208,15 +211,6 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
     width = stored_layer(manifest, sae.layer).width
     check_width(f"SAE {sae_id!r}", sae.n_inputs, f"layer {sae.layer!r} of run {run_id!r}", width)
     return sae
-
-
-def check_one_layer(sae: SaeSummary, what: str) -> None:
-    """Raises UserError for an SAE over several layers; `what` is what cannot be done with it."""
-    if sae.layers:
-        raise UserError(
-            f"SAE {sae.sae_id!r} reads {len(sae.layers)} layers ({sae.layer}): it cannot be {what}",
-            hint="index, inspect and steer it",
-        )
 
 
 def check_model(spec: ModelSpec) -> None:

@@ -13,7 +13,9 @@ from mi_crow.cli.commands import capture, evaluate, index, train
 from mi_crow.cli.entry import parse
 from mi_crow.jobs.launch import checked
 from mi_crow.jobs.spec import JobSpec, config_as_json
+from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
+from tests.helpers import made_files
 from tests.tui.conftest import NOW, add_run
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.runs.forms.finding import Situation
@@ -185,6 +187,29 @@ def test_the_command_means_the_job_that_the_form_starts(
     COMMANDS[kind].run(parse(words))
     assert program == "mi-crow"
     assert [plain(one) for one in asked] == [plain(wanted)]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"family": "crosscoder", "layer": "mlp_in.1, mlp_out.2", "k": "8"},
+        {"family": "clt", "layer": "mlp_in.1, mlp_in.2", "n_latents": "64"},
+    ],
+)
+def test_one_sae_of_several_layers(app_workspace, monkeypatch, no_slurm, texts):
+    layers = [
+        LayerSpec(f"model.layers.{number}.mlp{end}", f"mlp_{kind}.{number}", 128)
+        for number in (1, 2)
+        for kind, end in (("in", ".input"), ("out", ""))
+    ]
+    made_files.add_run(app_workspace, "several", layers=layers, tokens=5000)
+    texts = {"run_id": "several", **texts}
+    test_the_command_means_the_job_that_the_form_starts(
+        app_workspace, monkeypatch, no_slurm, "train", texts
+    )
+    test_a_job_s_own_values_start_the_same_job(app_workspace, no_slurm, "train", texts)
+    form = FORMS["train"](situation(app_workspace, run_id="several"))
+    assert "is of several layers" in advice(form, **texts | {"layer": "mlp_in.1"}).trouble
 
 
 def test_what_the_command_takes_anyway_is_not_in_it(app_workspace):

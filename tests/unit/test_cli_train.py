@@ -54,6 +54,29 @@ def test_every_architecture_can_be_asked_for(start: Start, arch: str) -> None:
     assert (config.target_layer, config.skip) == (("b", True) if target else (None, False))
 
 
+def test_layers_together_or_each(start: Start) -> None:
+    both = start("--layer", "b")
+    assert (both.family, both.layer, both.layers, both.arch) == ("sae", "a", ("a", "b"), "topk")
+    assert [one.layer for one in both.of_each_layer()] == ["a", "b"]
+    assert start("--layer", "a").layers == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--layer", "b", "--k", "2,4"], "a sweep is of one layer"),
+        (["--layer", "b", "--crosscoder"], "are of the same block"),
+        (["--clt"], "a cross-layer transcoder is of several layers"),
+        (["--layer", "b", "--clt", "--crosscoder"], "not allowed with"),
+    ],
+)
+def test_layers_that_do_not_go_together(
+    start: Start, capsys: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    assert main(["train", "--run", "run", "--layer", "a", *flags]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_one_value_is_no_sweep(start: Start) -> None:
     config = start("--k", "16", "--expansion", "4")
     assert (config.k, config.expansion, config.variants()) == (16, 4.0, [config])

@@ -205,12 +205,13 @@ def test_what_cannot_be_done_is_said_in_one_sentence(tiny_lm, workspace: Workspa
     live = LiveTexts(DatasetSpec("x.txt"))
     with pytest.raises(UserError, match="reads 2 layers: texts are not run through it"):
         check_index(workspace, IndexConfig("across", live=live))
-    with pytest.raises(UserError, match="reads 2 layers: it cannot be evaluated"):
-        evaluate_sae(workspace, EvaluateConfig("across"))
+    with pytest.raises(NotFoundError, match=r"mlp_in\.2"):
+        evaluate_sae(workspace, EvaluateConfig("across", run_id="run"))
     two = replace(config, name="both", layers=("mlp_in.0", "mlp_in.2"))
     Capture(tiny_lm, TextDataset(TEXTS, None), two).run(workspace, NullProgress(), None)
-    with pytest.raises(UserError, match="it cannot be evaluated"):
-        check_evaluate(workspace, EvaluateConfig("across", run_id="both"))
+    check_evaluate(workspace, EvaluateConfig("across", run_id="both"))
+    with pytest.raises(NotFoundError, match=r"mlp_out\.0"):  # what it predicts
+        evaluate_sae(workspace, EvaluateConfig("across", run_id="both"))
     wider = small("crosscoder", (0, 1, 2, 3))
     with pytest.raises(NotFoundError):
         join("wider", tiny_lm, wider)

@@ -1,7 +1,7 @@
 """`mi-crow evaluate`: the quality of an SAE."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import (
@@ -50,14 +50,42 @@ def show_result(result: dict[str, Any]) -> None:
             f"cosine {number(result.get('cosine'))}",
             "L0": number(result["l0"]),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
-            "decoder correlation": f"{number(result.get('c_dec'))} (c_dec)",
-            "CE (nats)": f"original {number(result['ce_original'])}, "
-            f"SAE {number(result['ce_reconstructed'])}, zero {number(result['ce_zero'])}, "
-            f"mean {number(result.get('ce_mean'))}",
-            "loss recovered": f"{share(result['loss_recovered'])}, KL {number(result['kl'])} nats",
+            **_loss(result),
         }
     )
+    _show_layers(result.get("layers") or ())
     _show_probes(result.get("probes") or {})
+
+
+def _loss(result: Mapping[str, Any]) -> dict[str, str]:
+    """What replacing the layer costs the model; nothing for SAEs over several layers."""
+    if "ce_original" not in result:
+        return {}
+    return {
+        "decoder correlation": f"{number(result.get('c_dec'))} (c_dec)",
+        "CE (nats)": f"original {number(result['ce_original'])}, "
+        f"SAE {number(result['ce_reconstructed'])}, zero {number(result['ce_zero'])}, "
+        f"mean {number(result.get('ce_mean'))}",
+        "loss recovered": f"{share(result['loss_recovered'])}, KL {number(result['kl'])} nats",
+    }
+
+
+def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Of an SAE over several layers the figures of each."""
+    if not layers:
+        return
+    own = "l0" in layers[0]  # not where its latents are of all layers
+    print_table(
+        ["layer", ">FVU", *((">L0", ">dead") if own else ())],
+        [
+            [
+                one["layer"],
+                number(one["fvu"]),
+                *((number(one["l0"]), share(one["dead_share"])) if own else ()),
+            ]
+            for one in layers
+        ],
+    )
 
 
 def _show_probes(probes: Mapping[str, Any]) -> None:

@@ -37,6 +37,9 @@ from mi_crow.mechanistic.sae.config import (
     CLI_MIN_STEPS,
     CLI_PASSES,
     CLI_STREAM_STEPS,
+    CLT,
+    CROSSCODER,
+    SAE,
     SHARES,
     SaeTrainingConfig,
     TrainConfig,
@@ -57,7 +60,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--stream",
         "capture activations while training instead of reading a run; see model and texts",
     )
-    parser.add_argument("--layer", help="layer of the run; optional when it has only one")
+    parser.add_argument(
+        "--layer",
+        type=_several(str),
+        action="append",
+        help="layer of the run; optional when it has only one; repeatable: an SAE of each, or with "
+        "--crosscoder and --clt one of all",
+    )
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)
@@ -79,7 +88,23 @@ def _add_sae(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
         "SAE", "several values of --k or --expansion (16,32,64) train one SAE each, side by side"
     )
-    group.add_argument("--arch", choices=ARCHITECTURES, help="architecture (default: topk)")
+    group.add_argument(
+        "--arch",
+        choices=ARCHITECTURES,
+        help="architecture (default: topk; batchtopk for SAEs over several layers)",
+    )
+    across = group.add_mutually_exclusive_group()
+    add_switch(
+        across,
+        "--crosscoder",
+        "one set of latents that reads and reconstructs all layers given; --expansion is of one",
+    )
+    add_switch(
+        across,
+        "--clt",
+        "a cross-layer transcoder: latents of each mlp_in.N given, which predict mlp_out.N and "
+        "those of all later layers given; --n-latents are of each layer, --k is over all",
+    )
     width = group.add_mutually_exclusive_group()
     width.add_argument(
         "--expansion",
@@ -168,14 +193,18 @@ def run(options: Namespace) -> int:
     workspace = plan_workspace(options) if stream else open_workspace(options)
     manifest = None if stream else _manifest(workspace, options)
     ks, expansions = _flat(options.k), _flat(options.expansion)
+    family = CROSSCODER if options.crosscoder else CLT if options.clt else SAE
+    layers = tuple(_flat(options.layer))
     _refuse_shape_of_another(options, ks, expansions)
     config = same_fields(
         TrainConfig,
         options,
         run_id=options.run or "",
-        layer=stream.layers[0] if stream else _layer(options.layer, manifest),
+        layer=layers[0] if layers else _only_layer(manifest),
+        layers=layers if len(layers) > 1 or family != SAE else (),
         stream=stream,
-        arch=options.arch or "topk",
+        arch=options.arch or ("topk" if family == SAE else "batchtopk"),
+        family=family,
         expansion=expansions[0] if expansions else 8.0,
         k=ks[0] if ks else 32,
         sweep_k=tuple(ks) if len(ks) > 1 else (),
@@ -223,14 +252,14 @@ def _refuse_what_a_run_has(options: Namespace) -> None:
 
 def _stream(options: Namespace) -> CaptureConfig:
     """The model and texts to train on. Raises UserError."""
-    if options.layer is None:
+    if not options.layer:
         raise UserError("no layer given", hint="choose one with --layer")
     fill_in(options)
     options.model, options.dataset = options.model or "sample", options.dataset or "sample"
     return CaptureConfig(
         model=model_of(options),
         dataset=dataset_of(options),
-        layers=(options.layer,),
+        layers=tuple(_flat(options.layer)),
         **rows_of(options),
         seed=options.seed,
     )
@@ -246,9 +275,8 @@ def _manifest(workspace: Workspace, options: Namespace) -> RunManifest | None:
         return None
 
 
-def _layer(layer: str | None, manifest: RunManifest | None) -> str:
-    if layer is not None:
-        return layer
+def _only_layer(manifest: RunManifest | None) -> str:
+    """The layer of a run that has one. Raises UserError."""
     names = [spec.name for spec in manifest.layers] if manifest else []
     if len(names) != 1:
         known = ", ".join(names)

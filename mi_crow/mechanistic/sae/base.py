@@ -112,10 +112,12 @@ class SparseAutoencoder(nn.Module, ABC):
         # SAE has shapes alone: that is how files are loaded without a second copy.
         source = "meta" if torch.device(device).type == "meta" else "cpu"
         generator = torch.Generator().manual_seed(seed)
-        decoder = _unit_rows(n_latents, self.n_outputs, generator, source)
+        decoder = random_unit_rows(n_latents, self.n_outputs, generator, source)
         self.W_dec: nn.Parameter = nn.Parameter(decoder.to(device, dtype))
         if not self.tied:
-            own = _unit_rows(n_latents, n_inputs, generator, source) if self.transcodes else decoder
+            own = decoder
+            if self.transcodes:
+                own = random_unit_rows(n_latents, n_inputs, generator, source)
             zeros = torch.zeros(n_latents, device=device, dtype=dtype)
             self.encoder_rows: nn.Parameter = nn.Parameter(own.to(device, dtype, copy=True))
             self.b_enc: nn.Parameter = nn.Parameter(zeros)
@@ -350,6 +352,10 @@ class SparseAutoencoder(nn.Module, ABC):
             out = out + functional.linear(inputs.to(self.dtype), self.W_skip)
         return restored(out, units)
 
+    def unit_rows(self) -> tuple[Tensor, ...]:
+        """The matrices whose rows training keeps at length one."""
+        return (self.W_dec,)
+
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Gives every decoder row unit length, in place."""
@@ -388,7 +394,7 @@ def is_by_latent(name: str) -> bool:
     return name not in ("b_dec", "W_skip")
 
 
-def _unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> Tensor:
+def random_unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> Tensor:
     """[n, width] fp32, rows of length one in random directions."""
     rows = torch.randn(n, width, generator=generator, dtype=torch.float32, device=device)
     return rows / rows.norm(dim=1, keepdim=True)

@@ -26,6 +26,13 @@ from mi_crow.mechanistic.sae.architectures import BY_ARCH
 ARCHITECTURES = tuple(BY_ARCH)
 TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
 PRECISIONS = ("auto", "fp32", "bf16")
+# What is trained: an SAE of a layer, or one of several layers, see train/across.
+SAE, CROSSCODER, CLT = "sae", "crosscoder", "clt"
+FAMILIES = (SAE, CROSSCODER, CLT)
+ACROSS_ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    CROSSCODER: ("batchtopk", "topk"),
+    CLT: ("batchtopk",),
+}
 # What several processes share out among them, see sharing.py.
 SHARES = ("tokens", "latents")
 # Where metrics are logged besides our own files, see train/loggers.py.
@@ -169,7 +176,7 @@ class TrainConfig:
     """
 
     run_id: str
-    layer: str
+    layer: str  # the first of `layers`, where there are several
     arch: str = "topk"
     expansion: float = 8.0  # n_latents / n_inputs, used when n_latents is None
     n_latents: int | None = None
@@ -185,9 +192,12 @@ class TrainConfig:
     logger: str = "none"
     device: str = "auto"
     name: str | None = None
+    family: str = SAE  # a crosscoder and a cross-layer transcoder are of several `layers`
+    layers: tuple[str, ...] = ()  # without a family of their own: an SAE of each
 
     LIMITS: ClassVar[Limits] = {
         "logger": ("logger", Words(LOGGERS)),
+        "family": ("the family", Words(FAMILIES)),
         "arch": ("architecture", Words(ARCHITECTURES)),
         "n_latents": ("n_latents", LATENTS),
     }
@@ -224,9 +234,42 @@ class TrainConfig:
         if self.init is not None and (self.sweep_k or self.sweep_expansion):
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
 
+        if self.family != SAE:
+            self._check_across()
+        elif len(self.layers) > 1 and (self.sweep_k or self.sweep_expansion):
+            raise UserError("a sweep is of one layer", hint="give one --layer, or one --k")
+
+    def _check_across(self) -> None:
+        what = {CROSSCODER: "a crosscoder", CLT: "a cross-layer transcoder"}[self.family]
+        if len(self.layers) < 2:
+            raise UserError(
+                f"{what} is of several layers", hint="name each of them with its own --layer"
+            )
+        known = ACROSS_ARCHITECTURES[self.family]
+        if self.arch not in known:
+            raise UserError(
+                f"{what} is not trained as {self.arch!r}", hint=f"use --arch {' or '.join(known)}"
+            )
+        refused = {
+            "--init": self.init,
+            "--target-layer": self.target_layer,
+            "--skip": self.skip,
+            "--stream": self.stream,
+            "--shuffled": self.training.shuffled,
+        }
+        for flag, value in refused.items():
+            if value:
+                raise UserError(f"{what} takes no {flag}", hint="leave it out")
+        if self.shares == "latents":
+            raise UserError(
+                f"the latents of {what} cannot be shared among processes", hint="share the tokens"
+            )
+
     def _check_stream(self, stream: CaptureConfig) -> None:
-        if len(stream.layers) != 1:
-            raise UserError("a stream has exactly one layer", hint="name one with --layer")
+        if stream.layers != (self.layers or (self.layer,)):
+            raise UserError(
+                "a stream has the layers that are trained on", hint="name them with --layer"
+            )
         if self.training.steps is None and self.training.tokens is None:
             raise UserError("a stream never ends", hint="set the length with --steps or --tokens")
         if self.target_layer is not None:
@@ -238,6 +281,18 @@ class TrainConfig:
         return [
             replace(self, expansion=expansion, k=k, sweep_k=(), sweep_expansion=())
             for expansion, k in pairs
+        ]
+
+    def of_each_layer(self) -> list["TrainConfig"]:
+        """One config per layer of this job, which trains an SAE of each."""
+        return [
+            replace(
+                self,
+                layer=layer,
+                layers=(),
+                stream=None if self.stream is None else replace(self.stream, layers=(layer,)),
+            )
+            for layer in self.layers
         ]
 
     def label(self) -> str:

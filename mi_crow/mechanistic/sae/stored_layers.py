@@ -1,8 +1,10 @@
 """Finding a captured run's layers by any of their names. Torch-free."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import NotFoundError, UserError
+from mi_crow.language_model.hook_points.names import number_of
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
@@ -51,3 +53,50 @@ def as_captured(metadata: SaeMetadata, manifest: RunManifest) -> SaeMetadata:
 def current_hook_name(manifest: RunManifest, layer: LayerSpec) -> str:
     """The same by its name in other tools: the module's name where they have none."""
     return hook_name_of(current_point(manifest, layer), layer.name)
+
+
+def layers_together(
+    manifest: RunManifest, names: Sequence[str], *, transcodes: bool
+) -> tuple[tuple[LayerSpec, ...], tuple[LayerSpec, ...]]:
+    """The layers that an SAE over several layers reads, ascending by their blocks, and those that
+    it predicts: the outputs of the MLPs whose inputs are named if it `transcodes`, else the same.
+
+    Raises NotFoundError for a layer that the run lacks, UserError where they do not go together.
+    """
+    found = [stored_layer(manifest, name) for name in names]
+    numbers: dict[int, LayerSpec] = {}
+    for spec in found:
+        number = number_of(current_point(manifest, spec))
+        if found.count(spec) > 1:
+            raise UserError(f"layer {spec.point!r} was given twice", hint="leave one out")
+        if number is None:
+            raise UserError(
+                f"layer {spec.name!r} is of no block", hint="choose layers such as resid_post.3"
+            )
+        if number in numbers:
+            raise UserError(
+                f"layers {numbers[number].point!r} and {spec.point!r} are of the same block",
+                hint="leave one out",
+            )
+        numbers[number] = spec
+    reads = tuple(numbers[number] for number in sorted(numbers))
+    return reads, _predicted(manifest, reads) if transcodes else reads
+
+
+def _predicted(manifest: RunManifest, reads: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+    writes = []
+    for spec in reads:
+        kind, _, number = current_point(manifest, spec).rpartition(".")
+        if kind != "mlp_in":
+            raise UserError(
+                f"a cross-layer transcoder reads the inputs of MLPs, not {spec.point!r}",
+                hint="capture mlp_in.N and mlp_out.N of each block, and give --layer mlp_in.N",
+            )
+        writes.append(stored_layer(manifest, f"mlp_out.{number}"))
+    for spec in (*reads, *writes):
+        if spec.width != reads[0].width:
+            raise UserError(
+                f"layer {spec.point!r} has width {spec.width}, {reads[0].point!r} "
+                f"{reads[0].width}: a cross-layer transcoder needs layers of one width"
+            )
+    return tuple(writes)

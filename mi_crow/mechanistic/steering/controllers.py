@@ -18,7 +18,7 @@ from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.interventions import Intervention, Op
 from mi_crow.mechanistic.steering.pace import Pace
 from mi_crow.mechanistic.steering.schedules import Condition
-from mi_crow.mechanistic.steering.sources import Source
+from mi_crow.mechanistic.steering.sources import Place, Source
 from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens, special_tokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Features = Sequence[tuple[int, float]]  # numbers of a source's directions with 
 class ReadActivations(Controller):
     """Keeps what a source reads for hooks that run later in the same pass."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Place) -> None:
         super().__init__()
         self._source = source
 

@@ -13,6 +13,7 @@ from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.steering.ranking import (
@@ -154,16 +155,19 @@ def _windows(loaded: "Sequence[LoadedSae]", ids: list[int]) -> list[_Window]:
     special = encoding.special[0]
     found = []
     for one in loaded:
-        x = torch.cat([read[point][0] for point in one.points], dim=-1)
-        found.append(_window(one, ids, x, special))
+        found.append(_window(one, ids, [read[point][0] for point in one.points], special))
     return found
 
 
-def _window(loaded: "LoadedSae", ids: list[int], x: Tensor, special: Tensor) -> _Window:
+def _window(
+    loaded: "LoadedSae", ids: list[int], layers: Sequence[Tensor], special: Tensor
+) -> _Window:
+    x = torch.cat([*layers], dim=-1)
     sae, limit = loaded.sae, loaded.sae.metadata.outlier_norm
     outlier = torch.zeros_like(special)
     if limit is not None:
-        outlier = (torch.linalg.vector_norm(x.float(), dim=-1) > limit) & ~special
+        norms = [torch.linalg.vector_norm(rows.float(), dim=-1) for rows in layers]
+        outlier = (torch.stack(norms).amax(dim=0) > limit) & ~special
     latents = sae.encode_sparse(x)
     explained = None
     if not sae.transcodes:
@@ -241,8 +245,8 @@ def report(
 
 
 def layer_of(sae: "SparseAutoencoder", feature: int) -> dict[str, str]:
-    """Of an SAE over several layers: the hook point that a feature reads."""
-    if not isinstance(sae, CrossLayerSae):
+    """Of an SAE over several layers: the hook point that a feature reads, if it is one."""
+    if not isinstance(sae, CrossLayerSae) or isinstance(sae, SharedCrosscoder):
         return {}
     number, _ = sae.layer_of(feature)
     return {"layer": sae.layers[sae.layer_numbers.index(number)]}

@@ -14,6 +14,8 @@ from torch.nn import functional
 from mi_crow.hooks import Detector, first_tensor
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.rules.some_latents import SomeLatents
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
@@ -82,7 +84,50 @@ class AllLayersActivations:
         return total
 
 
-Watched = TargetActivations | AllLayersActivations
+class _LayerRead(Detector):
+    """Keeps the activations of one layer in the last pass, and which tokens count."""
+
+    def __init__(self, lm: "LanguageModel", limit: float | None) -> None:
+        super().__init__()
+        self._lm, self._limit = lm, limit
+        self.enabled = False
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
+        x = first_tensor(output if output is not None else inputs)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._limit)
+        self.seen = x.detach().clone(), where
+
+
+class SharedActivations:
+    """The same for features that read several layers at once, from a detector for each layer."""
+
+    def __init__(
+        self, sae: SharedCrosscoder, parts: Sequence[_LayerRead], features: Sequence[int]
+    ) -> None:
+        self._sae, self._parts = sae, tuple(parts)
+        self._features = torch.tensor(features, dtype=torch.int64, device=sae.device)
+
+    def enable(self) -> None:
+        for part in self._parts:
+            part.enable()
+
+    def disable(self) -> None:
+        for part in self._parts:
+            part.disable()
+
+    @property
+    def found(self) -> Tensor:
+        seen = [part.seen for part in self._parts if part.seen is not None]
+        if len(seen) < len(self._parts):
+            return torch.zeros(0, 0, len(self._features))
+        latents = self._sae.encode_sparse(torch.cat([x for x, _ in seen], dim=-1))
+        where = torch.stack([where for _, where in seen]).all(dim=0)
+        return activations_of(latents, self._features).float() * where[..., None]
+
+
+Watched = TargetActivations | AllLayersActivations | SharedActivations
 
 
 @contextmanager
@@ -105,6 +150,13 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
             watched = TargetActivations(lm, sae, features)
             register(loaded.layer, watched)
             yield watched
+            return
+        if isinstance(sae, SharedCrosscoder):
+            limit = sae.metadata.outlier_norm
+            every = [_LayerRead(lm, limit) for _ in loaded.points]
+            for point, detector in zip(loaded.points, every, strict=True):
+                register(point, detector)
+            yield SharedActivations(sae, every, features)
             return
         wanted = torch.tensor(features, dtype=torch.int64, device=lm.device)
         owners = {sae.layer_of(feature)[0] for feature in features}

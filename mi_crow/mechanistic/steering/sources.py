@@ -20,23 +20,32 @@ if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+    from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 
 
 Activations = Callable[[Tensor], Tensor]
 """How active some directions are on x [..., d]: [..., f] fp32."""
 
 
-class Source(ABC):
+class Place:
+    """A hook point whose activations are needed later in a pass."""
+
+    def __init__(self, read: "HookPoint") -> None:
+        self.read: HookPoint = read
+        self.seen: Tensor | None = None  # what it was in the running pass, where that is kept
+
+
+class Source(Place, ABC):
     """Directions at a layer. `read` is where activations are taken, `write` where they are changed:
     another layer for a transcoder."""
 
     name: str  # in sentences: "SAE 'a'", "vector 'calm'"
-    read: "HookPoint"
     write: "HookPoint"
     outlier_norm: float | None = None  # of the tokens at `read`; above it they stay as they are
+    also: tuple[Place, ...] = ()  # earlier layers that activations depend on
 
-    def __init__(self) -> None:
-        self.seen: Tensor | None = None  # what `read` was in the running pass, where it is kept
+    def __init__(self, read: "HookPoint") -> None:
+        super().__init__(read)
 
     @property
     @abstractmethod
@@ -88,9 +97,8 @@ class SaeSource(Source):
         maxima: Mapping[int, float] | None = None,
         name: str = "this SAE",
     ) -> None:
-        super().__init__()
+        super().__init__(read)
         self.sae: SparseAutoencoder = sae
-        self.read: HookPoint = read
         self.write: HookPoint = write or read
         self.name: str = name
         self.outlier_norm: float | None = sae.metadata.outlier_norm
@@ -155,6 +163,41 @@ class LayerOfFeatures(SaeSource):
         return lambda x: layer_activations(self._across, x, self._number, features)
 
 
+class SharedFeatures(SaeSource):
+    """Features that read several layers at once, as they write to one of these. How active they are
+    is known at the last layer."""
+
+    def __init__(
+        self,
+        sae: "SharedCrosscoder",
+        points: "Mapping[int, HookPoint]",
+        to: int,
+        maxima: Mapping[int, float],
+        name: str,
+    ) -> None:
+        """`points`: of all layers, by number; `to`: the number of the one that is written to."""
+        super().__init__(sae, points[to], None, maxima, name)
+        self._to, self._across = to, sae
+        if to == sae.last:
+            self.also: tuple[Place, ...] = tuple(
+                Place(point) for number, point in points.items() if number != to
+            )
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        return self._across.rows_into(numbers, self._across.last, self._to)
+
+    def activations(self, numbers: Sequence[int]) -> Activations:
+        """Of x at the last layer."""
+        features = torch.tensor(numbers, dtype=torch.int64, device=self._across.device)
+
+        def found(x: Tensor) -> Tensor:
+            before = [place.seen for place in self.also if place.seen is not None]
+            latents = self._across.encode_sparse(torch.cat([*before, x], dim=-1))
+            return activations_of(latents, features).float()
+
+        return found
+
+
 class VectorSource(Source):
     """One vector [d] at one layer."""
 
@@ -166,10 +209,9 @@ class VectorSource(Source):
         outlier_norm: float | None,
         name: str,
     ) -> None:
-        super().__init__()
+        super().__init__(point)
         self._vector = vector.float()
         self._square = float(self._vector.square().sum())
-        self.read: HookPoint = point
         self.write: HookPoint = point
         self.name: str = name
         self.outlier_norm: float | None = outlier_norm
@@ -195,9 +237,8 @@ class NeuronSource(Source):
     def __init__(
         self, width: int, point: "HookPoint", outlier_norm: float | None, device: torch.device
     ) -> None:
-        super().__init__()
+        super().__init__(point)
         self._width, self._device = width, device
-        self.read: HookPoint = point
         self.write: HookPoint = point
         self.name: str = f"layer {point.name!r}"
         self.outlier_norm: float | None = outlier_norm

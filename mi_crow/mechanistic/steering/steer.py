@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.controllers import (
     ConditionTest,
@@ -19,7 +20,9 @@ from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import (
     LayerOfFeatures,
     NeuronSource,
+    Place,
     SaeSource,
+    SharedFeatures,
     Source,
     VectorSource,
 )
@@ -131,7 +134,10 @@ class _Hooks:
             if not source.read.same_tensor(source.write):
                 self._kept[id(source)] = source
         # Readers first: a condition is about what the model does by itself at its layer.
-        readers = [(source.read, ReadActivations(source)) for source in self._kept.values()]
+        sources = [source for source, _ in by_source.values()]
+        kept: list[Place] = [*self._kept.values()]
+        kept += [place for source in {*sources, *self._kept.values()} for place in source.also]
+        readers = [(place.read, ReadActivations(place)) for place in kept]
         return [*readers, *changes, *raw]
 
     def _test(self, one: Intervention) -> ConditionTest | None:
@@ -147,7 +153,8 @@ class _Hooks:
                 )
             source = found[0]
         else:
-            [source, *_] = self._features(condition.sae or one.sae, [condition.feature or 0])
+            named = [condition.feature or 0]
+            [source, *_] = self._features(condition.sae or one.sae, named, True)
         self._kept[id(source)] = source
         return ConditionTest(source, condition)
 
@@ -162,11 +169,14 @@ class _Hooks:
                 f"{one.words!r} names a tag, which has to be looked up in the workspace first"
             )
         named = [number for number, _ in (*one.features, *one.rival_features)]
-        return self._features(one.sae, named)
+        return self._features(one.sae, named, _looks(one))
 
-    def _features(self, sae_id: str | None, features: Sequence[int]) -> list[Source]:
+    def _features(
+        self, sae_id: str | None, features: Sequence[int], reads: bool = False
+    ) -> list[Source]:
         """What features of an SAE are read and written by: of an SAE over several layers one source
-        for each layer that they are of, and each that they write to."""
+        for each layer that they are of, and each that they write to. Where these read all layers,
+        and how active they are decides (`reads`), only the last, where this is known."""
         parts = self._parts
         own = parts.own_id is None or sae_id in (None, parts.own_id)
         at = parts.own if own else parts.saes.get(sae_id or "")
@@ -174,6 +184,8 @@ class _Hooks:
             raise self._missing("SAE", sae_id, parts.saes)
         name = "this SAE" if own and parts.own_id is None else f"SAE {sae_id or parts.own_id!r}"
         key = ("sae", "" if own else sae_id or "")
+        if isinstance(at.sae, SharedCrosscoder):
+            return self._shared(at.sae, features, at.max_acts, (key, reads), name)
         if isinstance(at.sae, CrossLayerSae):
             return self._across(at.sae, features, at.max_acts, key, name)
         if key not in self._sources:
@@ -201,6 +213,29 @@ class _Hooks:
                     layers = (number, resolve(reads[number])), (to, resolve(writes[to]))
                     self._sources[own] = LayerOfFeatures(sae, layers, maxima, name)
                 found.append(self._sources[own])
+        return found
+
+    def _shared(
+        self,
+        sae: SharedCrosscoder,
+        features: Sequence[int],
+        maxima: Mapping[int, float],
+        asked: tuple[tuple[str, ...], bool],
+        name: str,
+    ) -> list[Source]:
+        for feature in features:
+            sae.layer_of(feature)
+        key, reads = asked
+        points = {
+            number: self._lm.layers.resolve(layer)
+            for number, layer in zip(sae.layer_numbers, sae.layers, strict=True)
+        }
+        found: list[Source] = []
+        for to in (sae.last,) if reads else sae.layer_numbers:
+            own = (*key, str(to))
+            if own not in self._sources:
+                self._sources[own] = SharedFeatures(sae, points, to, maxima, name)
+            found.append(self._sources[own])
         return found
 
     def _vector(self, name: str) -> list[Source]:
@@ -255,6 +290,12 @@ class _Hooks:
             )
         hint = f"there is {nearest(name, known)}" if known else ""
         return NotFoundError(f"{what} {name!r} is not loaded", hint=hint)
+
+
+def _looks(one: Intervention) -> bool:
+    """Whether what it does depends on how active features are."""
+    by_itself = one.op not in ("add", "project") or one.schedule.kind == "feedback"
+    return by_itself or bool(one.rival_features) or one.condition is not None
 
 
 def check_in_model(lm: "LanguageModel", sae_id: str, at: SaeAt) -> None:

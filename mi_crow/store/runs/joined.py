@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mi_crow.errors import UserError
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
-from mi_crow.store.runs.parts import Part, RunPart
-from mi_crow.store.runs.reader import RunReader
+from mi_crow.store.runs.parts import HELDOUT, Part, RunPart
+from mi_crow.store.runs.reader import RunReader, Selection, median_of
 
 
 class JoinedPart(Part):
@@ -57,3 +59,115 @@ class JoinedReader:
         """The parts in the order of the manifest, opened one by one."""
         for parts in zip(*(reader.parts() for reader in self.readers), strict=True):
             yield JoinedPart(parts)
+
+
+class JoinedTokens:
+    """A source of training tokens: the same tokens at several layers, also of several runs, side by
+    side, each layer in units of its own: its median norm is the square root of its width.
+
+    A token's norm is that of all layers that are read, in these units.
+    """
+
+    live = False  # see `TokenSource`
+
+    def __init__(self, readers: Sequence[RunReader], n_read: int | None = None) -> None:
+        """`n_read`: the first so many are read by the SAE, the others predicted (None: all are
+        read). Raises UserError for a layer whose
+        median norm is 0, and for runs whose parts differ."""
+        self.readers: tuple[RunReader, ...] = tuple(readers)
+        self._read = self.readers[: n_read or len(readers)]
+        sizes = {tuple(part.tokens for part in one.manifest.parts) for one in self.readers}
+        if len(sizes) > 1:
+            raise UserError(
+                "the runs do not hold the same tokens", hint="capture the same texts for both"
+            )
+        # All have rows of this size for the question whether they fit, and are cut alike.
+        self._row_bytes = sum(reader.row_bytes for reader in self.readers)
+        self.scales: tuple[float, ...] = tuple(map(_scale_of, self.readers))
+        self._selections: dict[tuple[bool, float | None], Selection] = {}
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(reader.width for reader in self.readers)
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
+
+    def count(self, split: str = "train", max_norm: float | None = None) -> int:
+        return self._select(split, max_norm).count
+
+    def median_norm(self) -> float:
+        return median_of(self._norms, self._n)
+
+    def median_largest_norm(self) -> float:
+        """The median of the largest norm of a token over the layers read, as they were captured:
+        what `JoinedPart.norms` compares with."""
+        return median_of(lambda: self._over_layers(np.maximum, (1.0,) * len(self._read)), self._n)
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        split: str = "train",
+        max_norm: float | None = None,
+        start: int = 0,
+    ) -> Iterator[Tensor]:
+        """As `RunReader.batches`, in fp32."""
+        selection = self._select(split, max_norm)
+        every = (
+            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes)
+            for reader in self.readers
+        )
+        for rows in zip(*every, strict=True):
+            yield self._together(rows)
+
+    def sample(
+        self, n: int, seed: int, split: str = "train", max_norm: float | None = None
+    ) -> Tensor:
+        """As `RunReader.sample`, in fp32."""
+        selection = self._select(split, max_norm)
+        return self._together(
+            [reader.selected_sample(selection, n, seed, self._row_bytes) for reader in self.readers]
+        )
+
+    @property
+    def _n(self) -> int:
+        return self.readers[0].n_tokens
+
+    def _together(self, rows: Sequence[Tensor]) -> Tensor:
+        scaled = [part.float() * scale for part, scale in zip(rows, self.scales, strict=True)]
+        return torch.cat(scaled, dim=1)
+
+    def _norms(self) -> Iterator[np.ndarray]:
+        return self._over_layers(np.hypot, self.scales)
+
+    def _over_layers(self, add: np.ufunc, scales: Sequence[float]) -> Iterator[np.ndarray]:
+        """For each part the norms of all layers read, each times its scale, added by `add`."""
+        for of_layers in zip(*(reader.stored_norms() for reader in self._read), strict=True):
+            total = of_layers[0] * np.float32(scales[0])
+            for norms, scale in zip(of_layers[1:], scales[1:], strict=False):
+                total = add(total, norms * np.float32(scale))
+            yield total
+
+    def _select(self, split: str, max_norm: float | None) -> Selection:
+        key = split == HELDOUT, max_norm
+        if key not in self._selections:
+            splits = self.readers[0].row_splits()
+            masks = tuple(
+                (own if key[0] else ~own) & (norms <= (np.inf if max_norm is None else max_norm))
+                for own, norms in zip(splits, self._norms(), strict=True)
+            )
+            ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
+            self._selections[key] = Selection(split, masks, ends)
+        return self._selections[key]
+
+
+def _scale_of(reader: RunReader) -> float:
+    median = reader.median_norm()
+    if not 0 < median < float("inf"):
+        raise UserError(
+            f"the activations of layer {reader.layer.name!r} have a median norm of {median:g}",
+            hint="capture the layer again, or leave it out",
+        )
+    return float(reader.width**0.5 / median)

@@ -4,7 +4,7 @@ Opening a run only reads its manifest. Rows are selected by the norms and splits
 them; the documents are read only when they are asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,15 +104,14 @@ class RunReader:
         return self.select(split, max_norm).count
 
     def median_norm(self) -> float:
-        """Median L2 norm over all kept tokens (the lower one of two), exact.
+        """Median L2 norm over all kept tokens (the lower one of two), exact."""
+        return median_of(self.stored_norms, self.n_tokens)
 
-        Norms are not negative, so their bits sort like their values: counting the upper halves
-        finds that of the median, counting the lower halves among those finds the rest.
-        """
-        rank = (self.n_tokens - 1) // 2
-        upper, rank = self._rank_of_half(rank, None)
-        lower, _ = self._rank_of_half(rank, upper)
-        return float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
+    def stored_norms(self) -> Iterator[np.ndarray]:
+        """The norms of each part, fp32. Read rather than mapped: of a large run nothing of them is
+        to stay in memory."""
+        for part in self._parts:
+            yield part.file.read("norms").numpy()
 
     def batches(
         self,
@@ -139,8 +138,8 @@ class RunReader:
         """A random sample of at most `n` tokens [<= n, d], in the order of the run."""
         return self.selected_sample(self.select(split, max_norm), n, seed, self.row_bytes)
 
-    # What `PairReader` does for both of its layers: the rows of one selection, cut by the bytes
-    # that one row takes of all layers together.
+    # What `PairReader` and `JoinedTokens` do for each of their layers: the rows of one selection,
+    # cut by the bytes that one row takes of all layers together.
 
     def selected_batches(
         self, selection: Selection, batch_size: int, seed: int, start: int, row_bytes: int
@@ -164,6 +163,11 @@ class RunReader:
             chosen = random.choice(total, min(n, total), replace=False, shuffle=False)
         return self._gather(np.sort(chosen), selection)
 
+    def row_splits(self) -> Iterator[np.ndarray]:
+        """For each part which of its rows are of held-out documents: bool."""
+        for part in self._parts:
+            yield part.row_split.numpy()
+
     @cached_property
     def _parts(self) -> list[RunPart]:
         return list(self.parts())
@@ -181,18 +185,6 @@ class RunReader:
                 self._selections.pop(next(iter(self._selections)))
             self._selections[key] = Selection(split, masks, ends)
         return self._selections[key]
-
-    def _rank_of_half(self, rank: int, upper: int | None) -> tuple[int, int]:
-        """Among all norms (those whose upper half is `upper`), the upper (lower) half of the bits
-        of the one with the given rank, and its rank among those that share this half."""
-        counts = np.zeros(1 << 16, np.int64)
-        for part in self._parts:
-            bits = part.file.read("norms").numpy().view(np.uint32)
-            halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
-            counts += np.bincount(halves, minlength=1 << 16)
-        ends = np.cumsum(counts)
-        half = int(np.searchsorted(ends, rank, side="right"))
-        return half, rank - int(ends[half] - counts[half])
 
     def _permuted_batches(
         self, selection: Selection, batch_size: int, seed: int, start: int
@@ -243,6 +235,33 @@ class RunReader:
             if part.scales is not None:
                 scales.numpy()[places] = part.scales.numpy()[local]
         return dequantised(values, scales) if self._compact else values
+
+
+def median_of(norms: Callable[[], Iterator[np.ndarray]], n: int) -> float:
+    """The median (the lower one of two), exact, of n numbers fp32 that come in several arrays.
+
+    They are not negative, so their bits sort like their values: counting the upper halves finds
+    that of the median, counting the lower halves among those finds the rest.
+    """
+    rank = (n - 1) // 2
+    upper, rank = _rank_of_half(norms, rank, None)
+    lower, _ = _rank_of_half(norms, rank, upper)
+    return float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
+
+
+def _rank_of_half(
+    norms: Callable[[], Iterator[np.ndarray]], rank: int, upper: int | None
+) -> tuple[int, int]:
+    """Among all norms (those whose upper half is `upper`), the upper (lower) half of the bits of
+    the one with the given rank, and its rank among those that share this half."""
+    counts = np.zeros(1 << 16, np.int64)
+    for some in norms():
+        bits = some.view(np.uint32)
+        halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
+        counts += np.bincount(halves, minlength=1 << 16)
+    ends = np.cumsum(counts)
+    half = int(np.searchsorted(ends, rank, side="right"))
+    return half, rank - int(ends[half] - counts[half])
 
 
 def _mask(part: RunPart, heldout: bool, max_norm: float | None) -> np.ndarray:

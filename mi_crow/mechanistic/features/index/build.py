@@ -23,6 +23,7 @@ from mi_crow.mechanistic.features.index.tables.weight_tables import write_direct
 from mi_crow.mechanistic.features.index.write import IndexWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
@@ -151,8 +152,9 @@ def _fill_tables(
 
 
 def _layers(sae: SparseAutoencoder) -> dict[str, Any]:
-    """Of an SAE over several layers: each layer with the first of its features."""
-    if not isinstance(sae, CrossLayerSae):
+    """Of an SAE over several layers: each layer with the first of its features, where these are of
+    one layer."""
+    if not isinstance(sae, CrossLayerSae) or isinstance(sae, SharedCrosscoder):
         return {}
     return {"layers": list(sae.layers), "first_features": list(sae.first_latents.values())}
 

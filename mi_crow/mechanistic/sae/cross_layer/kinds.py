@@ -7,6 +7,7 @@ import torch
 
 from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER, TRANSCODER, CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 
 
 class CrossLayerTranscoder(CrossLayerSae):
@@ -16,7 +17,7 @@ class CrossLayerTranscoder(CrossLayerSae):
 
 
 class Crosscoder(CrossLayerSae):
-    """Reconstructs the activations of the layers that it reads."""
+    """Reconstructs the activations of the layers that it reads, each latent from one of them."""
 
     architecture: ClassVar[str] = CROSSCODER
 
@@ -26,4 +27,6 @@ def open_cross_layer(
 ) -> CrossLayerSae:
     """The SAE of a record; `dtype` None is that of the file, else float32."""
     kind = CrossLayerTranscoder if record.architecture == TRANSCODER else Crosscoder
+    if record.shared:
+        kind = SharedCrosscoder
     return kind(record, device=device, dtype=dtype or record.dtype or torch.float32, place=place)

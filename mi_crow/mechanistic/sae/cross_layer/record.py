@@ -68,9 +68,15 @@ class CrossLayerRecord:
     format: str = ""
     assumed: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    # Of a crosscoder: each latent reads all layers, the sum of what their encoders make of them,
+    # and every layer has a decoder of its own for it. The threshold is that of the last layer.
+    shared: bool = False
+    k: int | None = None  # shared latents of a token that are kept, the largest; None: all
 
     @property
     def n_latents(self) -> int:
+        if self.shared:
+            return self.layers[0].n_latents
         return sum(layer.n_latents for layer in self.layers)
 
     @property
@@ -94,6 +100,8 @@ class CrossLayerRecord:
         outputs = {layer.number: layer.n_outputs for layer in self.layers}
         if not self.layers or len(outputs) != len(self.layers):
             raise CorruptDataError(f"{place} does not hold each of its layers once")
+        if self.shared:
+            self._check_shared(place)
         for layer in self.layers:
             wanted = {
                 "b_enc": (layer.b_enc, (layer.n_latents,)),
@@ -120,6 +128,16 @@ class CrossLayerRecord:
             other={**self.metadata.other, **layers},
         )
         return replace(self, metadata=metadata)
+
+    def _check_shared(self, place: str) -> None:
+        if self.architecture != CROSSCODER or (self.k is not None and self.k < 1):
+            raise CorruptDataError(f"{place} describes latents of all layers that cannot be")
+        for layer in self.layers:
+            if layer.n_latents != self.n_latents or [*layer.decoders] != [layer.number]:
+                raise CorruptDataError(
+                    f"{place} does not hold a decoder of {self.n_latents} latents for layer "
+                    f"{layer.number}"
+                )
 
 
 def in_short(names: list[str]) -> str:

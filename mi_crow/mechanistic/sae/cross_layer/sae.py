@@ -8,6 +8,7 @@ Scope 2 the activations that it reads (McDougall et al. 2025, "Gemma Scope 2").
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -47,7 +48,7 @@ class CrossLayerSae(SparseAutoencoder):
     As an SAE like others it reads the activations of all layers side by side [..., n_inputs] and
     gives those of all outputs side by side [..., n_outputs]; a latent then has one number among
     those of all layers. No tensor is read before it is needed, and what has been read stays in
-    memory until `release`. Read only: nothing here trains it.
+    memory until `release`. `train/across` trains them.
     """
 
     def __init__(
@@ -109,11 +110,8 @@ class CrossLayerSae(SparseAutoencoder):
     @cached_property
     def first_latents(self) -> dict[int, int]:
         """By number of the layer: the first of its latents among those of all layers."""
-        found, first = {}, 0
-        for number, layer in self._layers.items():
-            found[number] = first
-            first += layer.n_latents
-        return found
+        counts = [layer.n_latents for layer in self._layers.values()]
+        return dict(zip(self._layers, accumulate(counts, initial=0), strict=False))
 
     def layer_of(self, latent: int) -> tuple[int, int]:
         """The number of the layer that a latent is of, and its number there. Raises UserError."""
@@ -312,13 +310,17 @@ class CrossLayerSae(SparseAutoencoder):
         return save_layers(self.record, self.metadata, self.dtype, Path(folder))
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
-        """Raises UserError: there is no training of it here."""
-        raise UserError("a cross-layer SAE can be read, not trained")
+        """Raises UserError: what has been trained is not trained further."""
+        raise UserError("a cross-layer SAE cannot be trained further", hint="train a new one")
 
     # One layer.
 
     def _encoded(self, number: int, x: Tensor) -> tuple[Tensor, Entries]:
         """The latents of rows [n, d] of one layer."""
+        self._check_width(number, x)
+        return encode_above(x.to(self.dtype), *self._encoder(number))
+
+    def _check_width(self, number: int, x: Tensor) -> None:
         layer = self._known(number)
         if x.shape[-1] != layer.n_inputs:
             raise UserError(
@@ -326,8 +328,6 @@ class CrossLayerSae(SparseAutoencoder):
                 f"{layer.n_inputs}",
                 hint=f"give those of {layer.read}",
             )
-        encoder = self._encoder(number)
-        return encode_above(x.to(self.dtype), encoder.rows, encoder.bias, encoder.floor)
 
     def _rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
         """What is written to one layer [..., d], from the latents of each layer."""

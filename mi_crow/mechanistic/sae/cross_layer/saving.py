@@ -41,6 +41,8 @@ def _config(record: CrossLayerRecord, metadata: SaeMetadata, dtype: torch.dtype)
         "d_in": record.n_inputs,
         "d_sae": record.n_latents,
         "dtype": str(dtype).removeprefix("torch."),
+        **({"shared": True} if record.shared else {}),
+        **({"k": record.k} if record.k is not None else {}),
         "layers": [
             {
                 "number": layer.number,

@@ -14,6 +14,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.evaluation.across import evaluate_across
 from mi_crow.mechanistic.sae.evaluation.decoder_correlation import decoder_correlation
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument, model_loss
@@ -58,7 +59,8 @@ def evaluate_sae(
 ) -> dict[str, Any]:
     """Measures an SAE on held-out data, writes `evaluation.json` beside it and returns its content.
 
-    A transcoder is measured by its predictions of its target layer. With `lm` the model is not
+    A transcoder is measured by its predictions of its target layer, an SAE over several layers by
+    what it leaves unexplained of each, see `evaluate_across`. With `lm` the model is not
     loaded again. Raises UserError, before anything is written, for an unknown SAE or run, a layer
     that the run lacks, a run or model that the SAE does not fit, or a run without held-out
     documents.
@@ -67,10 +69,11 @@ def evaluate_sae(
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
     if isinstance(sae, CrossLayerSae):
-        raise UserError(
-            f"SAE {config.sae_id!r} reads {len(sae.layers)} layers: it cannot be evaluated",
-            hint="index, inspect and steer it",
-        )
+        with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
+            found = evaluate_across(workspace, config, sae, progress)
+        found = {"sae_id": config.sae_id, **found}
+        write_json(sae_dir / EVALUATION_NAME, found)
+        return found
     tokens = _tokens(workspace, config, sae)
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = _heldout_documents(reader, config.documents, config.seed)

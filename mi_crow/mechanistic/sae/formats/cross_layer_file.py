@@ -52,6 +52,8 @@ def read_cross_layer(folder: Path) -> CrossLayerRecord:
         tuple(layers),
         SaeMetadata.from_json(dict(cfg.object("metadata").values), cfg.place),
         dtype=dtype_of(cfg),
+        shared=cfg.flag("shared", False),
+        k=cfg.integer("k", None, least=1),
     )
     return record.checked(str(folder))
 

@@ -21,8 +21,8 @@ from mi_crow.mechanistic.sae.rules.topk import check_k
 
 # Share of the old threshold that a step leaves: about the last twenty batches count. With a hundred
 # a short run's threshold is still that of its beginning (L0 21 for k = 32 after 150 steps).
-_KEPT = 0.95
-_SAFE = 0.7
+KEPT = 0.95
+SAFE = 0.7  # of the threshold: a floor that leaves enough
 
 
 class BatchTopKSae(RaggedSae):
@@ -59,7 +59,7 @@ class BatchTopKSae(RaggedSae):
         """The n k largest positive pre-activations of the batch, differentiable."""
         encoder, bias = self.encoder_rows, self.b_enc
         # Batches differ by some percent: well below the running mean there is always enough.
-        guess = _SAFE * float(self.threshold[0])
+        guess = SAFE * float(self.threshold[0])
         operands = inputs.detach(), encoder.detach(), bias.detach()
         if self.sharing.single_process:
             values, entries = strongest_entries(*operands, self.k, guess)
@@ -96,7 +96,7 @@ class BatchTopKSae(RaggedSae):
         """Moves the threshold towards the least of the batch's activations [e]."""
         least = self.sharing.minimum(torch.cat([values, values.new_tensor([torch.inf])]).min())
         fresh = self.threshold == 0
-        moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - _KEPT)
+        moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - KEPT)
         moved = torch.where(fresh, least, moved)
         self.threshold.copy_(torch.where(least.isfinite(), moved, self.threshold))
 

@@ -16,6 +16,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.kernels.bags import decode_rows, dense_latents, sparse_path
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, pre_activations
 from mi_crow.mechanistic.sae.kernels.product import topk_activations
+from mi_crow.mechanistic.sae.sharing import Sharing
 
 
 class _EntryCosts(NamedTuple):
@@ -49,10 +50,17 @@ def dead_part(sae: SparseAutoencoder, inputs: Tensor, dead: Tensor, k: int) -> T
         parameter.index_select(0, dead)
         for parameter in (sae.encoder_rows, sae.encoder_bias, sae.W_dec)
     )
+    return part_of_dead(inputs, encoder, bias, decoder, k, sae.sharing)
+
+
+def part_of_dead(
+    inputs: Tensor, encoder: Tensor, bias: Tensor, decoder: Tensor, k: int, sharing: Sharing
+) -> Tensor:
+    """The same for the rows of the dead latents [m, d], [m] and [m, n_outputs]."""
     with torch.no_grad():
-        values, indices = topk_activations(inputs, encoder, bias, min(k, dead.numel()))
+        values, indices = topk_activations(inputs, encoder, bias, min(k, len(bias)))
         # Zero where other shares of the latents have stronger ones.
-        values = sae.sharing.keep_top_k(values, k)
+        values = sharing.keep_top_k(values, k)
     if dense_costs_less(len(inputs), decoder.shape, values.shape[1], inputs.device):
         part: Tensor = _DensePart.apply(inputs, encoder, bias, decoder, values, indices)
         return part

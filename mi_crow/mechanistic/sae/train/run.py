@@ -12,11 +12,13 @@ from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.architectures import BY_ARCH, BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import SAE, SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
+from mi_crow.mechanistic.sae.train.across.making import finished_across, new_across
+from mi_crow.mechanistic.sae.train.across.tokens import LayersOfRun, open_layers
 from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.train.live import live_tokens
@@ -58,6 +60,7 @@ def train_run(
 ) -> TrainResult:
     """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
     (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
+    Of several layers each is read on its own, unless one SAE is of all.
 
     Training resumes in folders that hold checkpoints. Several processes (`ranks`, with a `sae_dir`)
     share the work as `config.shares` says; the first one writes. Raises UserError, before any
@@ -65,6 +68,8 @@ def train_run(
     """
     progress = progress or NullProgress()
     check_logger(config.logger)
+    if config.family == SAE and len(config.layers) > 1:
+        return _each_layer(workspace, config, progress, sae_dir, ranks)
     tokens = _tokens(workspace, config, progress, ranks)
     tokens.manifest.require_complete()
     variants = config.variants()
@@ -77,11 +82,13 @@ def train_run(
     make_plans(saes, tokens.source, configs, device)
     made_here = sae_dir is None
     if sae_dir is None:
-        short = f"{config.arch}-{tokens.layer.point}-{saes[0].n_latents}"
+        kind = config.arch if config.family == SAE else config.family
+        short = f"{kind}-{tokens.layer.point}-{saes[0].n_latents}"
         sae_dir = workspace.make_sae_dir(config.name, short)
     folders = [sae_dir]
     try:
-        folders = _agreed_folders(workspace, sae_dir, variants, ranks)
+        labels = [variant.label() for variant in variants]
+        folders = _agreed_folders(workspace, sae_dir, labels, ranks)
         if all((folder / CONFIG_NAME).is_file() for folder in folders):
             return _together([_finished_result(folder) for folder in folders])
         with _logging(variants, folders, progress, ranks) as loggers:
@@ -107,9 +114,35 @@ def train_run(
     return _together([one.result for one in trained])
 
 
+def _each_layer(
+    workspace: Workspace,
+    config: TrainConfig,
+    progress: Progress,
+    first: Path | None,
+    ranks: Ranks,
+) -> TrainResult:
+    """An SAE of each layer, one after the other; those that are finished are not trained again."""
+    configs = config.of_each_layer()
+    if first is None:
+        first = workspace.make_sae_dir(config.name, f"{config.arch}-{len(configs)}-layers")
+    labels = [one.layer for one in configs]
+    try:
+        folders = _agreed_folders(workspace, first, labels, ranks)
+    except BaseException:
+        _withdraw(workspace, [first])
+        raise
+    results = []
+    for number, (one, folder) in enumerate(zip(configs, folders, strict=True), 1):
+        progress.log(f"layer {one.layer}, {number} of {len(configs)}")
+        results.append(train_run(workspace, one, progress, folder, ranks))
+    return _together(results)
+
+
 def _tokens(
     workspace: Workspace, config: TrainConfig, progress: Progress, ranks: Ranks
-) -> RunTokens:
+) -> RunTokens | LayersOfRun:
+    if config.family != SAE:
+        return open_layers(workspace, config)
     if config.stream is None:
         return open_tokens(workspace, config.run_id, config.layer, config.target_layer)
     if ranks.world > 1 and config.shares == "latents":
@@ -134,9 +167,14 @@ def new_sae(
 
 
 def _first_state(
-    workspace: Workspace, config: TrainConfig, tokens: RunTokens, device: torch.device
+    workspace: Workspace,
+    config: TrainConfig,
+    tokens: RunTokens | LayersOfRun,
+    device: torch.device,
 ) -> SparseAutoencoder:
     """A fresh SAE, or the one to train on from."""
+    if isinstance(tokens, LayersOfRun):
+        return new_across(config, tokens, device)
     target = tokens.target
     if config.init is None:
         return new_sae(config, tokens.layer.width, target.width if target else None, device)
@@ -168,13 +206,14 @@ def _settings(config: TrainConfig, sae: SparseAutoencoder) -> SaeTrainingConfig:
     return replace(training, target_l0=float(config.k))
 
 
-def _folders(workspace: Workspace, first: Path, variants: Sequence[TrainConfig]) -> list[Path]:
-    """A folder for each SAE of the job: `first`, then folders that it remembers."""
-    if len(variants) == 1:
+def _folders(workspace: Workspace, first: Path, labels: Sequence[str]) -> list[Path]:
+    """A folder for each SAE of the job, which its label tells from the others: `first`, then
+    folders that it remembers."""
+    if len(labels) == 1:
         return [first]
     path = first / SWEEP_NAME
     if not path.is_file():
-        names = [f"{first.name[:40]}-{variant.label()}" for variant in variants[1:]]
+        names = [validate_id(f"{first.name[:40]}-{label[:20]}", "SAE") for label in labels[1:]]
         for name in names:
             if (workspace.saes_dir / name).exists():
                 raise UserError(f"SAE {name!r} exists already", hint="choose another --name")
@@ -206,10 +245,10 @@ def _logging(
 
 
 def _agreed_folders(
-    workspace: Workspace, first: Path, variants: Sequence[TrainConfig], ranks: Ranks
+    workspace: Workspace, first: Path, labels: Sequence[str], ranks: Ranks
 ) -> list[Path]:
     """The first process's `_folders`."""
-    made = _folders(workspace, first, variants) if ranks.rank == 0 else []
+    made = _folders(workspace, first, labels) if ranks.rank == 0 else []
     return [Path(path) for path in ranks.agree([str(folder) for folder in made])]
 
 
@@ -224,12 +263,19 @@ def _withdraw(workspace: Workspace, folders: Sequence[Path]) -> None:
 
 
 def _save(
-    sae: SparseAutoencoder, config: TrainConfig, trained: Trained, folder: Path, tokens: RunTokens
+    sae: SparseAutoencoder,
+    config: TrainConfig,
+    trained: Trained,
+    folder: Path,
+    tokens: RunTokens | LayersOfRun,
 ) -> None:
     """Writes what was done, then the SAE, whose `cfg.json` says that the folder is whole."""
-    metadata = tokens.metadata()
-    other = {**metadata.other, **({"control": "shuffled"} if config.training.shuffled else {})}
-    sae.metadata = replace(metadata, outlier_norm=sae.metadata.outlier_norm, other=other)
+    if isinstance(tokens, LayersOfRun):
+        sae = finished_across(sae, tokens, config)
+    else:
+        metadata = tokens.metadata()
+        other = {**metadata.other, **({"control": "shuffled"} if config.training.shuffled else {})}
+        sae.metadata = replace(metadata, outlier_norm=sae.metadata.outlier_norm, other=other)
     write_json(
         folder / TRAINING_NAME,
         {"config": asdict(config), "result": trained.result.as_json()},

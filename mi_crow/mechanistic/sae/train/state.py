@@ -147,8 +147,9 @@ class TrainState:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.lr_at(self.step) * group["rate"]
-        if self.sae.W_dec.grad is not None:
-            _remove_parallel(self.sae.W_dec.grad, self.sae.W_dec)
+        for rows in self.sae.unit_rows():
+            if rows.grad is not None:
+                _remove_parallel(rows.grad, rows)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.normalise_decoder()

@@ -10,6 +10,7 @@ from tui.screens.runs.forms.parameters import default_at, text_of
 from tui.widgets.forms.fields import FormField, Values
 
 _REPEATED = ("--slurm-arg", "--also")  # given once for each value, not with commas between them
+_SWITCHES = {"--family": {"crosscoder": "--crosscoder", "clt": "--clt"}}  # one for each value
 # Words of the command line that no label stands for.
 _OTHER_WORDS = {
     " (--after JOB)": "",
@@ -36,7 +37,9 @@ def arguments(
         value = values.get(one.name)
         if not one.flag or value in (None, "", ()) or _is_taken(one, value, config, device):
             continue
-        if one.switch:
+        if one.flag in _SWITCHES:
+            words.append(_SWITCHES[one.flag][value])
+        elif one.switch:
             words += [one.flag] if value else []
         elif isinstance(value, tuple) and (one.flag in _REPEATED or kind == "capture"):
             for part in value:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.errors import MiCrowError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 from mi_crow.language_model.outline import Outline
-from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.config import CLT, SAE, TrainConfig
 from mi_crow.mechanistic.sae.evaluation.standing import training_of
 from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.runs.manifest import run_bytes
@@ -92,15 +92,24 @@ def expect_training(
     if width is None:
         return tuple(lines)
     latents = [one.n_latents or int(one.expansion * width) for one in config.variants()]
-    work = sum(rows * width * number for number in latents)
+    read, written = _layers_in_and_out(config)
+    work = sum(rows * width * number * read for number in latents)
     lines.append(_time(work, _trainings(at, config.arch), "training"))
-    parameters = sum(2 * width * number + number + width for number in latents)
+    parameters = sum((read + written) * (width * number) + number + width for number in latents)
     lines.append(disk(at, parameters * _FLOAT))
-    batch = training.batch_size / training.accumulate * (max(latents) + 2 * width)
+    batch = training.batch_size / training.accumulate * (max(latents) + 2 * width * read)
     memory = parameters * _FLOAT * _COPIES + batch * _FLOAT
     measured = _memory(at.jobs, "train", _DECIDE_MEMORY, config)
     lines.append(measured or f"{size(memory)} of memory beside torch itself")
     return tuple(lines)
+
+
+def _layers_in_and_out(config: TrainConfig) -> tuple[int, int]:
+    """How many matrices [latents, width] encode, and how many decode."""
+    layers = len(config.layers)
+    if config.family == SAE:
+        return 1, 1
+    return layers, layers * (layers + 1) // 2 if config.family == CLT else layers
 
 
 def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from mi_crow.mechanistic.sae.config import (
     CLI_MIN_STEPS,
     CLI_PASSES,
     CLI_STREAM_STEPS,
+    SAE,
     TRANSCODERS,
     default_lr,
     default_steps,
@@ -38,6 +39,7 @@ class TrainForm(JobForm):
     derived = (
         "sweep_k",
         "sweep_expansion",
+        "layers",
         "stream.layers",
         "stream.seed",
         "stream.model.device",
@@ -58,6 +60,8 @@ class TrainForm(JobForm):
             steps = Default(str(CLI_STREAM_STEPS), USUAL)
         else:
             steps = self._run_defaults(reading, run)
+        if reading.get("family") not in (None, SAE):
+            reading.defaults["arch"] = Default("batchtopk", "for an SAE of several layers")
         if not any(reading.typed(name) for name in _LENGTHS):
             reading.defaults["training.steps"] = steps
         if reading.typed("n_latents"):
@@ -152,6 +156,8 @@ class TrainForm(JobForm):
 
     def each(self, values: Values) -> list[Values]:
         layers = values["layer"]
+        if values["family"] != SAE:
+            return [values]
         if len(layers) < 2:
             return [{**values, "layer": layers[0] if layers else ""}]
         name = values["name"]
@@ -166,6 +172,9 @@ class TrainForm(JobForm):
 
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
+        if values["family"] != SAE:
+            found["layers"] = values["layer"]
+            found["layer"] = values["layer"][0] if values["layer"] else ""
         for name, sweep in (("k", "sweep_k"), ("expansion", "sweep_expansion")):
             several = tuple(dict.fromkeys(found.pop(name)))
             if several:
@@ -176,7 +185,7 @@ class TrainForm(JobForm):
         if stream:
             found["run_id"] = ""
             found |= {
-                "stream.layers": (values["layer"],),
+                "stream.layers": found.get("layers") or (values["layer"],),
                 "stream.seed": values["training.seed"],
                 "stream.model.device": values["device"],
             }
@@ -188,6 +197,7 @@ class TrainForm(JobForm):
         values = super().values_of(spec)
         for name, sweep in (("k", "sweep_k"), ("expansion", "sweep_expansion")):
             values[name] = values.get(sweep) or values.get(name)
+        values["layer"] = values.get("layers") or values["layer"]
         if "training.outlier_factor" in values:
             values["training.outlier_factor"] = values["training.outlier_factor"] or 0
         if values.get("n_latents") is not None:

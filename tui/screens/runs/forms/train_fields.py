@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SIZE
-from mi_crow.mechanistic.sae.config import ARCHITECTURES, LOGGERS, PRECISIONS, SHARES
+from mi_crow.mechanistic.sae.config import ARCHITECTURES, FAMILIES, LOGGERS, PRECISIONS, SHARES
 from tui.screens.runs.forms.parameters import FieldsOf
 from tui.screens.runs.forms.shared import (
     HOW,
@@ -23,7 +23,8 @@ from tui.widgets.forms.fields import Default, FormField
 
 def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
     """All of them, the few that everybody needs first."""
-    layers = "of the run; with commas between several, a training for each"
+    layers = "of the run; with commas between several, a training for each, or one of all"
+    family = "an SAE of a layer, or one of several: a crosscoder, a cross-layer transcoder (clt)"
     arch = "how the latents that fire are chosen"
     wide = "latents per input of the layer; several train an SAE each, side by side"
     firing = "latents that fire on a token, exactly or as the target; several: an SAE each"
@@ -31,6 +32,7 @@ def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
     return (
         ask("run_id", "run", "the activations to train on", required=True),
         ask("layer", "layer", layers, required=True, several=True),
+        ask("family", "family", family, choices=FAMILIES),
         ask("arch", "architecture", arch, choices=ARCHITECTURES),
         ask("expansion", "expansion", wide, EXPANSION, several=True),
         ask("k", "k", firing, LATENTS, several=True),

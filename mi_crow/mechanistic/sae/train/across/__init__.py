@@ -1,0 +1,1 @@
+"""Training over several layers at once: crosscoders, cross-layer transcoders, two models."""
