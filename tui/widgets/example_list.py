@@ -74,11 +74,10 @@ class ExampleList(LineView, Cursor):
         if not self._examples and self._empty:
             self.set_lines([Content.assemble("  ", (self._empty, "$muted"))])
         else:
-            self.set_lines(self._drawn([], until=self.size.height + 1))
-            if isinstance(self.screen, OneFrame) and self.screen.holds_frame:
-                self.screen.call_with_frame(self._draw_rest)
-            else:
-                self.call_after_refresh(self._draw_rest)
+            # Later lines make the scrollbar another: in a frame that is held that is a second one.
+            held = isinstance(self.screen, OneFrame) and self.screen.holds_frame
+            self.set_lines(self._drawn([], until=None if held else self.size.height + 1))
+            self.call_after_refresh(self._draw_rest)
         self._keep_cursor_visible()
 
     def _drawn(self, lines: list[Content], until: int | None = None) -> list[Content]:
