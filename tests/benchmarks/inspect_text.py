@@ -98,7 +98,7 @@ def _attribution(loaded: LoadedSae, text: str) -> tuple[Callable[[], object], Ca
     lm, site = loaded.lm, SaeSite.of(loaded)
     encoding = lm.encode([text])
     length = encoding.input_ids.shape[1]
-    target = Target("logit", length - 1, 5)
+    target = Target("centred_logit", length - 1, 5)
     edits = torch.zeros(_ABLATED, length, loaded.sae.n_inputs, device=lm.device)
     options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
 
