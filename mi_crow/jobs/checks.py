@@ -76,7 +76,7 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         if n_latents < 1:
             raise UserError(f"an SAE needs at least 1 latent, not {n_latents}")
         LATENTS.check(n_latents, "the number of latents")
-        if variant.k > n_latents:
+        if variant.k > n_latents * variant.latent_sets:
             raise UserError(
                 f"k = {variant.k} is more than n_latents = {n_latents}",
                 hint="lower --k or raise --expansion",

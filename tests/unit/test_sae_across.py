@@ -315,6 +315,12 @@ def test_training_ends_with_a_whole_sae(captured: Workspace, kind: str) -> None:
     assert summary.k == (5 if kind == "topk" else None)
 
 
+def test_k_of_a_transcoder_is_over_all_layers(captured: Workspace) -> None:
+    check_train(captured, replace(CLT, k=3 * 48))
+    with pytest.raises(UserError, match="k = 145 is more than"):
+        replace(CLT, k=3 * 48 + 1)
+
+
 def test_several_k_train_side_by_side(captured: Workspace) -> None:
     result = train_run(captured, replace(CROSSCODER, arch="topk", sweep_k=(2, 4)))
     assert [one.l0 for one in (result, *result.others)] == pytest.approx([2, 4], abs=0.3)

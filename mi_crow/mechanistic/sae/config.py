@@ -215,7 +215,7 @@ class TrainConfig:
             EXPANSION.check(expansion, "the expansion")
         for k in (self.k, *self.sweep_k):
             LATENTS.check(k, "k")
-            if self.n_latents is not None and k > self.n_latents:
+            if self.n_latents is not None and k > self.n_latents * self.latent_sets:
                 raise UserError(
                     f"k = {k} is more than n_latents = {self.n_latents}",
                     hint="lower --k or raise --n-latents",
@@ -282,6 +282,11 @@ class TrainConfig:
             replace(self, expansion=expansion, k=k, sweep_k=(), sweep_expansion=())
             for expansion, k in pairs
         ]
+
+    @property
+    def latent_sets(self) -> int:
+        """How many times `n_latents` there are: of a cross-layer transcoder each layer has them."""
+        return len(self.layers) if self.family == CLT else 1
 
     def of_each_layer(self) -> list["TrainConfig"]:
         """One config per layer of this job, which trains an SAE of each."""
