@@ -11,6 +11,7 @@ from mi_crow.datasets.saved import is_saved
 from mi_crow.datasets.stream import TextDataset, TextStream
 from mi_crow.datasets.texts import Decode, Render, Texts
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.paths import expanded
 
 SAMPLE = "sample"
 # Local files up to this many bytes together are held in memory.
@@ -76,7 +77,7 @@ def _local_path(spec: Spec) -> Path | None:
         from sample_data import corpus_path
 
         return corpus_path()
-    path = Path(spec.source).expanduser()
+    path = expanded(spec.source)
     if path.exists():
         return path
     if looks_like_path(spec.source):

@@ -19,6 +19,7 @@ from mi_crow.datasets.sampling import least_positions, least_rows
 from mi_crow.datasets.saved import is_saved
 from mi_crow.datasets.texts import Decode, Render, Row, Texts, TokenText, rows_digest
 from mi_crow.errors import UserError
+from mi_crow.paths import expanded
 
 if TYPE_CHECKING:
     import datasets
@@ -189,11 +190,10 @@ class TextStream:
         decode: Decode | None = None,
     ) -> "TextStream":
         """Texts of a txt, md, jsonl, json, csv, tsv or parquet file, of a folder of them ordered by
-        name, or of a folder that `save_to_disk` wrote (to which `split` applies).
-        """
+        name, or of a folder that `save_to_disk` wrote (to which `split` applies)."""
         from mi_crow.datasets.huggingface import saved_records
 
-        path, fields = Path(path).expanduser(), Fields(text_field, label_field)
+        path, fields = expanded(path), Fields(text_field, label_field)
         if is_saved(path):
             return cls(saved_records(path, split, fields), render, decode)
         return cls(LocalRecords(path, fields), render, decode)

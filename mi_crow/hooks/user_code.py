@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError
+from mi_crow.paths import expanded
 
 _MOST_BYTES = 1 << 20
 _HINT = "write it as FILE.py:FUNCTION"
@@ -52,7 +53,7 @@ class UserFunction:
 
     def source(self) -> bytes:
         """The file's bytes. Raises UserError where it cannot be read."""
-        path = Path(self.path).expanduser()
+        path = expanded(self.path)
         try:
             if not path.exists():
                 raise UserError(f"there is no file {self.path!r}", hint=_HINT)

@@ -36,6 +36,7 @@ from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import model_of
 from mi_crow.mechanistic.vectors.stored import new_path
 from mi_crow.mechanistic.vectors.texts import check_words
+from mi_crow.paths import expanded
 from mi_crow.store.free_space import check_disk, nearest_existing
 from mi_crow.store.ids import validate_id
 from mi_crow.store.runs.manifest import RunManifest
@@ -148,7 +149,7 @@ def check_import(workspace: Workspace, config: ImportConfig) -> None:
 def check_export(workspace: Workspace, config: ExportConfig) -> None:
     """Raises UserError for an export that would fail."""
     saes = [read_sae_summary(workspace.sae_dir(one)) for one in (config.sae_id, *config.also)]
-    target = Path(os.path.expanduser(config.path))
+    target = expanded(config.path)
     if not target.is_absolute():
         raise UserError(f"{config.path!r} is not a whole path", hint="start it with / or ~")
     if os.path.lexists(target):
@@ -217,7 +218,7 @@ def check_model(spec: ModelSpec) -> None:
     """Raises UserError for a model path that does not exist or is not a model."""
     if spec.model == "sample":
         return
-    path = Path(spec.model).expanduser()
+    path = expanded(spec.model)
     if path.is_file():
         if path.suffix != ".gguf":
             raise UserError(
@@ -245,7 +246,7 @@ def check_dataset(spec: DatasetSpec) -> None:
     """Raises UserError for texts that are missing, empty, or lack the text field."""
     if spec.source == "sample":
         return
-    path = Path(spec.source).expanduser()
+    path = expanded(spec.source)
     if is_saved(path):
         features = saved_features(path, spec.split)
         fields = Fields(spec.text_field, spec.label_field)

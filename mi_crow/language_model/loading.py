@@ -21,6 +21,7 @@ from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import place_of
 from mi_crow.language_model.placement.devices import check_room, main_device, placement
+from mi_crow.paths import expanded
 from mi_crow.store.settings import SPREAD
 
 SAMPLE = "sample"
@@ -229,7 +230,7 @@ def _locate(spec: ModelSpec) -> Source:
         return Source(str(model_path()), None, SAMPLE, True)
     if not spec.model.strip():
         raise UserError("no model given", hint="give a hub id, a folder, a .gguf file or `sample`")
-    path = Path(spec.model).expanduser()
+    path = expanded(spec.model)
     try:
         if path.is_file():
             return _in_file(path, spec)

@@ -14,6 +14,7 @@ from mi_crow.errors import LayerNotFoundError, MiCrowError, nearest
 from mi_crow.language_model.gguf_header import read_values
 from mi_crow.language_model.hook_points.names import EMBEDDING, SHORT, number_of, short_name
 from mi_crow.language_model.model_names import hub_model
+from mi_crow.paths import expanded
 from mi_crow.store.json_file import read_json
 from mi_crow.store.safetensors_header import read_header
 
@@ -152,7 +153,7 @@ def place_of(model: str, revision: str | None) -> Path | None:
         from sample_data import model_path
 
         return model_path()
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir() or path.is_file():
         return path
     owner, _, rest = hub_model(model).partition("/")

@@ -7,11 +7,11 @@ wrong. What the app alone understands (keys, columns, themes) is checked by the 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mi_crow.errors import CorruptDataError, UserError, nearest
+from mi_crow.paths import expanded
 from mi_crow.store.settings_file import SettingsText, read_settings
 
 Value = str | tuple[str, ...]
@@ -67,7 +67,7 @@ def typed_value(name: str, text: str) -> Value:
     """What was typed for a setting, as its value; checked. Raises UserError."""
     setting = setting_named(name)
     if not setting.listed:
-        value = str(Path(text).expanduser().absolute()) if name == "workspace" and text else text
+        value = str(expanded(text).absolute()) if name == "workspace" and text else text
         return _checked(setting, value)
     if name.startswith("keys.") and text.strip() == NO_KEYS:
         return ()

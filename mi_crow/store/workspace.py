@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
+from mi_crow.paths import expanded
 from mi_crow.store.atomic import read_json, temporary_name, write_json
 from mi_crow.store.evaluation_file import read_evaluation
 from mi_crow.store.free_space import nearest_existing
@@ -75,7 +76,7 @@ class Workspace:
         Raises UserError for a name that is not text, which DuckDB and JSON cannot store.
         """
         named = os.fspath(path or os.environ.get(ENVIRONMENT_NAME) or DEFAULT_NAME)
-        return Path(check_name(named, "workspace")).expanduser()
+        return expanded(check_name(named, "workspace"))
 
     @classmethod
     def open(
@@ -195,7 +196,7 @@ class Workspace:
         try:
             return self.sae_dir(name)
         except UserError:
-            path = Path(name).expanduser()
+            path = expanded(name)
             if not path.exists():
                 raise
             return path

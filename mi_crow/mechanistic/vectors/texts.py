@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.bounds import FEATURE
 from mi_crow.errors import NotFoundError, UserError, nearest
+from mi_crow.paths import expanded
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def texts_of(
         if _is_of_run(word):
             found += _of_run(workspace, word, run_id, not_those)
         elif looks_like_file(word):
-            found += _of_file(Path(word).expanduser(), limit)
+            found += _of_file(expanded(word), limit)
         else:
             found.append(word)
     kept = list(dict.fromkeys(text for text in found if text.strip()))
@@ -60,8 +61,8 @@ def check_words(workspace: Workspace, words: Sequence[str], run_id: str | None) 
             _numbers(word)
             if label:
                 _check_label(workspace, run_id, label)
-        elif looks_like_file(word) and not Path(word).expanduser().exists():
-            raise _no_file(Path(word).expanduser())
+        elif looks_like_file(word) and not expanded(word).exists():
+            raise _no_file(expanded(word))
 
 
 def _check_label(workspace: Workspace, run_id: str, label: str) -> None:
@@ -102,7 +103,7 @@ def looks_like_file(word: str) -> bool:
 
     if len(word) > 1024 or "\n" in word or "\0" in word:
         return False
-    path = Path(word).expanduser()
+    path = expanded(word)
     known = path.suffix.lower() in (*SUFFIXES, *COMPRESSED) and len(word.split()) == 1
     return known or path.is_file()
 

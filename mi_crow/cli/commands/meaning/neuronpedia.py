@@ -1,6 +1,5 @@
 """`mi-crow neuronpedia`: explanations and dashboards from and for Neuronpedia, as files."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
 from mi_crow.cli.display import shown_progress
 from mi_crow.cli.tables import print_outcome
 from mi_crow.errors import UserError
+from mi_crow.paths import expanded
 from mi_crow.store.workspace import Workspace
 
 _ACTIONS = {
@@ -69,7 +69,7 @@ def _export(workspace: Workspace, options: Namespace) -> None:
         value = export_dashboards(
             store,
             features,
-            Path(os.path.expanduser(options.path)),
+            expanded(options.path),
             ids,
             proposed=options.proposed,
             progress=progress,

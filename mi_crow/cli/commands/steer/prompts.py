@@ -1,17 +1,17 @@
 """The prompts that a measurement continues, from flags and from a file."""
 
 from argparse import Namespace
-from pathlib import Path
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
+from mi_crow.paths import expanded
 
 
 def prompts_of(options: Namespace) -> tuple[str, ...]:
     """What --prompt and the file of --prompts name. Raises UserError for a file without any."""
     if options.prompts is None:
         return tuple(options.prompt)
-    path = Path(options.prompts).expanduser()
+    path = expanded(options.prompts)
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -32,6 +32,7 @@ from mi_crow.mechanistic.vectors import stored
 from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import summary_json
 from mi_crow.mechanistic.vectors.noting import note_vector
+from mi_crow.paths import expanded
 from mi_crow.same_fields import same_fields
 from mi_crow.store.workspace import Workspace
 
@@ -235,14 +236,14 @@ def _import(workspace: Workspace, options: Namespace) -> None:
     _check_name(workspace, options.name, options)
     from mi_crow.mechanistic.vectors.exchange import import_vector
 
-    vector = import_vector(options.path.expanduser(), options.name, options.layer, options.model)
+    vector = import_vector(expanded(options.path), options.name, options.layer, options.model)
     _save(workspace, vector, options)
 
 
 def _export(workspace: Workspace, options: Namespace) -> None:
     from mi_crow.mechanistic.vectors.exchange import export_vector
 
-    path = options.path.expanduser()
+    path = expanded(options.path)
     check_new_file(path, force=options.force)
     export_vector(stored.load_vector(workspace, options.name), path)
     result = {"vector": options.name, "path": str(path)}

@@ -1,12 +1,12 @@
 """Where the tokens of an index come from, as recorded in `meta.sources`. Torch-free."""
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec
 from mi_crow.mechanistic.features.config import LiveTexts
+from mi_crow.paths import expanded
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -123,5 +123,5 @@ def _absolute_source(dataset: DatasetSpec) -> str:
 
 def _absolute(name: str) -> str:
     """A path as an absolute path; a hub id unchanged."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     return str(path.absolute()) if name != "sample" and path.exists() else name

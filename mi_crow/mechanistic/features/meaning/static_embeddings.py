@@ -5,7 +5,6 @@ model2vec writes it (Minish Lab, https://github.com/MinishLab/model2vec); a word
 mean of its tokens' (times `weights` [tokens], where the file has them).
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.paths import expanded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,7 +72,7 @@ def users_embeddings() -> StaticEmbeddings | None:
     from mi_crow.store.settings import UserSettings
 
     folder = UserSettings.load().text("semantic.model")
-    return open_embeddings(Path(os.path.expanduser(folder))) if folder else None
+    return open_embeddings(expanded(folder)) if folder else None
 
 
 @cache

@@ -1,13 +1,12 @@
 """Settings of an import and an export: plain data, torch-free."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from mi_crow.bounds import SCALE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import DatasetSpec, ModelSpec, check_bos
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
+from mi_crow.paths import expanded
 
 WHERE = "give a folder that holds cfg.json, an SAE's file, or a hub id (org/name/folder)"
 DTYPES = ("auto", "fp32", "bf16", "fp16")
@@ -82,7 +81,7 @@ class ExportConfig:
 def path_for_a_job(path: str) -> str:
     """A path on this machine as an absolute one, which a job finds from wherever it is resumed; a
     hub id as it is."""
-    local = Path(os.path.expanduser(path))
+    local = expanded(path)
     return str(local.absolute()) if local.exists() else path
 
 

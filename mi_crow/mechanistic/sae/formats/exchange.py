@@ -26,6 +26,7 @@ from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.written import explained_writing
 from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.paths import expanded
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.free_space import check_disk, check_memory, gigabytes
@@ -192,7 +193,7 @@ def _completed_metadata(opened: OpenedSae, config: ImportConfig) -> SaeMetadata:
 
 def _model_id(model: str) -> str:
     """A folder as an absolute path, which works from any directory."""
-    path = Path(model).expanduser()
+    path = expanded(model)
     return str(path.absolute()) if path.exists() else model
 
 

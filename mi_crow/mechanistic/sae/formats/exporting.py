@@ -24,6 +24,7 @@ from mi_crow.mechanistic.sae.formats.write_dictionary_learning import (
 from mi_crow.mechanistic.sae.formats.written import explained_writing
 from mi_crow.mechanistic.sae.saving import saelens_name, save_sae
 from mi_crow.mechanistic.sae.stored_layers import as_captured
+from mi_crow.paths import expanded
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.store.atomic import whole_folder
 from mi_crow.store.free_space import check_disk, gigabytes
@@ -39,7 +40,7 @@ def export_from(
 
     Raises what `export_sae` raises, and NotFoundError without such an SAE.
     """
-    target = Path(config.path).expanduser().absolute()
+    target = expanded(config.path).absolute()
     captured = {one: _run_of(workspace, one) for one in (config.sae_id, *config.also)}
     sources = {workspace.sae_dir(one): run for one, run in captured.items()}
     folder = export_saes(sources, target, config.format, progress)

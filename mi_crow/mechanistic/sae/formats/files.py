@@ -15,6 +15,7 @@ from mi_crow.mechanistic.sae.formats.families import refuse_family
 from mi_crow.mechanistic.sae.formats.found import FoundSae
 from mi_crow.mechanistic.sae.formats.marks import CIRCUIT_TRACER, LLAMA_SCOPE, SAELENS, SPARSIFY
 from mi_crow.mechanistic.sae.formats.moving import Moved, counting
+from mi_crow.paths import expanded
 from mi_crow.store.free_space import check_disk, same_disk
 
 _DEEPEST = 5  # folders below the given one
@@ -87,7 +88,7 @@ class LocatedFiles:
         if self.repository is not None:
             name = self.only.replace("/", "-") or self.repository.rpartition("/")[2]
         else:
-            name = Path(self.given).expanduser().resolve().name
+            name = expanded(self.given).resolve().name
         if self.only in self.names:
             return name.rpartition(".")[0]
         several = sum(_within(one.weights, self.only) for one in find_saes(self.names)) > 1
@@ -200,7 +201,7 @@ def locate(
     With `offline`, only the local cache of the hub is used; of a folder little more than `most`
     files are listed. Raises NotFoundError or UserError.
     """
-    local = Path(os.path.expanduser(path))
+    local = expanded(path)
     try:
         if local.is_dir():
             return LocatedFiles(str(path), tuple(listed(local, most)), local)
@@ -219,7 +220,7 @@ def locate(
 
 def is_hub_id(path: str) -> bool:
     """Whether `path` names a repository on the hub: nothing on this machine is called like that."""
-    return not Path(os.path.expanduser(path)).exists() and _HUB_ID.fullmatch(path) is not None
+    return not expanded(path).exists() and _HUB_ID.fullmatch(path) is not None
 
 
 def _around(file: Path, given: str) -> LocatedFiles:

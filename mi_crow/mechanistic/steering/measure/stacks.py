@@ -1,12 +1,12 @@
 """Finding a stack by name: a saved preset, an earlier measurement, or a JSON file. Torch-free."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.measure.results import list_measurements
+from mi_crow.paths import expanded
 from mi_crow.store.atomic import read_json
 from mi_crow.store.workspace import Workspace
 
@@ -38,7 +38,7 @@ def stack_named(workspace: Workspace, name: str) -> NamedStack:
     measured = {one["name"]: one["result"] for one in list_measurements(workspace)}
     if name in measured:
         return _stack_in(_winner(measured[name]), name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".json" or path.is_file():
         try:
             return _stack_in(read_json(path), name)

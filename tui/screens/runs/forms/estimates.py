@@ -15,6 +15,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 from mi_crow.language_model.outline import Outline
 from mi_crow.mechanistic.sae.config import CLT, SAE, TrainConfig
 from mi_crow.mechanistic.sae.evaluation.standing import training_of
+from mi_crow.paths import expanded
 from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.runs.manifest import run_bytes
 from mi_crow.store.workspace import RunSummary
@@ -195,7 +196,6 @@ def _looked_up(
 ) -> tuple[float | None, int | None]:
     """The same from the first documents of local files."""
     from itertools import islice
-    from pathlib import Path
 
     from mi_crow.datasets.fields import Fields
     from mi_crow.datasets.files import count_records, file_rows, text_files
@@ -205,7 +205,7 @@ def _looked_up(
 
         path = corpus_path()
     else:
-        path = Path(dataset.source).expanduser()
+        path = expanded(dataset.source)
     fields = Fields(dataset.text_field, dataset.label_field)
     try:
         files = text_files(path) if path.exists() else []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
+from mi_crow.paths import expanded
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
@@ -57,7 +58,7 @@ class ExportForm(JobForm):
         return (disk(self.at, needed, Path(spec.params["path"])),)
 
     def parameters(self, values: Values) -> dict[str, Any]:
-        target = Path(os.path.expanduser(values["path"])).absolute()
+        target = expanded(values["path"]).absolute()
         return {**values, "path": str(target)}
 
     def specs(self, values: Values) -> "list[JobSpec]":

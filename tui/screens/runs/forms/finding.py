@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.language_model.outline import Outline, cached_models, outline_of
+from mi_crow.paths import expanded
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.text import count
 from tui.widgets.forms.fields import Candidate
@@ -137,7 +137,7 @@ def texts(at: Situation, typed: str) -> tuple[Candidate, ...]:
 def files(typed: str, suffixes: Sequence[str]) -> tuple[Candidate, ...]:
     """The folders, and the files with these suffixes, that a path goes on to."""
     folder, slash, start = typed.rpartition("/")
-    place = Path(folder + slash or ".").expanduser()
+    place = expanded(folder + slash or ".")
     hidden = start.startswith(".")
     found = []
     try:

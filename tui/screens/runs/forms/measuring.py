@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import (
@@ -19,6 +18,7 @@ from mi_crow.bounds import (
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.steering.measure.config import OPERATIONS
+from mi_crow.paths import expanded
 from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
@@ -351,7 +351,7 @@ def _check_pattern(name: str, pattern: str) -> None:
 
 def prompts_in(text: str) -> tuple[str, ...]:
     """The prompts that a field names. Raises WrongValueError for a file without any."""
-    path = Path(text).expanduser() if 0 < len(text) < 1024 and "\0" not in text else None
+    path = expanded(text) if 0 < len(text) < 1024 and "\0" not in text else None
     if path is None or (path.suffix != ".txt" and not path.is_file()):
         return tuple(part.strip() for part in text.split("|") if part.strip())
     try:
