@@ -86,7 +86,8 @@ def model_and_others(
         parts.append(stored)
     if width >= _TWO_COLUMNS and len(parts) > 1:
         parts = [beside(parts[0], parts[1], width)]
-    return [*parts, _models(model, others, width)]
+    models = _models(model, others, width)
+    return parts if models is None else [*parts, models]
 
 
 def _facts(model: KnownModel) -> list[Fact]:
@@ -151,8 +152,10 @@ def _keys(width: int) -> Content:
     )
 
 
-def _models(model: KnownModel, others: Sequence[tuple[str, int, int]], width: int) -> Content:
-    """The models that the workspace knows, and those of the hub's cache."""
+def _models(
+    model: KnownModel, others: Sequence[tuple[str, int, int]], width: int
+) -> Content | None:
+    """The models that the workspace knows, and those of the hub's cache; None where none are."""
     names = {name for name, *_ in others}
     lines = []
     for name, n_runs, n_saes in others[:_MOST_MODELS]:
@@ -169,6 +172,8 @@ def _models(model: KnownModel, others: Sequence[tuple[str, int, int]], width: in
     hint = f"another one: {key('list.open')} opens one of its SAEs on Runs"
     if len(others) > 1:
         lines.append(Content.styled(hint, "$muted"))
+    if not lines:
+        return None
     cut = [line.truncate(max(width, 8), ellipsis=True) for line in lines]
     return section("Models", Content("\n").join(cut))
 

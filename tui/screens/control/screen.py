@@ -63,7 +63,8 @@ class ControlScreen(WatchesLayers):
         self._read_for: Of | None = None  # whose model the tree is
 
     def compose_body(self) -> ComposeResult:
-        layers = LayerList(COLUMNS, empty="no such layer", id="layers")
+        none = "no such layer"
+        layers = LayerList(COLUMNS, empty=lambda: none if self._words else "", id="layers")
         own = RowList(
             HOOK_COLUMNS, empty=lambda: f"none: {key('control.new')} adds one", id="own-hooks"
         )
