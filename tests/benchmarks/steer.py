@@ -183,8 +183,14 @@ def _label(
         feature, auto = found["feature"], _arm(found["arms"][0])
         changed = [n for one in auto.interventions for n, _ in one.features] or [feature]
         rivals = [n for one in auto.interventions for n, _ in one.rival_features]
-        others = control_of_stack(indexed.store, changed, rivals, 0)
-        methods: dict[str, Arm | None] = {"auto": auto, "random": auto.of_other_features(others)}
+        # Another draw for each set of prompts: a single random feature may happen to be near.
+        others = [
+            control_of_stack(indexed.store, changed, rivals, one) for one in range(len(fresh))
+        ]
+        methods: dict[str, Arm | Sequence[Arm] | None] = {
+            "auto": auto,
+            "random": [auto.of_other_features(one) for one in others],
+        }
         if "add" in options.methods:
             methods["add"] = _arm(search(["add"], feature=feature)["arms"][0])
         if "dom" in options.methods:
@@ -196,7 +202,7 @@ def _label(
             "feature": feature,
             "recipe": found["recipe"],
             "strength": found["strength"],
-            "random_features": {one: others[one] for one in changed},
+            "random_features": [{one: other[one] for one in changed} for other in others],
             **{name: _measured(bench, arm, trial, fresh) for name, arm in methods.items() if arm},
         }
     if "prompting" in options.methods:
@@ -235,8 +241,10 @@ def _bisect(
 
 
 def _measured(
-    bench: Bench, arm: Arm, trial: Trial, sets: Sequence[Sequence[str]]
+    bench: Bench, arm: Arm | Sequence[Arm], trial: Trial, sets: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
+    """An arm on every set of prompts, or one of several on each."""
+    arms = [arm] * len(sets) if isinstance(arm, Arm) else arm
     found = [
         bench.quick(arm, trial, prompts, trial.n, FRESH_SEED + number)
         | {
@@ -246,10 +254,10 @@ def _measured(
                 ).texts
             )
         }
-        for number, prompts in enumerate(sets)
+        for number, (arm, prompts) in enumerate(zip(arms, sets, strict=True))
     ]
     return {
-        "name": arm.name,
+        "name": arms[0].name,
         **{key: statistics.mean(one[key] for one in found) for key in found[0]},
         "sets": found,
     }

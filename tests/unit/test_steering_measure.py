@@ -14,7 +14,7 @@ from mi_crow.errors import CancelledError, NotFiniteError, NotFoundError, UserEr
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.beside.output_scores import read_scores
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.steering.effects import perplexity, write_continuations
+from mi_crow.mechanistic.steering.effects import teacher_forced, write_now
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
 from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
@@ -182,20 +182,17 @@ def test_the_figures_are_those_of_the_texts(home, store):
     bench = Bench(home, loaded, judge, 3, 2.0, texts.heldout_tokens(3))
     arm = Arm((parse_intervention("3=+2norm"),))
     found = bench.figures(arm, TRIAL, TRIAL.prompts, 4, 5)
-    written = write_continuations(
-        loaded.lm,
-        loaded.sae,
-        loaded.layer.name,
-        TRIAL.prompts,
-        arm.interventions,
-        {},
-        n=4,
-        max_new_tokens=6,
-        temperature=0.8,
-        seed=5,
-    )
+    with bench.steered(arm):
+        written = write_now(
+            loaded.lm, TRIAL.prompts, n=4, max_new_tokens=6, temperature=0.8, seed=5
+        )
     assert found["texts"] == written.texts[:3]
-    assert found["perplexity"] == pytest.approx(perplexity(loaded.lm, written), rel=1e-4)
+    nats, tokens = 0.0, 0
+    for generation in written.generations:
+        for log_p, targets, real in teacher_forced(loaded.lm, generation):
+            chosen = log_p.gather(-1, targets[..., None])[..., 0]
+            nats, tokens = nats - float(chosen[real].sum()), tokens + int(real.sum())
+    assert found["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     assert found["share"] == judge.share(written.texts)
     assert found["kl"] > 0.01
     nothing = bench.figures(Arm((parse_intervention("3=+0"),)), TRIAL, TRIAL.prompts, 4, 5)

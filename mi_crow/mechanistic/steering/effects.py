@@ -1,7 +1,6 @@
-"""What steering does to text: the share of a topic, and the perplexity and KL it costs."""
+"""Continuations of several prompts, and what a model says of them when it reads them."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,9 @@ from torch.nn import functional
 from mi_crow.errors import UserError
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.generation import Generation, Sampling, generate_each
-from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.steer import steering
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
-    from mi_crow.mechanistic.sae.base import SparseAutoencoder
-
-Judge = Callable[[Sequence[str]], Sequence[str]]  # texts -> the likeliest label of each
 
 _BATCH = 32
 
@@ -33,34 +27,6 @@ class Written:
     @property
     def texts(self) -> list[str]:
         return [text for generation in self.generations for text in generation.texts]
-
-    def share(self, label: str, judge: Judge) -> float:
-        """Share of continuations that `judge` labels `label`."""
-        found = judge(self.texts)
-        return sum(one == label for one in found) / max(len(found), 1)
-
-
-def write_continuations(
-    lm: "LanguageModel",
-    sae: "SparseAutoencoder",
-    layer: str,
-    prompts: Sequence[str],
-    interventions: Sequence[Intervention],
-    max_acts: Mapping[int, float],
-    *,
-    n: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> Written:
-    """`n` sampled continuations, spread over the prompts, one batch per prompt.
-
-    Raises UserError without a prompt, and whatever `steering` raises.
-    """
-    with steering(lm, sae, layer, interventions, max_acts):
-        return write_now(
-            lm, prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-        )
 
 
 def write_now(
@@ -76,8 +42,11 @@ def write_now(
     kl_budget: float | None = None,
     with_nats: bool = False,
 ) -> Written:
-    """The same under whatever acts now; the constraints are those of `LanguageModel.generate`, and
-    `with_nats` is that of `generate_each`."""
+    """`n` sampled continuations, spread over the prompts, under whatever acts now. The constraints
+    are those of `LanguageModel.generate`, and `with_nats` is that of `generate_each`.
+
+    Raises UserError without a prompt.
+    """
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
     seeds = [seed + number for number in range(len(prompts))]
@@ -100,30 +69,6 @@ def write_now(
             )
             generations += generate_each(lm, prompts[some], sampling, seeds[some], with_nats)
     return Written(generations)
-
-
-def perplexity(lm: "LanguageModel", written: Written) -> float:
-    """Perplexity of the continuations' tokens, given their prompts, under the plain model."""
-    nats, tokens = 0.0, 0
-    with lm.plain():
-        for generation in written.generations:
-            for log_p, targets, real in teacher_forced(lm, generation):
-                chosen = log_p.gather(-1, targets[..., None])[..., 0]
-                nats -= float((chosen * real).sum(dtype=torch.float64))
-                tokens += int(real.sum())
-    return math.exp(nats / max(tokens, 1))
-
-
-def divergence(lm: "LanguageModel", generation: Generation) -> float:
-    """KL(plain || as it runs now) in nats per token, over the continuations of `generation`."""
-    nats, tokens = 0.0, 0
-    with lm.plain():
-        plain = list(teacher_forced(lm, generation))
-    for (p, _, real), (q, _, _) in zip(plain, teacher_forced(lm, generation), strict=True):
-        kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
-        nats += float((kl * real).sum(dtype=torch.float64))
-        tokens += int(real.sum())
-    return max(nats, 0.0) / max(tokens, 1)
 
 
 @torch.inference_mode()
