@@ -7,13 +7,14 @@ from itertools import product
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
+from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from tui.terminal.changed_cells import SentFrame
+from tui.terminal.changed_cells import ChangedCells, SentFrame
 
 WIDTH, HEIGHT = 24, 12
 STYLES = (
@@ -120,6 +121,16 @@ def test_a_frame_that_stands_already_sends_nothing() -> None:
     assert sent(frame, update(lines)) == ""
     frame.forget()
     assert sent(frame, update(lines))
+
+
+def test_a_frame_is_taken_as_sent_once_it_was_asked_for() -> None:
+    frame, console = SentFrame(), Console(color_system="truecolor")
+    whole = update([Strip([Segment("a word".ljust(WIDTH))])] * HEIGHT)
+    first, second = (ChangedCells(whole, frame, (WIDTH, HEIGHT)) for _ in range(2))
+    assert not first.is_nothing(console)
+    assert "a word" in first.render_segments(console)
+    assert second.is_nothing(console)
+    assert second.render_segments(console) == ""
 
 
 def test_one_changed_word_is_sent_whole_and_alone() -> None:

@@ -184,6 +184,24 @@ def test_a_large_query_is_answered_and_its_memory_given_back(path: Path) -> None
     assert connection.rows(limit) == before
 
 
+def test_memory_that_another_query_holds_is_given_back_by_a_later_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect(path, SAE)
+    limit = "SELECT current_setting('memory_limit')"
+    before = connection.rows(limit)
+
+    def held(_: object) -> None:
+        raise duckdb.OutOfMemoryException("cannot lower the limit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mi_crow.mechanistic.features.connection._lower", held)
+        large = "SELECT len(list(a || repeat('x', 100))) FROM range(400_000) t(a)"
+        assert connection.rows(large) == [(400_000,)]
+        assert connection.rows(limit) != before
+    assert connection.rows(limit) == before
+
+
 @pytest.mark.parametrize("setting", ["enable_external_access=true", "allowed_directories=['/']"])
 def test_what_keeps_queries_from_other_files_stays_set(path: Path, setting: str) -> None:
     with pytest.raises(MiCrowError):

@@ -52,11 +52,22 @@ class TerminalApp(KeysInOrder):
         if isinstance(renderable, ChopsUpdate | LayoutUpdate):
             size = self.size.width, self.size.height
             changed = ChangedCells(renderable, self.sent_frame, size)
+            if self._would_be_sent and changed.is_nothing(self.console):
+                position = self.screen.outer_size.clamp_offset(self.cursor_position)
+                if position == self._previous_cursor_position:
+                    self.post_display_hook()
+                    return
             super()._display(screen, changed)  # type: ignore[arg-type]
             return
         if renderable is not None:
             self.sent_frame.forget()
         super()._display(screen, renderable)
+
+    @property
+    def _would_be_sent(self) -> bool:
+        """Whether Textual writes a frame to the terminal now."""
+        silent = self._batch_count or self._closed or self.is_headless or self._driver is None
+        return self._running and not silent
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Resize):

@@ -126,10 +126,17 @@ class ChangedCells(CompositorUpdate):
         self, update: ChopsUpdate | LayoutUpdate, sent: SentFrame, size: tuple[int, int]
     ) -> None:
         self._update, self._sent, self._size = update, sent, size
+        self._sequences: str | None = None
+
+    def is_nothing(self, console: Console) -> bool:
+        """Whether the terminal shows it already."""
+        return not self.render_segments(console)
 
     def render_segments(self, console: Console) -> str:
-        how = console._color_system or ColorSystem.TRUECOLOR
-        return self._sent.changes(self._update, self._size, how)
+        if self._sequences is None:  # what is asked for is taken as sent
+            how = console._color_system or ColorSystem.TRUECOLOR
+            self._sequences = self._sent.changes(self._update, self._size, how)
+        return self._sequences
 
 
 def _pieces(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Strip]]:

@@ -63,6 +63,7 @@ class IndexConnection:
     path: Path
     _of_thread: threading.local = field(default_factory=threading.local)
     _large: threading.Lock = field(default_factory=threading.Lock)  # one such query at a time
+    _lent: threading.Event = field(default_factory=threading.Event)  # its memory is not back yet
 
     @cached_property
     def proposals(self) -> ProposalReader:
@@ -112,6 +113,11 @@ class IndexConnection:
         duckdb = duckdb_core()
 
         try:
+            if self._lent.is_set() and self._large.acquire(blocking=False):
+                try:
+                    self._take_back()
+                finally:
+                    self._large.release()
             try:
                 return read(self._cursor.execute(query, list(values)))
             except duckdb.OutOfMemoryException:
@@ -134,15 +140,19 @@ class IndexConnection:
     @contextmanager
     def _roomy(self) -> Iterator[None]:
         """A block whose queries may take all the memory that reading may; it is given back."""
-        duckdb = duckdb_core()
-
         with self._large:
+            self._lent.set()
             self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
             try:
                 yield
             finally:
-                with suppress(duckdb.OutOfMemoryException):  # another thread's query holds it
-                    self._cursor.execute(f"SET memory_limit='{_KEPT}'")
+                self._take_back()
+
+    def _take_back(self) -> None:
+        """Lowers the limit; where another thread's query holds the memory, a later one does it."""
+        with suppress(duckdb_core().OutOfMemoryException):
+            _lower(self._cursor)
+            self._lent.clear()
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
@@ -152,6 +162,10 @@ class IndexConnection:
             yield
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise damaged(self.sae_id, error) from error
+
+
+def _lower(cursor: "duckdb.DuckDBPyConnection") -> None:
+    cursor.execute(f"SET memory_limit='{_KEPT}'")
 
 
 def _unnested(columns: Mapping[str, tuple[str, Sequence[Any]]]) -> str:
