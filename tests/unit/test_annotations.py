@@ -269,7 +269,7 @@ def test_a_missing_or_binary_file_is_a_plain_error(
     with pytest.raises(NotFoundError):
         annotations.import_(tmp_path / "none.json")
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="as text"):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
         annotations.import_(tmp_path / "x.json")
 
 

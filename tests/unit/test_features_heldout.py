@@ -144,7 +144,9 @@ def test_the_demo_gives_no_feature_to_a_topic_that_none_tells(
     assert [(one.feature, one.name) for one in named] == [(3, "sailing")]
     shares = ("strength", "share_baseline", "share_steered", "share_random", "perplexity_ratio")
     steering = dict.fromkeys(shares, 0.5)
-    texts = dict.fromkeys(("unit", "label", "prompt", "baseline", "steered"), "")
+    texts = {"recipe": "add"} | dict.fromkeys(
+        ("unit", "label", "prompt", "baseline", "steered"), ""
+    )
     facts = dict.fromkeys(("fvu", "fvu_all", "l0", "dead_share", "ce_added", "seconds"), 1.0)
     show_result(
         facts

@@ -340,7 +340,7 @@ def test_a_function_of_the_user_runs_only_where_that_is_allowed(tiny_lm, tmp_pat
     assert "double raised ValueError: too much" in refusal(again)
     with pytest.raises(UserError, match="there is no file"):
         parse_intervention(f"layer:{LAYER}=call {tmp_path}/none.py:double")
-    with pytest.raises(UserError, match="is not a Python file"):
+    with pytest.raises(UserError, match="is not a function of a file"):
         parse_intervention(f"layer:{LAYER}=call {tmp_path}:double")
     with pytest.raises(UserError, match="call needs a layer"):
         parse_intervention(f"3=call {path}:double")

@@ -190,7 +190,7 @@ def _print_by_l0(found: Sequence[SaeFigures], options: Namespace) -> None:
         alike.setdefault((one.place, one.n_latents), []).append(one)
     least = {sae.sae_id for saes in alike.values() if (sae := _least_correlated(saes)) is not None}
     columns = ["SAE", "layer…", ">latents", ">k", ">L0", ">FVU", ">CE added", ">c_dec"]
-    columns += [">probe accuracy", "measured"]
+    columns += [">probes"]
     rows = [
         [
             one.sae_id,
@@ -202,7 +202,6 @@ def _print_by_l0(found: Sequence[SaeFigures], options: Namespace) -> None:
             number(one.measured.ce_added, 3),
             number(one.measured.c_dec, 3) + (" least" if one.sae_id in least else ""),
             number(one.measured.probe_accuracy, 3),
-            one.measured.source,
         ]
         for one in measured
     ]

@@ -266,14 +266,14 @@ class TrainConfig:
             )
 
     def _check_stream(self, stream: CaptureConfig) -> None:
-        if stream.layers != (self.layers or (self.layer,)):
-            raise UserError(
-                "a stream has the layers that are trained on", hint="name them with --layer"
-            )
         if self.training.steps is None and self.training.tokens is None:
             raise UserError("a stream never ends", hint="set the length with --steps or --tokens")
         if self.target_layer is not None:
             raise UserError("a transcoder cannot be trained on a stream", hint="capture a run")
+        if stream.layers != (self.layers or (self.layer,)):
+            raise UserError(
+                "the stream reads other layers than the training", hint="name them with --layer"
+            )
 
     def variants(self) -> list["TrainConfig"]:
         """One config per SAE of this job; without a sweep, only itself."""
