@@ -62,12 +62,20 @@ def target_of(sae: SparseAutoencoder) -> Tensor:
 def test_the_table_and_the_classes_agree() -> None:
     for row in TABLE:
         assert row.load().architecture == row.name
+        assert row.load().steers_sparsity == row.steers_sparsity
     for name in ARCHITECTURES:
         outputs = 5 if name in TRANSCODERS else None
         config = TrainConfig("run", "l", name, expansion=4, k=3, target_layer=outputs and "m")
         sae = new_sae(config, 8, outputs, torch.device("cpu"))
         assert (sae.n_latents, sae.n_inputs, sae.n_outputs) == (32, 8, outputs or 8)
         assert sae.transcodes == (name in TRANSCODERS)
+
+
+@every
+def test_a_class_names_the_tensors_that_its_encoder_writes(name: str) -> None:
+    sae = MAKERS[name]()
+    shared = {"W_enc", "W_dec", "b_dec", "W_skip"}
+    assert sae.weights().keys() - shared == set(sae.encoder_tensors)
 
 
 @every

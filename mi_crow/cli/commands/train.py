@@ -33,6 +33,7 @@ from mi_crow.cli.text_flags import (
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import (
+    AIM_FOR_L0_IN_WORDS,
     ARCHITECTURES,
     CLI_MIN_STEPS,
     CLI_PASSES,
@@ -117,13 +118,13 @@ def _add_sae(parser: ArgumentParser) -> None:
         "--k",
         type=_several(number_within(LATENTS)),
         action="append",
-        help="active latents per token (default: 32); l1, gated and jumprelu aim for it as L0",
+        help=f"active latents per token (default: 32); {AIM_FOR_L0_IN_WORDS} aim for it as L0",
     )
     add_fields(
         group.add_mutually_exclusive_group(),
         SaeTrainingConfig,
         {
-            "target_l0": "L0 to aim for with l1, gated and jumprelu, instead of --k",
+            "target_l0": f"L0 to aim for with {AIM_FOR_L0_IN_WORDS}, instead of --k",
             "l1_lambda": "fixed sparsity coefficient, instead of a target",
         },
     )

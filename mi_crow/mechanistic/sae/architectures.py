@@ -21,6 +21,7 @@ class Architecture:
     takes: tuple[str, ...] = ()  # fields of TrainConfig that the constructor takes by this name
     saelens: str = ""  # SAELens's name; empty: `name`
     in_saelens: bool = True  # otherwise only we can read what is stored under that name
+    steers_sparsity: bool = False  # as the class says: it aims for an L0 instead of having k
 
     @property
     def transcodes(self) -> bool:
@@ -52,9 +53,9 @@ TABLE = (
     Architecture(
         "matryoshka", "matryoshka", "MatryoshkaSae", "matryoshka", ("k",), "matryoshka_batchtopk"
     ),
-    Architecture("jumprelu", "jumprelu", "JumpReluSae", "jumprelu"),
-    Architecture("standard", "l1", "L1Sae", "l1"),
-    Architecture("gated", "gated", "GatedSae", "gated"),
+    Architecture("jumprelu", "jumprelu", "JumpReluSae", "jumprelu", steers_sparsity=True),
+    Architecture("standard", "l1", "L1Sae", "l1", steers_sparsity=True),
+    Architecture("gated", "gated", "GatedSae", "gated", steers_sparsity=True),
     Architecture(
         "topk_transcoder",
         "transcoder",
@@ -63,13 +64,21 @@ TABLE = (
         ("k", "skip"),
         in_saelens=False,
     ),
-    Architecture("transcoder", "transcoder", "ReluTranscoder", "transcoder-l1", ("skip",)),
+    Architecture(
+        "transcoder",
+        "transcoder",
+        "ReluTranscoder",
+        "transcoder-l1",
+        ("skip",),
+        steers_sparsity=True,
+    ),
     Architecture(
         "jumprelu_transcoder",
         "transcoder",
         "JumpReluTranscoder",
         "transcoder-jumprelu",
         ("skip",),
+        steers_sparsity=True,
     ),
     Architecture("abstopk", "abstopk", "AbsTopKSae", None, ("k",)),
     Architecture("matching_pursuit", "matching_pursuit", "MatchingPursuitSae", None),

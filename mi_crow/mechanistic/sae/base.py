@@ -80,6 +80,8 @@ class SparseAutoencoder(nn.Module, ABC):
     signed: ClassVar[bool] = False
     # Whether the decoder's rows are the encoder too, which then has no parameters.
     tied: ClassVar[bool] = False
+    # What the encoder has beside W_enc, by the names of SAELens files: its biases and thresholds.
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("b_enc",)
     # Parameters that learn faster or slower than the rest: name -> factor.
     learning_rates: ClassVar[dict[str, float]] = {}
 

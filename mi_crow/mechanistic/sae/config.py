@@ -25,6 +25,9 @@ from mi_crow.mechanistic.sae.architectures import BY_ARCH
 
 ARCHITECTURES = tuple(BY_ARCH)
 TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
+# The SAEs that aim for an L0, with transcoders of the same rules.
+AIM_FOR_L0 = tuple(a for a, row in BY_ARCH.items() if row.steers_sparsity and not row.transcodes)
+AIM_FOR_L0_IN_WORDS = f"{', '.join(AIM_FOR_L0[:-1])} and {AIM_FOR_L0[-1]}"
 PRECISIONS = ("auto", "fp32", "bf16")
 # What is trained: an SAE of a layer, or one of several layers, see train/across.
 SAE, CROSSCODER, CLT = "sae", "crosscoder", "clt"

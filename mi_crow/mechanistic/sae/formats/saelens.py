@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model.model_names import hub_model
+from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.cross_layer_file import is_cross_layer, read_cross_layer
@@ -27,15 +28,6 @@ FORMAT = SAELENS.format
 UNKNOWN_KEYS = "unknown_keys"  # in `metadata`: the unknown keys of cfg.json
 _LONGEST_KEY = 60
 
-_TENSORS = {
-    "gated": ("W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec"),
-    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
-    "batchtopk": ("W_enc", "b_enc", "W_dec", "b_dec", "topk_threshold"),
-}
-_TENSORS["matching_pursuit"] = ("W_dec", "b_dec")
-_TENSORS["jumprelu_transcoder"] = _TENSORS["jumprelu_skip_transcoder"] = _TENSORS["jumprelu"]
-_TENSORS["matryoshka_batchtopk"] = _TENSORS["batchtopk"]
-_USUAL = ("W_enc", "b_enc", "W_dec", "b_dec")
 _SCALAR = "expected_average_only_in"
 _BY_TOKEN = ("none", "constant_norm_rescale", "layer_norm")
 
@@ -116,7 +108,7 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
     if "log_threshold" in found and "threshold" not in found:
         found["threshold"] = found.pop("log_threshold").map(torch.exp)
     _drop_ones(found, cfg, path)
-    required = _TENSORS.get(cfg.name, _USUAL)
+    required = _tensors_of(cfg.name)
     skip = ("W_skip",) if "skip_" in cfg.name else ()
     check_tensors(found, (*required, *skip), path, f"SAELens for {cfg.name!r}")
     d_out = cfg.d_out if cfg.d_out is not None else found["W_dec"].shape[1]
@@ -133,6 +125,15 @@ def _read_tensors(cfg: SaelensConfig, path: Path) -> dict[str, TensorRef]:
                 f"{path} holds {found[name].shape} for {name}, {CONFIG_NAME} says {shape}"
             )
     return found
+
+
+def _tensors_of(name: str) -> tuple[str, ...]:
+    """What a file of this architecture holds, a skip connection aside."""
+    kind = BY_SAELENS_NAME[name].load()
+    own = kind.encoder_tensors
+    if kind.stored_as is not None:  # saved by SAELens in training, with one threshold for all
+        own = tuple("topk_threshold" if one == "threshold" else one for one in own)
+    return (*(() if kind.tied else ("W_enc",)), *own, "W_dec", "b_dec")
 
 
 def _drop_ones(found: dict[str, TensorRef], cfg: SaelensConfig, path: Path) -> None:

@@ -36,6 +36,7 @@ class BatchTopKSae(RaggedSae):
 
     architecture: ClassVar[str] = "batchtopk"
     stored_as: ClassVar[str | None] = "jumprelu"  # its rule at inference
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("b_enc", "threshold")
 
     def __init__(
         self, n_latents: int, n_inputs: int, k: int, **options: Unpack[SaeOptions]

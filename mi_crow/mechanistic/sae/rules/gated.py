@@ -30,12 +30,13 @@ class GatedSae(RaggedSae):
 
     architecture: ClassVar[str] = "gated"
     steers_sparsity: ClassVar[bool] = True
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("b_gate", "b_mag", "r_mag")
 
     def __init__(self, n_latents: int, n_inputs: int, **options: Unpack[SaeOptions]) -> None:
         super().__init__(n_latents, n_inputs, **options)
         zeros = self.b_enc.detach()
         del self.b_enc
-        for name in ("b_gate", "b_mag", "r_mag"):
+        for name in self.encoder_tensors:
             self.register_parameter(name, nn.Parameter(zeros.clone()))
 
     b_gate: nn.Parameter

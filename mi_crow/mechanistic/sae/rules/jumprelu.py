@@ -38,6 +38,7 @@ class JumpReluSae(RaggedSae):
 
     architecture: ClassVar[str] = "jumprelu"
     steers_sparsity: ClassVar[bool] = True
+    encoder_tensors: ClassVar[tuple[str, ...]] = ("b_enc", "threshold")
     target_in_loss: ClassVar[bool] = True
     learning_rates: ClassVar[dict[str, float]] = {"threshold": 10.0}
 

@@ -31,6 +31,7 @@ class MatchingPursuitSae(SparseAutoencoder):
 
     architecture: ClassVar[str] = "matching_pursuit"
     tied: ClassVar[bool] = True
+    encoder_tensors: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

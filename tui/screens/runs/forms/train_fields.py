@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SIZE
-from mi_crow.mechanistic.sae.config import ARCHITECTURES, FAMILIES, LOGGERS, PRECISIONS, SHARES
+from mi_crow.mechanistic.sae.config import (
+    AIM_FOR_L0_IN_WORDS,
+    ARCHITECTURES,
+    FAMILIES,
+    LOGGERS,
+    PRECISIONS,
+    SHARES,
+)
 from tui.screens.runs.forms.parameters import FieldsOf
 from tui.screens.runs.forms.shared import (
     HOW,
@@ -50,8 +57,8 @@ def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
 
 def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     many = "how many, instead of the expansion"
-    target = "for l1, gated and jumprelu: latents that fire on a token on average"
-    weight = "for l1, gated and jumprelu: a fixed coefficient instead of a target"
+    target = f"for {AIM_FOR_L0_IN_WORDS}: latents that fire on a token on average"
+    weight = f"for {AIM_FOR_L0_IN_WORDS}: a fixed coefficient instead of a target"
     reaches, own = "whatever reaches the target", "none: an SAE predicts its own input"
     further = "an SAE, by its id or path, to train further"
     return (
