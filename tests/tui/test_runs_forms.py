@@ -11,6 +11,7 @@ import pytest
 from mi_crow.cli.arguments import slurm_of
 from mi_crow.cli.commands import capture, evaluate, index, train
 from mi_crow.cli.entry import parse
+from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.launch import checked
 from mi_crow.jobs.spec import JobSpec, config_as_json
 from mi_crow.store.runs.manifest import LayerSpec
@@ -304,7 +305,7 @@ def test_the_device_is_that_of_the_settings(app_workspace):
 
 
 def test_a_kind_that_is_offered_again_has_a_form():
-    assert set(WITH_FORMS) == set(FORMS)
+    assert set(WITH_FORMS) == set(FORMS) == set(KINDS)
 
 
 def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):

@@ -78,12 +78,10 @@ class SparseAutoencoder(nn.Module, ABC):
     target_in_loss: ClassVar[bool] = False
     # Whether latents may be negative; everywhere else they are at least 0, and 0 means inactive.
     signed: ClassVar[bool] = False
-    # Whether the decoder's rows are the encoder too, which then has no parameters.
-    tied: ClassVar[bool] = False
+    tied: ClassVar[bool] = False  # the decoder's rows are the encoder too, which has no parameters
     # What the encoder has beside W_enc, by the names of SAELens files: its biases and thresholds.
     encoder_tensors: ClassVar[tuple[str, ...]] = ("b_enc",)
-    # Parameters that learn faster or slower than the rest: name -> factor.
-    learning_rates: ClassVar[dict[str, float]] = {}
+    learning_rates: ClassVar[dict[str, float]] = {}  # of parameters that learn faster or slower
 
     def __init__(
         self,

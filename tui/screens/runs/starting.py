@@ -22,7 +22,7 @@ else:
 
 # The kinds that have a form.
 WITH_FORMS = ("capture", "train", "index", "explain", "evaluate", "import", "export", "demo")
-WITH_FORMS += ("explanations", "steer-sweep", "steer-auto", "vector")
+WITH_FORMS += ("explanations", "steer-sweep", "steer-auto", "steer-scores", "vector")
 
 
 class StartsJobs(_Screen):
@@ -41,7 +41,7 @@ class StartsJobs(_Screen):
             return True
         needs = {"train": self._whole_runs, "index": self.context.saes}
         needs |= dict.fromkeys(("evaluate", "export"), self.context.saes)
-        if parameters[0] in ("explain", "explanations"):
+        if parameters[0] in ("explain", "explanations", "steer-scores"):
             return any(sae.has_index for sae in self.context.saes())
         found = needs.get(str(parameters[0]))
         return found is None or bool(found())
@@ -62,7 +62,7 @@ class StartsJobs(_Screen):
             return ""
         captured = "its run is not captured yet" if self.context.runs() else "needs a run"
         needs = {"train": captured, "index": "needs an SAE", "evaluate": "needs an SAE"}
-        needs |= dict.fromkeys(("explain", "explanations"), "needs an index")
+        needs |= dict.fromkeys(("explain", "explanations", "scores"), "needs an index")
         needs |= {"export": "needs an SAE"}
         return needs.get(name, "not possible now")
 

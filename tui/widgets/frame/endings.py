@@ -23,6 +23,7 @@ _MADE: Final = {
     "evaluate": "the evaluation of {}",
     "export": "{}",
     "vector": "the vector {}",
+    "steer-scores": "output scores of the features of {}",
 }
 _ON_RUNS: Final = {"capture": "runs", "train": "saes", "evaluate": "saes", "import": "saes"}
 
@@ -58,7 +59,7 @@ def place_of(job: "JobState") -> Place:
     """Where the result of a job that ended can be seen; the job itself when it made nothing."""
     name = _made_by(job)
     if job.status == "finished" and name:
-        if job.kind in ("index", "explain", "explanations"):
+        if job.kind in ("index", "explain", "explanations", "steer-scores"):
             return Place("features", name)
         if job.kind in _ON_RUNS:
             return Place("runs", name, _ON_RUNS[job.kind])

@@ -12,6 +12,7 @@ from tui.screens.runs.forms.importing import ImportForm
 from tui.screens.runs.forms.index import EvaluateForm, ExplainForm, IndexForm
 from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.measuring import AutoForm, SweepForm
+from tui.screens.runs.forms.scoring import ScoresForm
 from tui.screens.runs.forms.train import TrainForm
 from tui.screens.runs.forms.vector import VectorForm
 from tui.widgets.forms.fields import Texts, filled_in
@@ -33,6 +34,7 @@ FORMS: dict[str, type[JobForm]] = {
         DemoForm,
         SweepForm,
         AutoForm,
+        ScoresForm,
         VectorForm,
     )
 }
