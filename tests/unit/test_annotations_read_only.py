@@ -42,7 +42,7 @@ def test_a_read_only_workspace_is_read_and_says_that_tagging_is_off(
         assert names(annotations) == ["sea"]
         assert annotations.data_version() == annotations.data_version()
         assert annotations.read_only()
-        with pytest.raises(UserError, match="tagging is off"):
+        with pytest.raises(UserError, match="nothing can be named or saved"):
             annotations.set_concept("sae", 7, "lake")
         assert main(["--workspace", str(workspace.root), "concepts", "list"]) == 0
         told = capsys.readouterr()
@@ -59,7 +59,7 @@ def test_a_read_only_workspace_without_any_tag_says_so_too(tmp_path: Path) -> No
         annotations = Annotations(tmp_path / "ws" / "annotations.sqlite")
         assert names(annotations) == []
         assert annotations.read_only()
-        with pytest.raises(UserError, match="tagging is off"):
+        with pytest.raises(UserError, match="nothing can be named or saved"):
             annotations.set_concept("sae", 7, "lake")
 
 

@@ -124,11 +124,22 @@ def test_what_was_saved_comes_back_and_older_files_stay_until_then(annotations) 
 def test_names_are_one_each(annotations) -> None:
     keep(annotations)
     keep(annotations, "boat")
-    for name, words in (("ferry", "already"), (" \n", "needs a name"), ("n" * 201, "201 char")):
+    for name, words in (
+        ("ferry", "already"),
+        (" \n", "needs a name"),
+        ("n" * 201, "201 char"),
+        ("e\x1b[31m", "'e␛.31m' has control or invisible"),
+        ("e\nx", "control or invisible"),
+        ("e\u202ex", "control or invisible"),
+    ):
         with pytest.raises(UserError, match=words):
             keep(annotations, name)
     with pytest.raises(UserError, match="already"):
         annotations.rename_inspection("ferry", "boat")
+    with pytest.raises(UserError, match="control or invisible"):
+        annotations.rename_inspection("ferry", "fer\nry")
+    with pytest.raises(UserError, match="control or invisible"):
+        annotations.save_preset("fer\nry", [])
     assert annotations.rename_inspection("ferry", "ferry") == "ferry"
     annotations.rename_inspection("ferry", "sails")
     annotations.delete_inspection("boat")

@@ -18,7 +18,7 @@ from mi_crow.mechanistic.attribution.target import Target
 from mi_crow.mechanistic.attribution.two_prompts import patch_prompts
 from mi_crow.mechanistic.sae.substitute import substitute
 from mi_crow.mechanistic.steering.loading import join
-from tests.helpers.session_fixture import add_tiny_sae
+from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
 from tests.helpers.steering_fixture import TEXT, tiny_sae
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
@@ -122,6 +122,10 @@ def test_the_commands_print_tables_and_json(workspace, tiny_model_dir, capsys):
         (["lens", *place, " "], "the text is empty"),
         (["lens", *place, TEXT * 40], "read it in windows (--windows)"),
         (["lens", *place, "--sae", "gone", TEXT], "'gone' not found"),
+        (["lens", *place, "--sae", SAE_ID, "--model", "sample", TEXT], "were both given"),
+        (["patch", *place, "--sae", SAE_ID, "--model", "sample", "a", "b"], "were both given"),
+        (["lens", *place, "--revision", "main", TEXT], "--revision is for --model"),
+        (["patch", *place, "--model-dtype", "auto", "a", "b"], "--model-dtype is for --model"),
     ):
         assert main(command) == 2
         assert words in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Two texts and two sets of them: aligned tokens, features by difference, the command line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mi_crow.mechanistic.steering.loading import join
 from mi_crow.mechanistic.steering.ranking import Ranking
 from mi_crow.mechanistic.text_memory import naming_a_length
 from mi_crow.store.workspace import Workspace
+from tests.helpers.other_user import read_only
 from tests.helpers.session_fixture import add_tiny_sae
 from tests.helpers.steering_fixture import TEXT, tiny_sae
 
@@ -149,6 +151,64 @@ def test_two_texts_are_compared_and_saved(mi_crow, tmp_path: Path) -> None:
     assert "there is an inspection 'ferries' already" in out
 
 
+def test_what_cannot_be_saved_is_refused_first_or_printed(mi_crow, tmp_path, monkeypatch) -> None:
+    one = ("inspect", "--sae", "tiny", TEXT)
+    with read_only(tmp_path / "w"):
+        for more in (("--save", "ro"), ("--against", OTHER, "--tag", "x")):
+            code, out = mi_crow(*one, *more)
+            assert code == 2
+            assert "nothing can be named or saved: 'annotations.sqlite' cannot be written" in out
+            assert "fires on" not in out
+    monkeypatch.setattr("mi_crow.mechanistic.concepts.annotations_inspections._MOST", 10)
+    code, out = mi_crow(*one, "--save", "big")
+    assert (code, "can be saved" in out) == (2, True)
+    assert re.search(r"read \d+ of \d+ tokens", out)
+    code, out = mi_crow(*one, "--against", OTHER, "--tag", "x")
+    assert (code, "none of these features has a name" in out) == (2, True)
+    assert "the same; difference of raw" in out
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "expected"),
+    [
+        (
+            "inspect",
+            ("inspect", "--sae", "tiny", TEXT, "--sort", "raw", "--top", "7", "--bos", "no"),
+            {"sort": "raw", "top": 7, "bos": "no"},
+        ),
+        (
+            "attribute",
+            (
+                *("attribute", "--sae", "tiny", TEXT, "--token", "0", "--prune", "0"),
+                *("--seed", "0", "--steps", "2", "--top", "3"),
+            ),
+            {"token": 0, "prune": 0, "seed": 0, "steps": 2, "top": 3, "bos": "auto"},
+        ),
+        (
+            "lens",
+            ("lens", "--sae", "tiny", TEXT, "--token", "0", "--top", "2", "--windows"),
+            {"token": 0, "top": 2, "windows": True, "bos": "auto"},
+        ),
+        (
+            "patch",
+            (
+                *("patch", "--sae", "tiny", "abc", "abd", "--target", "e", "--against", "a"),
+                *("--feature", "0", "--token", "-1"),
+            ),
+            {"feature": 0, "token": -1, "target": "e", "against": "a", "corrupted": "abd"}
+            | {"bos": "auto"},
+        ),
+    ],
+)
+def test_every_setting_is_saved_also_those_of_value_0(
+    mi_crow, tmp_path: Path, kind, command, expected
+) -> None:
+    code, out = mi_crow(*command, "--save", "kept")
+    assert code == 0, out
+    saved = Annotations(tmp_path / "w" / "annotations.sqlite").inspection("kept")
+    assert (saved.kind, saved.settings) == (kind, expected)
+
+
 def test_sets_get_the_test_on_other_texts_and_bad_sets_are_told(mi_crow, tmp_path: Path) -> None:
     sea = [f"The ferry left harbour number {n} before dawn with gulls." for n in range(8)]
     bread = [f"Bread needs {n} hours of flour, water and warm salt." for n in range(8)]
@@ -165,6 +225,12 @@ def test_sets_get_the_test_on_other_texts_and_bad_sets_are_told(mi_crow, tmp_pat
         ((TEXT, "--against", OTHER, "--sort", "first"), "cannot be compared by first"),
         ((TEXT, "--against", OTHER, "--vector", "v"), "--vector is for one text"),
         ((TEXT, "--chat"), "has no chat template"),
+        ((TEXT, "--run", "nope"), "--run is for labels and documents of a run"),
+        ((TEXT, "--against", OTHER, "--run", "nope"), "--run is for labels"),
+        ((*sea, "--against", *bread, "--run", "nope"), "--run is for labels"),
+        ((TEXT, "--texts", "5"), "--texts is for sets of texts"),
+        ((TEXT, "--against", OTHER, "--texts", "5"), "--texts is for sets of texts"),
+        ((TEXT, "--against", OTHER, "--seed", "0"), "--seed is for sets of texts"),
     ):
         code, out = mi_crow("inspect", "--sae", "tiny", *arguments)
         assert (code, words in out) == (2, True), out

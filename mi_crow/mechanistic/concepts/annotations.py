@@ -92,6 +92,10 @@ class Annotations(SavedSteering, SavedInspections):
         """Why nothing can be written, in words; None where it can."""
         return self._database.read_only()
 
+    def check_writable(self) -> None:
+        """Raises UserError where nothing can be written, before there is anything to write."""
+        self._database.check_writable()
+
     def take_notice(self) -> str | None:
         """What happened to the file from outside since the last call, in one sentence."""
         return self._database.take_notice()

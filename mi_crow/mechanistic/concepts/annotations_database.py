@@ -17,10 +17,10 @@ from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_disk import (
     Marks,
+    cannot_be_written,
     file_system,
     marks_of,
     snapshot,
-    tagging_is_off,
     write_obstacle,
 )
 from mi_crow.store.atomic import read_json, write_json
@@ -135,6 +135,11 @@ class AnnotationsDatabase:
                 return self._obstacle
             return write_obstacle(self.path)
 
+    def check_writable(self) -> None:
+        """Raises UserError where an obstacle to writing is known; writes nothing."""
+        if (obstacle := self.read_only()) is not None:
+            raise cannot_be_written(self.path, obstacle)
+
     def take_notice(self) -> str | None:
         """That the file was replaced or removed while it was open: said once."""
         with self._lock:
@@ -198,11 +203,11 @@ class AnnotationsDatabase:
             self._close_outdated()
             if self._had_folder and not self.path.parent.is_dir():
                 raise NotFoundError(
-                    f"tagging is off: the folder {str(self.path.parent)!r} is gone",
+                    f"nothing can be named or saved: the folder {str(self.path.parent)!r} is gone",
                     hint="nothing was written; try again once it is back",
                 )
             if (obstacle := write_obstacle(self.path)) is not None:
-                raise tagging_is_off(self.path, obstacle)
+                raise cannot_be_written(self.path, obstacle)
             if self._copied is not None:
                 self.close()
                 self._generation += 1
@@ -212,7 +217,7 @@ class AnnotationsDatabase:
                 except sqlite3.OperationalError as error:
                     if not _cannot_write(error) or not self.path.is_file():
                         raise
-                    raise tagging_is_off(self.path, str(error)) from error
+                    raise cannot_be_written(self.path, str(error)) from error
             self._connection.execute("BEGIN IMMEDIATE")
             if _identity(self.path) == self._file:
                 return self._connection

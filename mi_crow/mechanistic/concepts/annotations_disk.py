@@ -44,12 +44,12 @@ def write_obstacle(path: Path) -> str | None:
     return None
 
 
-def tagging_is_off(path: Path, reason: str) -> UserError:
+def cannot_be_written(path: Path, reason: str) -> UserError:
     """The error for whoever wants to write."""
     first = "free some space" if reason == _FULL else "make the file writable"
     return UserError(
-        f"tagging is off: {path.name!r} cannot be written ({reason})",
-        hint=f"names, notes and presets can still be read; {first} to change them",
+        f"nothing can be named or saved: {path.name!r} cannot be written ({reason})",
+        hint=f"what is in it can still be read; {first} to change it",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase, check_schema
-from mi_crow.mechanistic.concepts.annotations_rows import dump
+from mi_crow.mechanistic.concepts.annotations_rows import dump, visible_name
 from mi_crow.store.json_file import parse_json
 
 InspectionKind = Literal["inspect", "compare", "contrast", "attribute", "lens", "layers", "patch"]
@@ -94,15 +94,15 @@ class SavedInspections:
     ) -> str:
         """Saves what was found out about a text under a new name, and returns that.
 
-        Raises UserError for a name that is empty, too long or taken, and for results that are too
-        large.
+        Raises UserError for a name that is empty, not all visible, too long or taken, and for
+        results that are too large.
         """
         name = self.check_new(name)
         found = dump(dict(results))
         if len(found) > _MOST:
             raise UserError(
                 f"the inspection takes {len(found) >> 20} MiB, at most {_MOST >> 20} can be saved",
-                hint="inspect a shorter text, or fewer features",
+                hint="a shorter text fits, or a smaller number of top features or tokens",
             )
         values = (
             name,
@@ -121,10 +121,9 @@ class SavedInspections:
         return name
 
     def check_new(self, name: str) -> str:
-        """A name as it is saved. Raises UserError where it is empty, too long or taken."""
-        clean = clean_text(name).strip()
-        if not clean:
-            raise UserError("an inspection needs a name")
+        """A name as it is saved. Raises UserError where it is empty, not all visible, too long or
+        taken."""
+        clean = visible_name(name, "an inspection")
         if len(clean) > _LONGEST_NAME:
             raise UserError(f"the name has {len(clean)} characters, at most {_LONGEST_NAME} fit")
         if clean in {one.name for one in self.inspections()}:

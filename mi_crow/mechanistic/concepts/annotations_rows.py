@@ -15,6 +15,7 @@ from mi_crow.mechanistic.features.records import Concept
 from mi_crow.store.field_types import check_types
 from mi_crow.store.json_file import parse_json
 from mi_crow.store.json_object import JsonObject
+from mi_crow.visible import visible
 
 
 @dataclass(frozen=True)
@@ -291,3 +292,17 @@ def preset_of(row: sqlite3.Row) -> Preset:
     if not isinstance(found, list) or any(not isinstance(one, dict) for one in found):
         found = [{}]
     return Preset(str(row["name"]), tuple(found), row["created"], row["updated"])
+
+
+def visible_name(name: str, what: str) -> str:
+    """A name as it is saved. Raises UserError where it is empty, or has control or invisible
+    characters: two names would look the same, and a line break would end a line of a list."""
+    clean = clean_text(name).strip()
+    if not clean:
+        raise UserError(f"{what} needs a name")
+    if visible(clean) != clean:
+        raise UserError(
+            f"the name {visible(clean)!r} has control or invisible characters",
+            hint="leave them out",
+        )
+    return clean

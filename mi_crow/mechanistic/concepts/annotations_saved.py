@@ -14,6 +14,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     dump,
     generation_of,
     preset_of,
+    visible_name,
 )
 from mi_crow.store.json_file import parse_json
 
@@ -44,11 +45,9 @@ class SavedSteering:
     def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
         """Saves a stack of interventions (their JSON objects) as `name`, replacing an older one.
 
-        Raises UserError for an empty name.
+        Raises UserError for a name that is empty or not all visible.
         """
-        name = clean_text(name).strip()
-        if not name:
-            raise UserError("a preset needs a name")
+        name = visible_name(name, "a preset")
         text = dump([dict(one) for one in interventions])
         now = time.time()
         with self._database.writing() as connection:
@@ -59,12 +58,13 @@ class SavedSteering:
             )
 
     def rename_preset(self, name: str, new: str) -> None:
-        """Gives a preset another name. Raises NotFoundError, and UserError for a name that is empty
-        or another preset's."""
-        name, new = self.preset(name).name, clean_text(new).strip()
-        if not new:
-            raise UserError("a preset needs a name")
-        if new != name and new in {preset.name for preset in self.presets()}:
+        """Gives a preset another name. Raises NotFoundError, and UserError for a name that is
+        empty, not all visible or another preset's."""
+        name = self.preset(name).name
+        if clean_text(new).strip() == name:
+            return
+        new = visible_name(new, "a preset")
+        if new in {preset.name for preset in self.presets()}:
             raise UserError(f"there is a preset {new!r} already", hint="choose another name")
         with self._database.writing() as connection:
             connection.execute("UPDATE presets SET name = ? WHERE name = ?", (new, name))

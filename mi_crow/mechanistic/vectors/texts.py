@@ -36,7 +36,7 @@ def texts_of(
     """
     found: list[str] = []
     for word in words:
-        if _is_of_run(word):
+        if is_of_run(word):
             found += _of_run(workspace, word, run_id, not_those)
         elif looks_like_file(word):
             found += _of_file(expanded(word), limit)
@@ -90,10 +90,10 @@ def _no_label(run_id: str, label: str, known: Sequence[str]) -> NotFoundError:
 
 def names_texts(word: str) -> bool:
     """Whether a word names texts, as `texts_of` understands it, and is not a text itself."""
-    return _is_of_run(word) or looks_like_file(word)
+    return is_of_run(word) or looks_like_file(word)
 
 
-def _is_of_run(word: str) -> bool:
+def is_of_run(word: str) -> bool:
     return word.startswith("label:") or word == _OTHERS or bool(_DOCUMENTS.fullmatch(word))
 
 

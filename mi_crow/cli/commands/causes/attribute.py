@@ -104,13 +104,9 @@ def run(options: Namespace) -> int:
             print_line(f"takes about {size(memory)} of memory beside the model", "dim")
 
     result = attribute_prompt(workspace, sae_ids, text, question, device_of(options), tell)
-    names = (
-        *("target", "against", "log_prob", "raw_logit", "feature", "token", "windows"),
-        *("steps", "prune", "seed", "bos"),
-    )
-    settings = {name: getattr(options, name) for name in names}
-    save(options, "attribute", text, result, settings, sae_ids)
-    return print_result(options.json, result, _show)
+    code = print_result(options.json, result, _show)
+    save(options, "attribute", text, result, sae_ids)
+    return code
 
 
 def _show(result: dict[str, Any]) -> None:

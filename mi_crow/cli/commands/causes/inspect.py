@@ -1,7 +1,6 @@
 """`mi-crow inspect`: which features fire on a text, or tell two texts or sets of texts apart."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
 from typing import Any
 
 from mi_crow.bounds import SHARE
@@ -19,15 +18,15 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.causes.attribute import add_saes, name_of
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.commands.meaning.contrast import finish, print_contrast
-from mi_crow.cli.formatting import count, number, print_json, share
-from mi_crow.cli.tables import print_line, print_table
-from mi_crow.cli.text_flags import add_bos
+from mi_crow.cli.commands.meaning.contrast import check_run_is_used, finish, print_contrast
+from mi_crow.cli.formatting import count, number, share
+from mi_crow.cli.tables import print_line, print_result, print_table
+from mi_crow.cli.text_flags import add_bos, fill_in, leave_out, refuse_given
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.vectors.texts import is_of_run, looks_like_file
 from mi_crow.store.workspace import Workspace
 
 _SHOWN_TOKENS = 6
-_SETTINGS = ("against", "sort", "max_density", "named", "windows", "chat", "bos", "run", "seed")
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -86,10 +85,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
     add_seed(parser)
     add_save(parser)
+    leave_out(parser, ("run", "texts", "seed"))
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
+    _check_sets(options)
     check_save(options)
     if options.against is not None:
         return _against(workspace, options)
@@ -132,16 +133,9 @@ def _one_text(workspace: Workspace, options: Namespace) -> int:
         )
     result = found[0] if len(found) == 1 else {**found[0], "saes": found}
     result = {**result, "model_id": loaded[0].lm.model_id}
-    _keep(options, "inspect" if len(found) == 1 else "layers", text, result, sae_ids)
-    if options.json:
-        print_json(result)
-        return 0
-    for one in found:
-        if len(found) > 1:
-            print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
-        _show_inspection(one)
-    _show_lanes(found[0])
-    return 0
+    code = print_result(options.json, result, _show)
+    save(options, "inspect" if len(found) == 1 else "layers", text, result, sae_ids)
+    return code
 
 
 def _saes(workspace: Workspace, given: list[str]) -> list[str]:
@@ -162,14 +156,17 @@ def _conversation(tokenizer: Any, text: str) -> str:
     return chat_text(tokenizer, read_conversation(text))
 
 
-def _keep(
-    options: Namespace, kind: Any, text: str, result: Mapping[str, Any], sae_ids: list[str]
-) -> None:
-    settings = {name: getattr(options, name) for name in _SETTINGS}
-    save(options, kind, text, result, settings, sae_ids)
-
-
 # Two texts, or two sets of them.
+
+
+def _check_sets(options: Namespace) -> None:
+    """Refuses flags for sets of texts where none is given. Raises UserError."""
+    words = [*options.text, *(options.against or ())] if options.against is not None else []
+    check_run_is_used(options.run, words)
+    if len(words) > 2 or any(is_of_run(one) or looks_like_file(one) for one in words):
+        fill_in(options)
+    else:
+        refuse_given(options, "is for sets of texts", "leave it out, or give several texts")
 
 
 def _against(workspace: Workspace, options: Namespace) -> int:
@@ -187,7 +184,8 @@ def _against(workspace: Workspace, options: Namespace) -> int:
     sae_id = pick_sae(workspace, next(iter(options.sae), None))
     run_id = options.run or read_sae_summary(workspace.sae_dir(sae_id)).run_id
     texts = [text_of(one) if one == "-" else one for one in options.text]
-    first, second = sets_of(workspace, texts, options.against, run_id, options.texts, options.seed)
+    drawn = {"most": options.texts, "seed": options.seed} if options.texts is not None else {}
+    first, second = sets_of(workspace, texts, options.against, run_id, **drawn)
     ranking = ranking_of(options.sort, options.max_density, options.named)
     loaded = load_for_work(workspace, sae_id, device_of(options))
     known = KnownFeatures(workspace)
@@ -205,7 +203,7 @@ def _against(workspace: Workspace, options: Namespace) -> int:
             windows=options.windows,
             ranking=ranking,
         )
-        _keep(options, "compare", one, result, [sae_id])
+        kind, text = "compare", one
     else:
         for flag in ("sort", "max_density", "named", "windows", "chat"):
             if getattr(options, flag):
@@ -214,9 +212,11 @@ def _against(workspace: Workspace, options: Namespace) -> int:
         result = contrast_sets(
             known, loaded, first, second, top=options.top, bos=options.bos, seed=options.seed
         )
-        _keep(options, "contrast", " ".join(options.text), result, [sae_id])
-    show = _show_differences if "first" in result else print_contrast
-    return finish(workspace, result, options, show)
+        kind, text = "contrast", " ".join(options.text)
+    show = _show_differences if kind == "compare" else print_contrast
+    code = finish(workspace, result, options, show)
+    save(options, kind, text, result, [sae_id])
+    return code
 
 
 def _show_differences(result: dict[str, Any]) -> None:
@@ -246,6 +246,15 @@ def _show_differences(result: dict[str, Any]) -> None:
 
 
 # One text.
+
+
+def _show(result: dict[str, Any]) -> None:
+    found = result.get("saes") or [result]
+    for one in found:
+        if len(found) > 1:
+            print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
+        _show_inspection(one)
+    _show_lanes(result)
 
 
 def _show_lanes(result: dict[str, Any]) -> None:

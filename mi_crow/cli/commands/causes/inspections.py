@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.concepts.annotations_inspections import InspectionKind
 
+# Arguments that are kept elsewhere, or change nothing about what is found. All others are saved.
+_NO_SETTINGS = frozenset(
+    (
+        *("command", "workspace", "json", "debug", "fresh", "save", "tag", "left_out"),
+        *("text", "clean", "sae", "model", "device", "offline", "trust_remote_code"),
+    )
+)
+
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     for name, action in add_actions(
@@ -103,11 +111,15 @@ def add_save(parser: ArgumentParser) -> None:
 
 
 def check_save(options: Namespace) -> None:
-    """Refuses a name that cannot be saved under, before a model loads. Raises UserError."""
-    if options.save is not None:
-        from mi_crow.mechanistic.concepts.annotations import Annotations
+    """Refuses what cannot be saved or tagged, before a model loads. Raises UserError."""
+    if options.save is None and getattr(options, "tag", None) is None:
+        return
+    from mi_crow.mechanistic.concepts.annotations import Annotations
 
-        Annotations(open_workspace(options).annotations_path).check_new(options.save)
+    annotations = Annotations(open_workspace(options).annotations_path)
+    annotations.check_writable()
+    if options.save is not None:
+        annotations.check_new(options.save)
 
 
 def save(
@@ -115,10 +127,10 @@ def save(
     kind: "InspectionKind",
     text: str,
     result: Mapping[str, Any],
-    settings: Mapping[str, Any],
     sae_ids: Sequence[str] = (),
 ) -> None:
-    """Saves a result, if that was asked for."""
+    """Saves a result that has been printed, if that was asked for, with every flag that had a
+    say in it."""
     if options.save is None:
         return
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -129,9 +141,18 @@ def save(
         kind,
         text,
         result,
-        settings={key: value for key, value in settings.items() if value not in (None, False)},
+        settings=_settings(options),
         model_id=str(result.get("model_id") or ""),
         sae_ids=sae_ids,
     )
     if not options.json:
         print_line(f"saved as {name!r}", "dim")
+
+
+def _settings(options: Namespace) -> dict[str, Any]:
+    """The flags that were given or have a default, 0 among them; not those that are off."""
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if name not in _NO_SETTINGS and value is not None and value is not False and value != []
+    }

@@ -1,6 +1,7 @@
 """`mi-crow lens`: what the model would say after each block."""
 
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from typing import Any
 
 from mi_crow.bounds import Bounds
@@ -17,9 +18,17 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
-from mi_crow.cli.formatting import number, print_json, share
-from mi_crow.cli.tables import print_line, print_table
-from mi_crow.cli.text_flags import add_bos, model_of
+from mi_crow.cli.formatting import number, share
+from mi_crow.cli.tables import print_line, print_result, print_table
+from mi_crow.cli.text_flags import (
+    OF_A_MODEL,
+    add_bos,
+    fill_in,
+    leave_out,
+    model_of,
+    refuse_given,
+)
+from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_model
 
 _POSITION = Bounds(-(10**9), 10**9, whole=True)
@@ -59,6 +68,7 @@ def add_model_or_sae(parser: ArgumentParser) -> None:
     """Which model: one that is named, or that of an SAE."""
     parser.add_argument("--sae", help="use this SAE's model; optional when there is only one")
     add_model_flags(parser, default=None)
+    leave_out(parser, OF_A_MODEL)
 
 
 def model_and_sae(options: Namespace, *, with_sae: bool = False) -> Any:
@@ -67,7 +77,12 @@ def model_and_sae(options: Namespace, *, with_sae: bool = False) -> Any:
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.steering.loading import load_for_work
 
+    if options.model is None:
+        refuse_given(options, "is for --model: an SAE names its model", "leave it out")
     if options.model is not None and not with_sae:
+        if options.sae is not None:
+            raise UserError("--model and --sae were both given", hint="give one of them")
+        fill_in(options)
         spec = model_of(options)
         check_model(spec)
         return LanguageModel.from_spec(spec), None
@@ -88,12 +103,12 @@ def run(options: Namespace) -> int:
     _, place, start = passages.at(options.token)
     place += start
     result = text_lens(lm, passages, options.top)
-    sae_ids = [loaded.sae_id] if loaded is not None else []
-    settings = {"top": options.top, "bos": bos, "windows": options.windows}
-    save(options, "lens", text, result, settings, sae_ids)
-    if options.json:
-        print_json(result)
-        return 0
+    code = print_result(options.json, result, partial(_show, place=place))
+    save(options, "lens", text, result, [loaded.sae_id] if loaded is not None else [])
+    return code
+
+
+def _show(result: dict[str, Any], place: int) -> None:
     print_line(f"after token {place} {result['tokens'][place]!r}", "bold")
     rows = [
         [
@@ -106,4 +121,3 @@ def run(options: Namespace) -> int:
     ]
     print_table(["after", ">entropy", ">KL", "next token…"], rows)
     print_line("entropy of the lens and KL(output || lens), in nats", "dim")
-    return 0

@@ -61,11 +61,10 @@ def run(options: Namespace) -> int:
         position=options.token,
         bos=options.bos if loaded is None else loaded.sae.metadata.bos(options.bos),
     )
-    names = ("corrupted", "target", "against", "what", "feature", "token", "bos")
-    settings = {name: getattr(options, name) for name in names}
+    code = print_result(options.json, result, _show)
     sae_ids = [loaded.sae_id] if loaded is not None and with_sae else []
-    save(options, "patch", options.clean, result, settings, sae_ids)
-    return print_result(options.json, result, _show)
+    save(options, "patch", options.clean, result, sae_ids)
+    return code
 
 
 def _show(result: dict[str, Any]) -> None:

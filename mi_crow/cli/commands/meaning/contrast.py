@@ -1,7 +1,7 @@
 """`mi-crow contrast`: the features that tell two sets of texts apart."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import (
@@ -14,10 +14,11 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
-from mi_crow.cli.formatting import count, number, print_json
-from mi_crow.cli.tables import print_line, print_table
+from mi_crow.cli.formatting import count, number
+from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.vectors.texts import is_of_run
 from mi_crow.store.workspace import Workspace
 
 _SOURCES = "texts, files of texts, label:NAME or documents:3,7-12 of --run"
@@ -46,6 +47,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
+    check_run_is_used(options.run, [*options.texts_for, *options.against])
+    if options.tag is not None:
+        from mi_crow.mechanistic.concepts.annotations import Annotations
+
+        Annotations(workspace.annotations_path).check_writable()
     sae_id = pick_sae(workspace, options.sae)
     from mi_crow.mechanistic.explain.two_sets import contrast_sets, sets_of
     from mi_crow.mechanistic.steering.known import KnownFeatures
@@ -66,19 +72,32 @@ def run(options: Namespace) -> int:
     return finish(workspace, found, options, print_contrast)
 
 
+def check_run_is_used(run_id: str | None, words: Sequence[str]) -> None:
+    """Raises UserError for a run where no text is of one."""
+    if run_id is not None and not any(map(is_of_run, words)):
+        raise UserError(
+            "--run is for labels and documents of a run",
+            hint="leave it out, or compare sets such as label:NAME or documents:3,7-12",
+        )
+
+
 def finish(
     workspace: Workspace,
     found: dict[str, Any],
     options: Namespace,
     show: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Tags what was found, if that was asked for, and prints it."""
-    tagged = tag_found(workspace, found, options.tag)
-    if options.json:
-        print_json({**found, "tagged": tagged})
-        return 0
-    show(found)
-    if options.tag:
+    """Tags what was found, if that was asked for, and prints it, also where it cannot be
+    tagged. Raises UserError."""
+    tagged, failed = 0, None
+    try:
+        tagged = tag_found(workspace, found, options.tag)
+    except UserError as error:
+        failed = error
+    print_result(options.json, {**found, "tagged": tagged}, show)
+    if failed is not None:
+        raise failed
+    if options.tag and not options.json:
         print_line(f"tagged {count(tagged)} features {options.tag!r}")
     return 0
 
