@@ -102,7 +102,7 @@ async def test_the_question_stays_until_it_is_answered_and_is_asked_again(open_i
             " loud",
             4,
         )
-        assert "difference of “quiet” minus “loud” after “was”" in screen_text(pilot)
+        assert "difference of “ quiet” minus “ loud” after “ was”" in screen_text(pilot)
         await press(pilot, "e")
         texts = {one.field.name: one.value for one in pilot.app.screen.query(FormInput)}
         assert (texts["kind"], texts["against"]) == ("difference", "loud")

@@ -153,12 +153,23 @@ async def test_patching_is_a_grid_with_figures_and_d_restores_something_else(ope
         op, asked = session.asked[-1]
         assert (op, asked["clean"], asked["corrupted"]) == ("patch", TEXT, OTHER)
         assert asked["module"] == "resid"
-        for words in ("≠har", "75", "-20", "brings back 100.0%", "“sea” minus “judge”"):
+        for words in ("≠har", "75", "-20", "brings back 100.0%", "“ sea” minus “ judge”"):
             assert words in screen_text(pilot)
         await press(pilot, "d")
         assert session.asked[-1][1]["module"] == "attn"
         await press(pilot, "d", "d")
         assert session.asked[-1][1]["features"] is True
+
+
+async def test_the_map_opens_with_every_layer_that_fits(open_inspect) -> None:
+    async with open_inspect() as (pilot, session):
+        await compare(pilot, session)
+        layers = [f"resid_post.{n}" for n in range(4)]
+        effects = [[0.0, 0.0, 0.9, 0.0, 0.0], *([[0.0, 0.0, 0.1, 0.0, 0.0]] * 3)]
+        session.answers["patch"] = patched() | {"points": layers, "effects": effects}
+        await press(pilot, "p")
+        shown = screen_text(pilot)
+        assert all(f"{layer} " in shown for layer in layers)  # the strongest is the last row
 
 
 async def test_prompts_that_cannot_be_patched_are_mended_in_the_form(open_inspect) -> None:

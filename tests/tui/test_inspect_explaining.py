@@ -42,6 +42,7 @@ def attributed(*sae_ids: str) -> dict[str, Any]:
     parts = {"features": 0.75, "error": 0.1, "bias": 0.0, "other_tokens": 0.2, "outside": 5.0}
     check = {
         "together": 0.7,
+        "predicted_sum": 0.75,
         "rank_correlation": 0.94,
         "faithfulness": 0.9,
         "random_faithfulness": 0.1,
@@ -79,7 +80,7 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         asked = dict(session.asked[-1][1])
         assert (asked["position"], asked["own_token"], asked["saes"]) == (2, True, ["demo-topk"])
         for words in (
-            "centred logit of “quiet” after “was”",
+            "centred logit of “ quiet” (the likeliest and the text's own) after “ was”",
             "sails and masts",
             "harbour 0.91",
             "-0.50",
@@ -88,7 +89,7 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         await press(pilot, "j", "space")
         assert session.asked[-1][0] == "predict"
         assert session.asked[-1][1]["ablated"] == [["demo-topk", 120]]
-        for words in ("✗ #120", "“loud” 63.0%"):
+        for words in ("✗ #120", "“ loud” 63.0%"):
             assert words in screen_text(pilot)
         await press(pilot, "space")
         assert "✗" not in screen_text(pilot)
@@ -112,6 +113,20 @@ async def test_a_token_of_a_later_window_is_explained_in_that_window(open_inspec
         await press(pilot, "e")
         fields = {one.field.name: one.value for one in pilot.app.screen.query(FormInput)}
         assert fields["token"] == "44"
+
+
+async def test_the_screen_says_where_the_prediction_fails(open_inspect):
+    async with open_inspect((120, 40)) as (pilot, session):
+        await inspected(pilot)
+        found = attributed("demo-topk")
+        session.answers["attribute"] = found
+        await press(pilot, "a")
+        assert "together +0.70, predicted +0.75  rank correlation 0.94" in screen_text(pilot)
+        assert "fails here" not in screen_text(pilot)
+        await press(pilot, "escape")
+        found["saes"][0]["check"] |= {"together": 9.67, "predicted_sum": 0.356}
+        await press(pilot, "a")
+        assert "the sum (+0.356; ablated together +9.67) fails here" in screen_text(pilot)
 
 
 @pytest.mark.slow
@@ -138,7 +153,7 @@ async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):
         assert isinstance(pilot.app.screen, GridPopup)
         assert "resid_post.2 after “<s>”" in screen_text(pilot)
         await press(pilot, "j", "l", "l")
-        assert "resid_post.1 after “harbo”" in screen_text(pilot)
+        assert "resid_post.1 after “ harbo”" in screen_text(pilot)
         assert "entropy 1.50" in screen_text(pilot)
         await press(pilot, "a")
         asked = session.asked[-1][1]

@@ -20,7 +20,14 @@ from mi_crow.mechanistic.attribution.check import correlation, ranks
 from mi_crow.mechanistic.attribution.passage import passages_of
 from mi_crow.mechanistic.attribution.passes import edited_pass, graph_pass
 from mi_crow.mechanistic.attribution.site import SaeSite
-from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
+from mi_crow.mechanistic.attribution.target import (
+    Target,
+    notes_on,
+    position_of,
+    token_id,
+    token_text,
+)
+from mi_crow.mechanistic.attribution.words import doubt
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.mechanistic.sae.substitute import substitute
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
@@ -302,6 +309,44 @@ def test_targets_that_do_not_exist_say_what_would(make):
     assert token_id(lm, "e") == lm.tokenizer("e", add_special_tokens=False)["input_ids"][0]
 
 
+def test_a_word_that_is_no_token_is_taken_with_its_space(make):
+    lm = make("llama")
+    words = [token_text(lm, one) for one in range(len(lm.tokenizer))]
+    spaced = next(
+        word
+        for word in words
+        if word[:1] == " "
+        and len(word.strip()) > 2
+        and len(lm.tokenizer(word, add_special_tokens=False)["input_ids"]) == 1
+        and len(lm.tokenizer(word[1:], add_special_tokens=False)["input_ids"]) > 1
+    )
+    found = token_id(lm, spaced[1:])
+    assert token_text(lm, found) == spaced
+    assert notes_on(lm, [(spaced, found), (None, found)]) == []
+    [note] = notes_on(lm, [(spaced[1:], found)])
+    assert repr(spaced) in note
+    with pytest.raises(UserError) as refused:
+        token_id(lm, f"{spaced}zzqz")
+    assert "e.g. ' " in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "together", "rank", "says"),
+    [
+        (0.356, 9.67, 0.9, "the sum (+0.356; ablated together +9.67) fails here"),
+        (0.5, -0.5, None, "ablated together -0.5"),
+        (1.0, 1.2, 0.1, "rank correlation 0.10"),
+        (1.0, 2.9, 0.5, ""),
+        (0.001, 0.05, 0.9, ""),  # less than a hundredth of the target
+    ],
+)
+def test_a_prediction_that_fails_is_told(predicted, together, rank, says):
+    check = {"predicted_sum": predicted, "together": together, "rank_correlation": rank}
+    found = doubt(check, 8.0)
+    assert says in found
+    assert bool(says) == bool(found)
+
+
 def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, capsys):
     add_tiny_sae(workspace, tiny_model_dir)
     add_tiny_sae(workspace, tiny_model_dir, "other")
@@ -339,6 +384,7 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
         (("--sae", SAE_ID, TEXT, "--token", "500"), "has no token 500"),
         (("--sae", SAE_ID, TEXT, "--feature", "gone/3"), "is not among those given"),
         (("--sae", SAE_ID, TEXT, "--feature", "3000"), "feature 3000 is not in the SAE"),
+        (("--sae", SAE_ID, TEXT, "--feature", "3"), "needs an SAE of an earlier layer"),
     ):
         assert run(*more) == 2
         assert words in capsys.readouterr().err

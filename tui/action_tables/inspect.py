@@ -15,13 +15,19 @@ INSPECT = (
         False,
     ),
     Action("inspect.texts", "d", "next_look", "texts", "Top features under each token, or not"),
-    Action("inspect.attribute", "a", "attribute", "why", "What made the model say what follows"),
+    Action(
+        "inspect.attribute",
+        "a",
+        "attribute",
+        "why",
+        "Why the model says the token after the cursor",
+    ),
     Action(
         "inspect.ask", "", "ask_why", "why..", "Explain a logit, a difference, a feature", False
     ),
     Action("inspect.map", "m", "grid", "grid", "Features by tokens, as a grid"),
     Action("inspect.lens", "D", "lens", "lens", "What the model would say after each layer"),
-    Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be lanes of the grid", False),
+    Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be rows of the grid", False),
     Action("inspect.layers", "M", "layers", "layers", "How each layer's SAE reads the text", False),
     Action("inspect.compare", "equals_sign", "compare", "compare", "Compare with another text"),
     Action("inspect.patch", "", "patch", "patch", "Restore parts of one prompt in another", False),
@@ -37,8 +43,8 @@ INSPECT = (
 
 # The popups of Inspect.
 CAUSES = (
-    Action("causes.ablate", "space", "ablate", "ablate", "Ablate the feature here, or let it be"),
-    Action("causes.ask", "e", "ask", "edit", "Ask otherwise: another target, other SAEs, steps"),
+    Action("causes.ablate", "space", "ablate", "ablate", "Ablate the feature here, or restore it"),
+    Action("causes.ask", "e", "ask", "edit", "Change the question: target, SAEs, steps"),
     Action("causes.look", "d", "next_look", "look", "The tree, or the features of each SAE"),
     Action("causes.steer", "s", "steer", "steer", "Send the feature to Steer"),
     Action("causes.save", "S", "save", "save", "Save the text with what was found"),
@@ -47,8 +53,8 @@ CAUSES = (
 GRID = (
     Action("grid.attribute", "a", "attribute", "why", "Find what made the model say it"),
     Action("grid.look", "d", "next_look", "look", "Show the cells another way"),
-    Action("grid.vectors", "v", "vectors", "vectors", "Add a vector as a lane"),
-    Action("grid.remove", "x", "remove", "no lane", "Take the vector off the grid"),
+    Action("grid.vectors", "v", "vectors", "vectors", "Add a vector as a row"),
+    Action("grid.remove", "x", "remove", "remove", "Take the vector off the grid"),
     Action("grid.save", "S", "save", "save", "Save the text with what was found"),
 )
 

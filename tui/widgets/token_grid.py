@@ -14,6 +14,7 @@ from tui.widgets.lists.row_list import fitted
 from tui.widgets.token_cursor import TokenCursor
 from tui.widgets.token_heat import HeatMode, heat_mode, heat_step, heat_style
 
+_SPACE = "␣"  # before the text of a cell that starts with one
 _LABEL_SHARE = 3  # the labels take at most the width by this
 
 
@@ -110,7 +111,8 @@ class TokenGrid(TokenCursor):
         text, mode = row.texts[column], heat_mode(self.app)
         step = heat_step(row.heat[column], 1.0)
         here = place == self.row and column == self.column
-        text = printable(text).strip() or "·"
+        space = _SPACE if text[:1] == " " else ""  # “ last” is a word, “un” goes on with one
+        text = space + printable(text).strip() or "·"
         shown = fitted(Content(text), self._cell, "right" if text[:1].isdigit() else "left")
         style = _style(step, mode, here, self.has_focus)
         return Content(" ") + (shown.stylize(style) if style else shown.stylize("$faint"))
@@ -124,8 +126,10 @@ class TokenGrid(TokenCursor):
             self._first_column = self.column
         elif self.column >= self._first_column + self._shown_columns:
             self._first_column = self.column - self._shown_columns + 1
-        room = len(self._tokens) - self._shown_columns  # none is left empty while columns hide
-        self._first_column = max(min(self._first_column, room), 0)
+        # Nothing is left empty while rows or columns hide, also once the size is known.
+        room = len(self._rows) - self._shown_rows, len(self._tokens) - self._shown_columns
+        self._first_row = max(min(self._first_row, room[0]), 0)
+        self._first_column = max(min(self._first_column, room[1]), 0)
         self.forget_strips()
         self.refresh()
 

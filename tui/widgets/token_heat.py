@@ -184,6 +184,11 @@ def quoted(token: str) -> str:
     return f"“{text.strip() or text}”"
 
 
+def exact(token: str) -> str:
+    """A token in quotes with the space that it starts with, as a target is given."""
+    return f"“{printable(token)}”"
+
+
 def token_window(texts: Sequence[str], peak: int, cells: int) -> tuple[int, int]:
     """The tokens (start, stop) around `peak` that fit into `cells`, two thirds of them before it.
 

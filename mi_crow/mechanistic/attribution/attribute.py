@@ -108,7 +108,7 @@ def attribute(
     """
     ordered = check_order(lm, sites)
     if target_site is not None:
-        ordered = _before(lm, ordered, target_site)
+        ordered = sites_before(lm, ordered, target_site)
     taps = [*ordered, target_site] if target_site is not None else ordered
     graph = graph_pass(lm, encoding, taps, target.position)
     if target_site is None and target.token is None:
@@ -129,7 +129,11 @@ def attribute(
     return Attribution(target, number, graph.logits.detach(), tuple(found), tree)
 
 
-def _before(lm: "LanguageModel", sites: Sequence[SaeSite], target_site: SaeSite) -> list[SaeSite]:
+def sites_before(
+    lm: "LanguageModel", sites: Sequence[SaeSite], target_site: SaeSite
+) -> list[SaeSite]:
+    """Those of `sites` whose features can be causes of one of `target_site`, in the model's order.
+    Raises UserError for sites that come after it, or where there are none before it."""
     kept = [one for one in sites if one.sae_id != target_site.sae_id]
     if not kept:
         raise UserError(

@@ -120,7 +120,8 @@ class _Unembedding:
             raise UserError(
                 f"the logits of {lm.model_id!r} are not those of its final norm and output "
                 "embedding",
-                hint="the logit lens needs a model whose last block is read by them",
+                hint="the logit lens needs a model that applies its final norm and unembedding "
+                "to the last block",
             )
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.question import Question
-from mi_crow.mechanistic.attribution.target import Kind, Target, token_id, token_text
+from mi_crow.mechanistic.attribution.target import Kind, Target, notes_on, token_id, token_text
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.mechanistic.steering.loading import LoadedSae, join, open_sae
 from mi_crow.store.workspace import Workspace
@@ -66,7 +66,7 @@ def attribute_loaded(
     Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
     MachineError, naming a length that would fit, when memory runs out.
     """
-    from mi_crow.mechanistic.attribution.attribute import attribute
+    from mi_crow.mechanistic.attribution.attribute import attribute, sites_before
     from mi_crow.mechanistic.attribution.memory import attribution_bytes
     from mi_crow.mechanistic.attribution.passage import passages_of
     from mi_crow.mechanistic.attribution.site import SaeSite
@@ -87,6 +87,9 @@ def attribute_loaded(
 
     with naming_a_length(lm, "attributing", tokens, needed):
         target_site = _target_site(sites, question)
+        if target_site is not None:
+            feature_number(question.feature or "", target_site.sae.n_latents)
+            sites_before(lm, sites, target_site)  # no text can mend that
         passage = passages.at(_token_asked_about(lm, passages, target_site, question))
         target = _target(lm, passage, target_site, question)
         found = attribute(
@@ -100,7 +103,9 @@ def attribute_loaded(
             prune=question.prune,
             seed=question.seed,
         )
+    answers = ((question.target, target.token), (question.against, target.against))
     return as_json(known, lm, passage.encoding, found) | {
+        "notes": notes_on(lm, answers),
         "memory_bytes": memory,
         "steps": question.steps,
         "tokens_read": passages.places,

@@ -5,6 +5,7 @@ one has an effect on every logit. The centred logit is free of it, and does not 
 model is sure, as the log probability does; Ameisen et al. 2025, "Circuit Tracing", explain it too.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,8 +75,8 @@ def token_text(lm: "LanguageModel", token: int | None) -> str:
 
 
 def token_id(lm: "LanguageModel", text: str) -> int:
-    """The id of the token that is exactly `text`. Raises UserError for a text that is not
-    one token."""
+    """The id of the token that is exactly `text`, or `text` after a space where only that is one.
+    Raises UserError for a text that is not one token."""
     ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
     if len(ids) == 1:
         lm.check_ids(ids)
@@ -83,12 +84,35 @@ def token_id(lm: "LanguageModel", text: str) -> int:
     if not ids:
         raise UserError("the target is empty", hint='give one token, e.g. " Paris"')
     spaced = lm.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
-    pieces = [token_text(lm, one) for one in ids]
-    better = f" {text}" if len(spaced) == 1 else max(pieces, key=lambda one: len(one.strip()))
+    if len(spaced) == 1:
+        lm.check_ids(spaced)
+        return int(spaced[0])
     raise UserError(
         f"{text!r} is {len(ids)} tokens for {lm.model_id!r}",
-        hint=f"give one token, e.g. {better!r}",
+        hint=f"give one token, e.g. {_token_like(lm, text, ids)!r}",
     )
+
+
+def _token_like(lm: "LanguageModel", text: str, ids: Sequence[int]) -> str:
+    """One of the tokens of a text, with the space that the text starts with where there is such
+    a token."""
+    pieces = sorted((token_text(lm, one) for one in ids), key=lambda one: -len(one.strip()))
+    if text.startswith(" "):
+        for piece in pieces:
+            spaced = f" {piece.strip()}"
+            own = lm.tokenizer(spaced, add_special_tokens=False, verbose=False)["input_ids"]
+            if piece.strip() and len(own) == 1:
+                return spaced
+    return pieces[0]
+
+
+def notes_on(lm: "LanguageModel", given: Iterable[tuple[str | None, int | None]]) -> list[str]:
+    """A sentence for each text (with the id that `token_id` gave) that was tried after a space."""
+    found = []
+    for text, token in given:
+        if text is not None and (taken := token_text(lm, token)) == f" {text}":
+            found.append(f"{text!r} is not one token, {taken!r} is: taken with the space")
+    return found
 
 
 def position_of(tokens: int, position: int | None) -> int:

@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.attribution.target import Target, position_of, token_id
+from mi_crow.mechanistic.attribution.target import Target, notes_on, position_of, token_id
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def patch_prompts(
     if lengths[0] != lengths[1]:
         raise UserError(
             f"the prompts have {lengths[0]:,} and {lengths[1]:,} tokens",
-            hint="change words for others of as many tokens",
+            hint="use two prompts with the same number of tokens",
         )
     if read[0].read < lengths[0]:
         raise UserError(
@@ -76,6 +76,7 @@ def patch_prompts(
         "what": found.what,
         "points": list(found.points),
         "effects": [list(row) for row in found.effects],
+        "notes": notes_on(lm, ((target, goal.token), (against, goal.against))),
         "clean": found.clean,
         "corrupted": found.corrupted,
     }

@@ -12,6 +12,7 @@ from tui.screens.inspect.explained import patch_grid, patch_line, patched_tokens
 from tui.screens.inspect.explaining import Explains
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import GridPopup, Look, Wanted
+from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.forms.popup import FormPopup
 
@@ -22,7 +23,7 @@ _WORDS = {
     "mlp": "the MLP's output",
     "sae": "what the SAE's features write",
 }
-_NOTE = "a text, or a set: label:sea, documents:3,7-12, others, or a file of texts"
+_NOTE = "a text, or a set: label:sea, documents:3,7-12, others, a file"
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,16 @@ class Compares(Explains):
         target, other = (shown_token(one or "") for one in (before.target, before.against))
         fields = (
             FormField("text", "Clean", before.clean, "", required=True),
-            FormField("against", "Corrupted", before.corrupted, "of as many tokens", required=True),
+            FormField("against", "Corrupted", before.corrupted, "as many tokens", required=True),
             FormField("what", "Restore", before.what, "", _WHAT, closed=True),
-            FormField("target", "Answer", target, "the clean one; empty: the likeliest"),
             FormField(
-                "other", "Other answer", other, "that to the corrupted; empty: the likeliest"
+                "target", "Answer", target, "answer to the clean prompt; default: most likely"
+            ),
+            FormField(
+                "other",
+                "Other answer",
+                other,
+                "answer to the corrupted prompt; default: most likely",
             ),
         )
         sae_id = self._sae_id
@@ -182,6 +188,8 @@ class Compares(Explains):
                 answers = said.get("target"), said.get("against")
                 self._patch(Patching(kept.text, corrupted, following, *answers))
 
+        for note in found.get("notes") or ():
+            self.notify(printable(note))
         self.app.push_screen(popup, closed)
 
 

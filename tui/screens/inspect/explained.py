@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.attribution.words import doubt, figure_name, which_token
 from mi_crow.mechanistic.steering.known import shown_name
 from tui.screens.inspect.inspection import Inspection
 from tui.text import number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
 from tui.widgets.token_grid import GridRow
-from tui.widgets.token_heat import quoted
+from tui.widgets.token_heat import exact, quoted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
@@ -89,16 +90,19 @@ def _listed(
 
 
 def answer_line(found: Mapping[str, Any]) -> Content:
-    """What is explained: `logit of “anchor” after “the”  8.21`, `feature #3 of early at “the”`."""
+    """What is explained: `logit of “ anchor” after “ the”  8.21`, `feature #3 of early at
+    “ the”`."""
     target = found["target"]
-    after = quoted(found["tokens"][target["position"]])
+    after = exact(found["tokens"][target["position"]])
     if target["kind"] == "feature":
         what = [(f"#{target['feature']}", "bold")]
         what.append((f" of {printable(str(target['sae_id']))} at ", "$muted"))
     else:
-        what = [(quoted(target["token"]), "bold")]
+        what = [(exact(target["token"]), "bold")]
         if target.get("against") is not None:
-            what += [(" minus ", "$muted"), (quoted(target["against"]), "bold")]
+            what += [(" minus ", "$muted"), (exact(target["against"]), "bold")]
+        elif which := which_token(found):
+            what.append((f" ({which})", "$faint"))
         what.append((" after ", "$muted"))
     kind = str(target["kind"]).replace("_", " ")
     steps = found.get("steps")
@@ -115,7 +119,7 @@ def says_line(rows: Sequence[Mapping[str, Any]], title: str) -> Content:
     """The likeliest next tokens with their probabilities."""
     parts: list[tuple[str, str]] = [(f"{title} ", "$muted")]
     for one in rows[:5]:
-        parts += [(quoted(one["token"]), ""), (f" {100 * one['probability']:.1f}%  ", "$muted")]
+        parts += [(exact(one["token"]), ""), (f" {100 * one['probability']:.1f}%  ", "$muted")]
     return Content.assemble(*parts)
 
 
@@ -124,27 +128,25 @@ def check_lines(found: Mapping[str, Any]) -> Content:
     lines = []
     for sae in found["saes"]:
         parts, check = sae["parts"], sae["check"]
-        lines.append(
-            Content.styled(
-                f"{sae['sae_id']}: features {parts['features']:+.2f}  error {parts['error']:+.2f}  "
-                f"bias {parts['bias']:+.2f}  other tokens {parts['other_tokens']:+.2f}  outside "
-                f"{parts['outside']:+.2f}",
-                "$muted",
-            )
-        )
+        words = "  ".join(f"{figure_name(key)} {value:+.2f}" for key, value in parts.items())
+        lines.append(Content.styled(f"{sae['sae_id']}: {words}", "$muted"))
         if check is None:
             lines.append(Content.styled("no feature fires on this text", "$warning"))
             continue
-        rank, faithful = check["rank_correlation"], check["faithfulness"]
+        predicted = check.get("predicted_sum")  # older saved inspections lack it
         lines.append(
             Content.styled(
-                f"ablated, {len(sae['causes'])} at once: {check['together']:+.2f}  ranks agree "
-                f"{_figure(rank)}  faithful {_figure(faithful)}, random "
-                f"{_figure(check['random_faithfulness'])}  incomplete by "
+                f"{len(sae['causes'])} ablated together {check['together']:+.2f}"
+                + ("" if predicted is None else f", predicted {predicted:+.2f}")
+                + f"  rank correlation {_figure(check['rank_correlation'])}  faithfulness "
+                f"{_figure(check['faithfulness'])}, random "
+                f"{_figure(check['random_faithfulness'])}  completeness "
                 f"{_figure(check['completeness'])}",
                 "$muted",
             )
         )
+        if warning := doubt(check, found["value"]):
+            lines.append(Content.styled(warning, "$warning"))
     return Content("\n").join(lines)
 
 
@@ -193,11 +195,11 @@ def lens_line(found: Mapping[str, Any], point: str, token: int) -> Content:
     layer = next(one for one in found["layers"] if one["point"] == point)
     parts: list[tuple[str, str]] = [
         (f"{point} after ", "$muted"),
-        (quoted(found["tokens"][token]), "bold"),
+        (exact(found["tokens"][token]), "bold"),
         ("  ", ""),
     ]
     for text, share in layer["top"][token]:
-        parts += [(quoted(text), ""), (f" {100 * share:.1f}%  ", "$muted")]
+        parts += [(exact(text), ""), (f" {100 * share:.1f}%  ", "$muted")]
     entropy, divergence = layer["entropy"][token], layer["kl"][token]
     parts.append((f"entropy {entropy:.2f}  KL to the output {divergence:.2f} nats", "$faint"))
     return Content.assemble(*parts)
@@ -267,14 +269,14 @@ def patch_line(found: Mapping[str, Any], point: str, token: int) -> Content:
     """One cell of the patching in full, and what is measured."""
     value = float(found["effects"][found["points"].index(point)][token])
     clean, other = found["tokens"][token], found["corrupted_tokens"][token]
-    instead = ("", "") if clean == other else (f" instead of {quoted(other)}", "")
+    instead = ("", "") if clean == other else (f" instead of {exact(other)}", "")
     target = found["target"]
     return Content.assemble(
         (f"{point} at ", "$muted"),
-        (quoted(clean), "bold"),
+        (exact(clean), "bold"),
         instead,
         (f"  brings back {100 * value:.1f}%", "bold $accent"),
-        (f"  of {quoted(target['token'])} minus {quoted(target['against'])}: ", "$muted"),
+        (f"  of {exact(target['token'])} minus {exact(target['against'])}: ", "$muted"),
         (f"{found['corrupted']:.2f} patched, {found['clean']:.2f} clean", "$muted"),
     )
 
@@ -300,7 +302,7 @@ def layer_line(one: Mapping[str, Any], token: int) -> Content:
     named = {row["feature"]: _name(row) for row in one["features"]}
     parts: list[tuple[str, str]] = [
         (f"{one['sae_id']} at ", "$muted"),
-        (quoted(one["tokens"][token]), "bold"),
+        (exact(one["tokens"][token]), "bold"),
         (f"  {explained}  ", "$accent"),
     ]
     for feature, act in one["per_token"][token][:3]:

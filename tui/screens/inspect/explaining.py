@@ -27,7 +27,7 @@ from tui.text import printable
 from tui.widgets.forms.fields import Values
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.token_grid import GridRow
-from tui.widgets.token_heat import quoted
+from tui.widgets.token_heat import exact
 
 ORDERS = ("meaning", "share", "surprise", "raw", "count", "first")
 SHOWN = ("all", "rare", "named")
@@ -148,7 +148,7 @@ class Explains(PromptScreen):
                 (f"#{key} ", "bold"),
                 (f"{printable(name)} ", "$accent"),
                 ("at ", "$muted"),
-                quoted(found.tokens[token]),
+                exact(found.tokens[token]),
                 (f"  {act:.2f}", "bold"),
                 (f"  {found.why_excluded(token)}", "$warning"),
             )
@@ -242,6 +242,8 @@ class Explains(PromptScreen):
             else:
                 await self._wanted(wanted)
 
+        for note in found.get("notes") or ():
+            self.notify(printable(note))
         self.app.push_screen(CausesPopup(found, ablate, kept), closed)
 
     def action_ask_why(self) -> None:

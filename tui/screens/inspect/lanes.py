@@ -41,7 +41,7 @@ def lanes_from(found: Mapping[str, Any]) -> list[Lane]:
             for one in found.get("vectors") or ()
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptDataError(f"the model session returned no lanes ({error!r})") from error
+        raise CorruptDataError(f"the model session returned no vectors ({error!r})") from error
 
 
 def lane_rows(lanes: Sequence[Lane]) -> list[GridRow]:

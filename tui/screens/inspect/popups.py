@@ -145,7 +145,7 @@ class CausesPopup(FoundPopup):
             self.dismiss(Wanted(what, cause.sae_id, cause.feature))
 
     def action_ablate(self) -> None:
-        """Ablates the feature on the whole text, or lets it be again."""
+        """Ablates the feature on the whole text, or restores it."""
         if (cause := self._cause) is None:
             return
         pair = (cause.sae_id, cause.feature)

@@ -22,19 +22,23 @@ from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, share, size
 from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
+from mi_crow.mechanistic.attribution.words import MEANINGS, doubt, figure_name, which_token
 from mi_crow.same_fields import same_fields
 
 _TOKENS = 4
+_LEAST = 1e-6  # of the target: parts below it are rounding
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_saes(parser)
     parser.add_argument("text", help="the prompt, or `-` for standard input")
+    parser.epilog = "In the answer: " + "; ".join(f"{k} – {v}" for k, v in MEANINGS) + "."
     group = parser.add_argument_group("target")
     group.add_argument(
         "--target",
         metavar="TOKEN",
-        help='the next token to explain, e.g. " Paris" (default: the likeliest)',
+        help='the next token to explain, e.g. " Paris"; a word that is no token is tried with a '
+        "space before it (default: the likeliest; `a` in the app explains the text's own)",
     )
     group.add_argument(
         "--against", metavar="TOKEN", help='explain its logit minus that of this one, e.g. " Rome"'
@@ -52,8 +56,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     add_token(
         group,
-        "after which token of the text, counted from 0, or from the end with -1 (default: the "
-        "last; for a feature where it is strongest)",
+        "after which token of the text, counted from 0 with BOS where it is added, or from the end "
+        "with -1 (default: the last, where the app's `a` takes the one under the cursor; for a "
+        "feature where it is strongest)",
     )
     add_setting(parser, "--top", 20, "causes to list and to check", type=positive)
     parser.add_argument(
@@ -110,10 +115,12 @@ def run(options: Namespace) -> int:
 
 
 def _show(result: dict[str, Any]) -> None:
-    target, tokens = result["target"], result["tokens"]
+    target, tokens, which = result["target"], result["tokens"], which_token(result)
+    for note in result["notes"]:
+        print_line(note, "yellow")
     print_facts(
         {
-            "target": target["words"],
+            "target": target["words"] + (f" ({which})" if which else ""),
             "after": f"token {target['position']} {tokens[target['position']]!r}",
             "value": number(result["value"]),
             "model says": _predictions(result["predictions"]),
@@ -122,7 +129,7 @@ def _show(result: dict[str, Any]) -> None:
     for one in result["saes"]:
         print_line()
         print_line(f"{one['sae_id']} at {one['point']}", "bold")
-        _show_sae(one, tokens)
+        _show_sae(one, tokens, result["value"])
     if len(result["saes"]) > 1:
         print_line()
         print_line("which features act through which", "bold")
@@ -134,7 +141,7 @@ def _predictions(rows: Sequence[dict[str, Any]]) -> str:
     return "  ".join(f"{one['token']!r} {share(one['probability'])}" for one in rows[:5])
 
 
-def _show_sae(found: dict[str, Any], tokens: list[str]) -> None:
+def _show_sae(found: dict[str, Any], tokens: list[str], value: float) -> None:
     rows = [
         [
             str(one["feature"]),
@@ -147,26 +154,26 @@ def _show_sae(found: dict[str, Any], tokens: list[str]) -> None:
         for one in found["causes"]
     ]
     print_table([">feature", ">effect", ">share", ">ablated", "name…", "on…"], rows)
-    parts = found["parts"]
+    parts, least = found["parts"], _LEAST * abs(value)
     print_line(
-        f"features {parts['features']:+.3g}, error {parts['error']:+.3g}, bias "
-        f"{parts['bias']:+.3g}, special and outlier tokens {parts['other_tokens']:+.3g}, outside "
-        f"{parts['outside']:+.3g}"
+        ", ".join(f"{figure_name(k)} {v if abs(v) > least else 0:+.3g}" for k, v in parts.items())
     )
     check = found["check"]
     if check is None:
         print_line("no feature fires on this text", "yellow")
         return
     print_line(
-        f"ablating the {len(rows)}: predicted {check['predicted_sum']:+.3g}, together "
-        f"{check['together']:+.3g}; correlation {number(check['correlation'], 3)}, of ranks "
-        f"{number(check['rank_correlation'], 3)}"
+        f"{len(rows)} ablated together {check['together']:+.3g}, predicted "
+        f"{check['predicted_sum']:+.3g}; correlation {number(check['correlation'], 3)}, rank "
+        f"correlation {number(check['rank_correlation'], 3)}"
     )
     print_line(
         f"faithfulness {number(check['faithfulness'], 3)} (random features "
         f"{number(check['random_faithfulness'], 3)}), completeness "
         f"{number(check['completeness'], 3)} (random {number(check['random_completeness'], 3)})"
     )
+    if warning := doubt(check, value):
+        print_line(warning, "yellow")
 
 
 def name_of(known: dict[str, Any]) -> str:

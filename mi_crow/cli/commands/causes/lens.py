@@ -39,8 +39,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("text", help="the text, or `-` for standard input")
     add_token(
         parser,
-        "print the token N of the text, counted from 0, or from the end with -1 (default: the "
-        "last; --json has all)",
+        "print the token N of the text, counted from 0 with BOS where it is added, or from the end "
+        "with -1 (default: the last; --json has all)",
     )
     parser.add_argument("--top", type=positive, default=3, help="next tokens to list (default: 3)")
     add_windows(parser)

@@ -69,6 +69,8 @@ def run(options: Namespace) -> int:
 
 def _show(result: dict[str, Any]) -> None:
     tokens, points, effects = result["tokens"], result["points"], result["effects"]
+    for note in result["notes"]:
+        print_line(note, "yellow")
     print_facts(
         {
             "target": result["target"]["words"],
