@@ -9,6 +9,7 @@ a sentence asks here first.
 import errno
 import os
 import re
+from collections.abc import Iterator
 
 from mi_crow.errors import MachineError, MiCrowError
 
@@ -72,15 +73,11 @@ _NO_MEMORY = re.compile(
 def cause_of(error: BaseException) -> int | None:
     """The `errno` of the system error behind `error`; None if there is none. EPERM counts as
     EACCES."""
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
+    for one in _chain(error):
         code = _own_cause(one)
         # A missing file earlier in the chain may have been handled by the very step that failed.
         if code is not None and (one is error or code != errno.ENOENT):
             return code
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return None
 
 
@@ -182,10 +179,18 @@ def _known(code: int) -> int | None:
 
 def _file_of(error: BaseException) -> str:
     """The file named by a system error; '' without one."""
-    one: BaseException | None = error
-    while one is not None:
+    for one in _chain(error):
         if isinstance(one, OSError) and one.filename is not None:
             name = one.filename2 if one.filename2 is not None else one.filename
             return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, each once: chains can go round in a circle."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)

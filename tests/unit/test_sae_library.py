@@ -91,6 +91,35 @@ def test_rows_are_read_from_a_registry():
     assert (clt["path"], clt["target"], clt["layer"]) == ("", "every layer", None)
 
 
+@pytest.mark.parametrize(
+    ("repository", "path", "name", "model", "layer", "point", "width"),
+    [
+        ("google/gs", "embedding/width_4k", "embedding", "m", None, "hook_embed", 4096),
+        ("o/r", "what.pt", "what", "m", None, "", None),
+        ("o/r", "layer_12/width_2pow15", "x", "m", 12, "resid_post.12", 32_768),
+        ("f/L3R-8x", "L3R-8x", "l3r_8x", "m", 3, "resid_post.3", None),
+        ("f/L3M-8x", "L3M-8x", "layer_3", "gpt2", 3, "mlp_out.3", 6144),
+        ("o/r", "a", "blocks.4.hook_resid_pre", "gpt2", 4, "resid_pre.4", None),
+        ("o/r", "x_ds512_y", "blocks.1.hook_mlp_out", "m", 1, "mlp_out.1", 512),
+        ("google/gemma-scope-2b-pt-transcoders", "layer_5/width_16k", "layer_5/x", "m", 5,
+         "blocks.5.ln2.hook_normalized", 16_384),
+        ("o/r", "gpt2_hook_z_24576", "layer_2_hook_z", "m", 2, "z.2", 24_576),
+        ("mwhanna/t", "layer_6.safetensors", "layer_6", "m", 6, "mlp_in.6", None),
+        ("o/x-att", "layer_6", "layer_6", "m", 6, "z.6", None),
+        ("o/x", "layer_6/width_1m/mlp_out", "layer_6", "m", 6, "mlp_out.6", 2**20),
+    ],
+)  # fmt: skip
+def test_names_of_publishers_say_layer_point_and_width(
+    repository, path, name, model, layer, point, width
+):
+    sae = {"id": name, "path": path}
+    (row,) = rows({"release": {"model": model, "repo_id": repository, "saes": [sae]}})
+    assert (row["layer"], row["hook_point"], row["width"]) == (layer, point, width)
+    into = f"mlp_out.{layer}" if point.startswith(("mlp_in", "blocks")) else ""
+    assert row["target"] == into
+    assert row["licence"] == ("cc-by-4.0" if repository.startswith("google/gemma-scope") else "")
+
+
 def test_a_damaged_table_is_one_sentence(tmp_path, monkeypatch, capsys):
     damaged = tmp_path / "published.parquet"
     damaged.write_bytes(b"PAR1 nothing")

@@ -85,6 +85,49 @@ def test_latents_of_the_tokens_on_which_a_feature_fires(
 
 
 @pytest.fixture
+def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels as they are written, not compiled: what Numba makes of them is another test's."""
+    kernels = ("_count_together", "_strongest", "_maxima", "_bound", "_at_least", "_keep_largest")
+    for name in kernels:
+        monkeypatch.setattr(numba_kernels, name, getattr(numba_kernels, name).py_func)
+
+
+@pytest.mark.usefixtures("plain_python")
+@pytest.mark.parametrize("k", [1, 2, 5, 12])
+@pytest.mark.parametrize(
+    "row",
+    [
+        [0.25] * 12,
+        [(n * 7 % 12 - 6) / 10 for n in range(12)],
+        [-0.875, 0.5, 0.5, -0.875, 0.5, 0.5, 0.5, -0.5, 0.5, 0.5, 0.5, 0.5],
+        [-0.1 * n / 12 for n in range(12)],
+        [(n * 29 % 64 - 32) / 64 for n in range(64)],
+        [0.0, -0.0, 0.0, 0.8, 0.0, 0.0, -0.8, 0.0, 0.7, 0.7, 0.7, 0.0],
+    ],
+)
+def test_the_rule_for_the_largest_is_right_before_it_is_compiled(row: list[float], k: int) -> None:
+    rows = torch.tensor([row, row[::-1]])
+    found = numba_kernels.row_topk(rows, k)
+    assert found is not None
+    assert torch.equal(found[0].sort(1, descending=True).values, rows.topk(k, dim=1).values)
+    assert torch.equal(rows.gather(1, found[1]), found[0])
+    assert all(len(set(columns)) == k for columns in found[1].tolist())
+    rows[1, 3] = torch.nan
+    assert numba_kernels.row_topk(rows, k) is None
+
+
+@pytest.mark.usefixtures("plain_python")
+def test_the_rule_for_what_fires_together_is_right_before_it_is_compiled() -> None:
+    fired = [[0, 3], [], [1, 3, 2], [3]]
+    latents = torch.tensor([one for some in fired for one in some], dtype=torch.int16)
+    rows = torch.tensor([0, 2, 3, 1], dtype=torch.int32)  # feature 0 on three tokens, 2 on one
+    counts = torch.ones(3, 4, dtype=torch.int32)
+    starts = torch.tensor([0, 3, 3, 4])
+    numba_kernels.count_together(counts, starts, rows, torch.tensor([0, 2, 2, 5, 6]), latents)
+    assert counts.tolist() == [[2, 2, 2, 4], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+@pytest.fixture
 def no_verdict() -> Iterator[None]:
     """What was found out about Numba is forgotten before and after."""
     compiled.cpu_kernels.cache_clear()
