@@ -30,7 +30,7 @@ class UserError(MiCrowError):
 
 
 class NotFiniteError(UserError):
-    """Predictions that are no numbers, as under interventions that are far too strong."""
+    """Predictions that are not finite, as under interventions that are far too strong."""
 
 
 class NotFoundError(UserError):
@@ -64,7 +64,10 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The `count` known names most like `name`, as `a, b, c`, for the hint of a NotFoundError."""
-    options = list(known)
+    """`count` known names, those most like `name` first, for the hint of a NotFoundError:
+    `a, b, c and 4 more`."""
+    options = list(dict.fromkeys(known))
     close = get_close_matches(name, options, n=count, cutoff=0.3)
-    return ", ".join(close or options[:count])
+    shown = [*close, *(one for one in options if one not in close)][:count]
+    more = f" and {len(options) - len(shown)} more" if len(options) > len(shown) else ""
+    return ", ".join(shown) + more

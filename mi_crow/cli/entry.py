@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -129,6 +129,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add_common(parser)
     add_switch(parser, "--fresh", "open the app without what was open when it last ended")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    children: dict[str, ArgumentParser] = {}
     asks_help = any(word == "-h" or word.startswith("--h") for word in arguments)
     for name, command in COMMANDS.items():
         if name not in arguments:
@@ -136,6 +137,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
                 commands.add_parser(name, help=command.help, add_help=False)
             continue
         child = commands.add_parser(name, help=command.help, description=as_sentence(command.help))
+        children[name] = child
         add_common(child)
         _module(name).add_arguments(child, name)
     for word in arguments:
@@ -144,7 +146,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
             break
         if word in COMMANDS:
             break
-    return _cleaned(fill_in_common(parser.parse_args(arguments)))
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # the hint names the help of this command
+        children.get(options.command, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    return _cleaned(fill_in_common(options))
 
 
 def _cleaned(options: Namespace) -> Namespace:

@@ -12,6 +12,7 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.entry import COMMANDS, parse
+from mi_crow.errors import nearest
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import STATES, FakeJobs
@@ -46,6 +47,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return Run(capsys)
 
 
+def test_a_hint_has_the_names_most_alike_first_and_counts_the_rest() -> None:
+    assert nearest("wave", ["pony", "toy", "waves"]) == "waves, pony, toy"
+    assert nearest("wave", ["q", "toy", "waves", "pony", "kit"]) == "waves, q, toy and 2 more"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -77,7 +83,9 @@ def test_a_workspace_may_be_called_like_a_command() -> None:
     [
         (["trian"], "command 'trian' is not known; did you mean train?"),
         (["--workspace", "w", "trian"], "command 'trian' is not known"),
-        (["--wrong"], "unrecognized arguments: --wrong"),
+        (["--wrong"], "unrecognized arguments: --wrong; see mi-crow --help"),
+        (["steer", "x", "--wrong", "5"], "--wrong 5; see mi-crow steer --help"),
+        (["steer", "evaluate", "--wrong"], "see mi-crow steer evaluate --help"),
         (["train"], "--run --stream is required"),
         (["train", "--run", "r", "--k", "0"], "0 is less than 1"),
         (["train", "--run", "r", "--k", "many"], "'many' is not a whole number"),
