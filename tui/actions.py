@@ -53,7 +53,7 @@ APP = (
     Action("app.theme", "", "next_theme", "theme", "Dark, light or high contrast"),
     Action("app.themes", "", "themes", "themes", "Choose a theme, with a preview"),
     Action("app.settings", "", "settings", "settings", "Edit the settings in your editor"),
-    Action("app.messages", "exclamation_mark", "messages", "messages", "What was told", False),
+    Action("app.messages", "exclamation_mark", "messages", "messages", "Messages", False),
     Action("app.picture", "", "picture", "picture", "Save a picture of the screen", False),
     Action("app.undo", "u,z", "undo", "undo", "Undo your latest change in this session", False),
     Action("app.redo", "ctrl+y", "redo", "redo", "Redo the change you undid last", False),

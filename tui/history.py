@@ -55,7 +55,7 @@ class History:
 
     @classmethod
     def from_json(cls, saved: JsonObject, screens: Collection[str]) -> "History":
-        """Raises CorruptDataError for what is no history of these screens."""
+        """Raises CorruptDataError for what is not a history of these screens."""
         history = cls()
         for name, places in (("behind", history._behind), ("ahead", history._ahead)):
             places += [_place(one, screens, saved) for one in saved.array(name, [])[-_MOST:]]

@@ -1,6 +1,6 @@
 """What each key means, once for all screens: a letter learnt on one of them holds on the others.
 
-An action may take a key only when its name stands among those of the key. Popups and menus ask a
+An action may take a key only when its name is among those of the key. Popups and menus ask a
 question and write the keys of its answers beside them, so theirs are not held to this.
 """
 
@@ -35,7 +35,7 @@ class Meaning:
     """What a key does wherever it does something."""
 
     words: str
-    names: tuple[str, ...]  # of the actions that mean this: what stands behind the dot of their ids
+    names: tuple[str, ...]  # of the actions that mean this: what is behind the dot of their ids
 
 
 MEANINGS = {

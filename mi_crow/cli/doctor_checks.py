@@ -1,4 +1,4 @@
-"""The checks of `mi-crow doctor`: each looks at one thing and yields findings."""
+"""The checks of `mi-crow doctor`: each looks at one thing and yields what it found."""
 
 import json
 import os
@@ -43,7 +43,7 @@ print(json.dumps(devices))
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check."""
 
     topic: str
@@ -52,9 +52,9 @@ class Finding:
     advice: str = ""  # what to do about it
 
 
-def examine(workspace_root: Path) -> list[Finding]:
+def examine(workspace_root: Path) -> list[CheckResult]:
     """Checks this machine and the workspace."""
-    checks: list[Callable[[], Iterator[Finding]]] = [
+    checks: list[Callable[[], Iterator[CheckResult]]] = [
         _versions,
         _numba,
         _name_clash,
@@ -69,36 +69,36 @@ def examine(workspace_root: Path) -> list[Finding]:
         _tmux,
         _logind,
     ]
-    return [finding for check in checks for finding in check()]
+    return [result for check in checks for result in check()]
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[CheckResult]:
     found = [f"mi-crow {__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            yield Finding(
+            yield CheckResult(
                 "versions", "warning", f"{package} is not installed", "pip install mi-crow-tui"
             )
-    yield Finding("versions", "ok", ", ".join(found))
+    yield CheckResult("versions", "ok", ", ".join(found))
 
 
-def _numba() -> Iterator[Finding]:
+def _numba() -> Iterator[CheckResult]:
     try:
-        yield Finding("numba", "ok", f"numba {version('numba')} speeds up indexing on a CPU")
+        yield CheckResult("numba", "ok", f"numba {version('numba')} speeds up indexing on a CPU")
     except PackageNotFoundError:
         found = "numba is not installed: indexing on a CPU takes about a tenth longer"
-        yield Finding("numba", "note", found, "pip install 'mi-crow-tui[fast]'")
+        yield CheckResult("numba", "note", found, "pip install 'mi-crow-tui[fast]'")
 
 
-def _name_clash() -> Iterator[Finding]:
+def _name_clash() -> Iterator[CheckResult]:
     """Another published distribution installs a package of the same name."""
     try:
         other = version("mi-crow")
     except PackageNotFoundError:
         return
-    yield Finding(
+    yield CheckResult(
         "packages",
         "warning",
         f"the distribution mi-crow {other} is installed as well, and both contain the package "
@@ -107,53 +107,59 @@ def _name_clash() -> Iterator[Finding]:
     )
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[CheckResult]:
     found = ask(sys.executable, "-c", _TORCH_PROBE, timeout=60)
     try:
         devices: list[dict[str, Any]] = json.loads((found or "").splitlines()[-1])
     except (ValueError, IndexError):
-        yield Finding("devices", "warning", "torch cannot be imported", 'python -c "import torch"')
+        yield CheckResult(
+            "devices", "warning", "torch cannot be imported", 'python -c "import torch"'
+        )
         return
     for device in devices:
         memory = f", {size(device['memory'])}" if device["memory"] else ""
-        yield Finding("device", "ok", f"{device['device']}: {device['name']}{memory}")
+        yield CheckResult("device", "ok", f"{device['device']}: {device['name']}{memory}")
     if len(devices) == 1:
         advice = ""
         if shutil.which("nvidia-smi") and ask("nvidia-smi", "-L"):
             advice = "torch cannot use the NVIDIA GPU: install a CUDA build of torch"
-        yield Finding("device", "warning" if advice else "note", "no GPU", advice)
+        yield CheckResult("device", "warning" if advice else "note", "no GPU", advice)
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[CheckResult]:
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return
     available = available_memory()
     rest = "" if available is None else f", {size(available)} available"
-    yield Finding("memory", "ok", f"{size(total)} in total{rest}")
+    yield CheckResult("memory", "ok", f"{size(total)} in total{rest}")
 
 
-def _queues() -> Iterator[Finding]:
+def _queues() -> Iterator[CheckResult]:
     """Who has a device that a job might want."""
     for queue in look_at_queues():
-        yield Finding("queue", "ok", queue_words(queue))
+        yield CheckResult("queue", "ok", queue_words(queue))
 
 
-def _disk(root: Path) -> Iterator[Finding]:
+def _disk(root: Path) -> Iterator[CheckResult]:
     place = nearest_existing(root)
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
     words = f"{size(free)} available for workspace {root}"
     if not writable:
-        yield Finding("disk", "warning", f"{place} is not writable", "choose another --workspace")
+        yield CheckResult(
+            "disk", "warning", f"{place} is not writable", "choose another --workspace"
+        )
     elif free < _LEAST_FREE:
-        yield Finding("disk", "warning", words, "activations are large: choose another --workspace")
+        yield CheckResult(
+            "disk", "warning", words, "activations are large: choose another --workspace"
+        )
     else:
-        yield Finding("disk", "ok", words)
+        yield CheckResult("disk", "ok", words)
 
 
-def _unreadable(root: Path) -> Iterator[Finding]:
+def _unreadable(root: Path) -> Iterator[CheckResult]:
     """Runs, SAEs and jobs of the workspace that cannot be read."""
     workspace = Workspace(root)
     try:
@@ -168,13 +174,13 @@ def _unreadable(root: Path) -> Iterator[Finding]:
         unreadable = [(str(root), sentence_of(error))]
     for what, reason in unreadable:
         advice = "ask its owner for read permission, or restore a copy"
-        yield Finding("workspace", "warning", f"{what}: {reason}", advice)
+        yield CheckResult("workspace", "warning", f"{what}: {reason}", advice)
 
 
-def _leftovers(root: Path) -> Iterator[Finding]:
+def _leftovers(root: Path) -> Iterator[CheckResult]:
     found = list(leftovers(root))
     if found:
-        yield Finding(
+        yield CheckResult(
             "leftovers",
             "warning",
             f"{len(found)} temporary files and folders left by killed processes in {root}, "
@@ -183,57 +189,59 @@ def _leftovers(root: Path) -> Iterator[Finding]:
         )
 
 
-def clean(root: Path) -> list[Finding]:
+def clean(root: Path) -> list[CheckResult]:
     """Removes what killed processes left in a workspace."""
     removed = remove(leftovers(root))
     text = f"removed {len(removed)} leftovers of killed processes, "
     text += size(sum(one.bytes for one in removed))
-    return [Finding("leftovers", "ok", text), *_leftovers(root)]
+    return [CheckResult("leftovers", "ok", text), *_leftovers(root)]
 
 
-def _settings() -> Iterator[Finding]:
+def _settings() -> Iterator[CheckResult]:
     """The config file, and what it says of an LLM endpoint."""
     try:
         settings = UserSettings.load()
         url, model = settings.text("llm.url"), settings.text("llm.model")
     except CorruptDataError as error:
-        yield Finding("config", "warning", str(error), error.hint)
+        yield CheckResult("config", "warning", str(error), error.hint)
         return
     for trouble in settings.troubles.values():
-        yield Finding("config", "warning", trouble, "mi-crow config edit")
+        yield CheckResult("config", "warning", trouble, "mi-crow config edit")
     if url:
         known = "set" if os.environ.get(LLM_KEY_NAME) else "not set"
         found = f"{url}, {f'model {model}' if model else 'no model'}, {LLM_KEY_NAME} is {known}"
         advice = "" if model else "mi-crow config set llm.model NAME"
-        yield Finding("LLM endpoint", "ok" if model else "note", found, advice)
+        yield CheckResult("LLM endpoint", "ok" if model else "note", found, advice)
 
 
-def _terminal() -> Iterator[Finding]:
+def _terminal() -> Iterator[CheckResult]:
     term, colours = os.environ.get("TERM", ""), os.environ.get("COLORTERM", "")
     if not term or term == "dumb":
-        yield Finding("terminal", "note", "no terminal (TERM is not set)")
+        yield CheckResult("terminal", "note", "no terminal (TERM is not set)")
         return
     if os.environ.get("NO_COLOR"):
-        yield Finding(
+        yield CheckResult(
             "terminal", "note", f"{term}, NO_COLOR is set: activations are shown without colour"
         )
     elif colours in ("truecolor", "24bit"):
-        yield Finding("terminal", "ok", f"{term}, 16 million colours")
+        yield CheckResult("terminal", "ok", f"{term}, 16 million colours")
     elif "256" in term:
-        yield Finding(
+        yield CheckResult(
             "terminal", "ok", f"{term}, 256 colours", "export COLORTERM=truecolor if it has more"
         )
     else:
-        yield Finding("terminal", "note", f"{term}, 16 colours", "export TERM=xterm-256color")
+        yield CheckResult("terminal", "note", f"{term}, 16 colours", "export TERM=xterm-256color")
     encoding = (out().encoding or "").lower().replace("-", "")
     if encoding != "utf8":
-        yield Finding("terminal", "warning", f"the encoding is {encoding}", "export LANG=C.UTF-8")
+        yield CheckResult(
+            "terminal", "warning", f"the encoding is {encoding}", "export LANG=C.UTF-8"
+        )
 
 
-def _tmux() -> Iterator[Finding]:
+def _tmux() -> Iterator[CheckResult]:
     found = ask("tmux", "-V")
     if not found:
-        yield Finding(
+        yield CheckResult(
             "tmux",
             "note",
             "tmux is not installed",
@@ -241,12 +249,12 @@ def _tmux() -> Iterator[Finding]:
         )
         return
     inside = bool(os.environ.get("TMUX"))
-    yield Finding("tmux", "ok", f"{found}, {'in use' if inside else 'not in use'}")
+    yield CheckResult("tmux", "ok", f"{found}, {'in use' if inside else 'not in use'}")
     if not inside:
         return
     escape = ask("tmux", "show-options", "-sv", "escape-time")
     if escape and escape.isdigit() and int(escape) > _ESCAPE_MS:
-        yield Finding(
+        yield CheckResult(
             "tmux",
             "warning",
             f"tmux delays the escape key by {escape} ms",
@@ -254,7 +262,7 @@ def _tmux() -> Iterator[Finding]:
         )
     clipboard = ask("tmux", "show-options", "-sv", "set-clipboard")
     if clipboard == "off":
-        yield Finding(
+        yield CheckResult(
             "tmux",
             "warning",
             "set-clipboard is off: y cannot copy to your clipboard",
@@ -262,7 +270,7 @@ def _tmux() -> Iterator[Finding]:
         )
     term = ask("tmux", "show-options", "-gv", "default-terminal") or ""
     if "256" not in term and "direct" not in term:
-        yield Finding(
+        yield CheckResult(
             "tmux",
             "note",
             f"default-terminal is {term}",
@@ -270,7 +278,7 @@ def _tmux() -> Iterator[Finding]:
         )
 
 
-def _logind() -> Iterator[Finding]:
+def _logind() -> Iterator[CheckResult]:
     """systemd may kill all of a user's processes when the last session ends."""
     if platform.system() != "Linux":
         return
@@ -281,9 +289,9 @@ def _logind() -> Iterator[Finding]:
         ]
     )
     if setting is not True:
-        yield Finding("logout", "ok", "jobs continue when you log out")
+        yield CheckResult("logout", "ok", "jobs continue when you log out")
         return
-    yield Finding(
+    yield CheckResult(
         "logout",
         "warning",
         "KillUserProcesses=yes: your jobs and tmux are killed when you log out",

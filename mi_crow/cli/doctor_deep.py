@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mi_crow.cli.doctor_checks import Finding
+from mi_crow.cli.doctor_checks import CheckResult
 from mi_crow.cli.formatting import count, size
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.mechanistic.features.connection import read_through
@@ -16,7 +16,7 @@ from mi_crow.store.workspace import Workspace
 _NO_SUMS = "written without checksums, so its bytes cannot be compared"
 
 
-def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
+def examine_deeply(workspace: Workspace, name: str) -> list[CheckResult]:
     """Checks the files of a run or an SAE. Raises NotFoundError when it is neither."""
     try:
         folder = workspace.run_dir(name)
@@ -31,28 +31,28 @@ def examine_deeply(workspace: Workspace, name: str) -> list[Finding]:
     return list(_examine_run(folder, name))
 
 
-def _examine_run(folder: Path, name: str) -> Iterator[Finding]:
+def _examine_run(folder: Path, name: str) -> Iterator[CheckResult]:
     from mi_crow.store.runs.verify import damaged_files, false_statements
 
     manifest = RunManifest.load(folder)
     summed = sum(bool(part.files) for part in manifest.parts)
     if summed < len(manifest.parts):
-        yield Finding("checksums", "note", f"run {name!r}: {_NO_SUMS}")
+        yield CheckResult("checksums", "note", f"run {name!r}: {_NO_SUMS}")
     advice = "capture the run again"
     if not manifest.complete:
         advice = "resume its capture, which rewrites these parts: mi-crow jobs"
     damaged = []
     for one in damaged_files(folder, manifest):
         damaged.append(one.path)
-        yield Finding("files", "warning", f"{one.path}: {one.why}", advice)
+        yield CheckResult("files", "warning", f"{one.path}: {one.why}", advice)
     for one in false_statements(folder, manifest):
         if one.path not in damaged:
             damaged.append(one.path)
-            yield Finding("contents", "warning", f"{one.path}: {one.why}", advice)
+            yield CheckResult("contents", "warning", f"{one.path}: {one.why}", advice)
     if not damaged:
         stored = sum(file.bytes for part in manifest.parts for file in part.files.values())
         compared = f", {size(stored)} with matching checksums" if summed else ""
-        yield Finding(
+        yield CheckResult(
             "contents",
             "ok",
             f"run {name!r}: {count(len(manifest.parts))} parts, {count(manifest.n_tokens)} tokens"
@@ -60,17 +60,17 @@ def _examine_run(folder: Path, name: str) -> Iterator[Finding]:
         )
 
 
-def _examine_sae(folder: Path, name: str) -> Iterator[Finding]:
+def _examine_sae(folder: Path, name: str) -> Iterator[CheckResult]:
     weights = folder / WEIGHTS_NAME
     written = weights_sum(folder)
     if written is None:
-        yield Finding("checksums", "note", f"SAE {name!r}: {_NO_SUMS}")
+        yield CheckResult("checksums", "note", f"SAE {name!r}: {_NO_SUMS}")
     elif not weights.is_file():
-        yield Finding("files", "warning", f"{weights} is missing", _again(folder))
+        yield CheckResult("files", "warning", f"{weights} is missing", _again(folder))
     elif why := difference(written, sum_of(weights)):
-        yield Finding("files", "warning", f"{weights}: {why}", _again(folder))
+        yield CheckResult("files", "warning", f"{weights}: {why}", _again(folder))
     else:
-        yield Finding(
+        yield CheckResult(
             "files", "ok", f"SAE {name!r}: {size(written.bytes)} with a matching checksum"
         )
     index = folder / "features.duckdb"
@@ -79,9 +79,9 @@ def _examine_sae(folder: Path, name: str) -> Iterator[Finding]:
     try:
         rows = read_through(index, name)
     except MiCrowError as error:
-        yield Finding("index", "warning", f"{index}: {error}", error.hint)
+        yield CheckResult("index", "warning", f"{index}: {error}", error.hint)
     else:
-        yield Finding("index", "ok", f"{index.name}: all {count(rows)} rows can be read")
+        yield CheckResult("index", "ok", f"{index.name}: all {count(rows)} rows can be read")
 
 
 def weights_sum(folder: Path) -> FileSum | None:

@@ -51,8 +51,8 @@ class StatisticsDetector(Detector):
     """Mean and variance of each unit, a histogram of the rows' norms, and the greatest of them.
 
     Means and variances of passes are merged as in Chan et al. 1979 (eq. 2.1), in fp64. `warn_above`
-    is an early warning: `warnings` counts the rows with a greater norm, or with a value that is no
-    number, and `on_warning` is called with how many a pass has. Rows that are no numbers count
+    is an early warning: `warnings` counts the rows with a greater norm, or with a value that is not
+    finite, and `on_warning` is called with how many a pass has. Rows that are not finite count
     nowhere else. `rows` chooses which of them count; all without it.
     """
 

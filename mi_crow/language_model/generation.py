@@ -117,7 +117,7 @@ def generate_sides(
 
     `prefixes` keep what the model made of the prompt for the next call; `key` stands for what the
     controllers do, so that a change of it has the prompt read again. Raises UserError when the
-    predictions are no numbers.
+    predictions are not finite.
     """
     one = _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), sampling.seed)
     return _continued(lm, [one], sampling, sides, on_token, should_stop, prefixes, key)[0]

@@ -120,7 +120,7 @@ class LanguageModel(CausalModel):
         first continuation's text piece by piece, never half a character; `should_stop` is called
         between tokens. While controllers act, `plausible` keeps to tokens that the plain model
         gives at least that share of its likeliest one's probability, and `kl_budget` to a
-        distribution that is at most so many nats from the plain one (see `constraints`).
+        distribution that is at most this many nats from the plain one (see `constraints`).
         """
         sampling = Sampling(
             max_new_tokens, temperature, top_p, seed, n, use_cache, bos, plausible, kl_budget

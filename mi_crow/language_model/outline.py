@@ -112,7 +112,7 @@ def _may_have(found: Outline, name: str) -> bool:
 
 
 def _with_unnamed(found: Outline, name: str) -> Iterator[str]:
-    """The modules of the files, and `name` where it stands beside them and may have no weights."""
+    """The modules of the files, and `name` where it is beside them and may have no weights."""
     yield from found.modules
     parent, _, last = name.rpartition(".")
     beside = not parent or _place_in(parent) in {_place_in(one) for one in found.modules}

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.explain.contrast import Report
     from mi_crow.mechanistic.steering.known import KnownFeatures
     from mi_crow.mechanistic.steering.loading import LoadedSae
-    from mi_crow.mechanistic.steering.parts import Shelf
+    from mi_crow.mechanistic.steering.parts import LoadedParts
 
 
 class Causes:
-    """Answers questions about the loaded SAE, with others of its model from `shelf` beside it."""
+    """Answers questions about the loaded SAE, beside others of its model in `loaded_parts`."""
 
-    def __init__(self, known: "KnownFeatures", shelf: "Shelf") -> None:
-        self._known, self._shelf = known, shelf
+    def __init__(self, known: "KnownFeatures", loaded_parts: "LoadedParts") -> None:
+        self._known, self._parts = known, loaded_parts
 
     def check(self, loaded: "LoadedSae", feature: int, words: Sequence[str]) -> dict[str, Any]:
         """Where a feature fires on texts, or on the texts of files, and where it does not."""
@@ -36,13 +36,13 @@ class Causes:
         vectors: Sequence[str] = (),
         **asked: Any,
     ) -> dict[str, Any]:
-        """See `steering.run.inspect_several`; those of several SAEs stand under `saes`, what
+        """See `steering.run.inspect_several`; those of several SAEs are under `saes`, what
         `inspect_vectors` gives under `vectors`."""
         from mi_crow.mechanistic.steering.ranking import ranking_of
         from mi_crow.mechanistic.steering.run import inspect_several, inspect_vectors
 
         ranking = ranking_of(order, max_density, named)
-        chosen = self._shelf.saes(loaded, saes)
+        chosen = self._parts.saes(loaded, saes)
         found = inspect_several(self._known, chosen, text, ranking=ranking, **asked)
         if vectors:
             how = {key: asked[key] for key in ("bos", "windows") if key in asked}
@@ -95,7 +95,7 @@ class Causes:
         from mi_crow.mechanistic.attribution.question import Question
         from mi_crow.mechanistic.attribution.run import attribute_loaded
 
-        chosen = self._shelf.saes(loaded, saes)
+        chosen = self._parts.saes(loaded, saes)
         return attribute_loaded(self._known, chosen, text, Question(**question))
 
     def lens(
@@ -142,7 +142,7 @@ class Causes:
         from mi_crow.mechanistic.attribution.run import predict_without
 
         pairs = [(str(sae_id), int(feature)) for sae_id, feature in ablated]
-        chosen = self._shelf.saes(loaded, [sae_id for sae_id, _ in pairs])
+        chosen = self._parts.saes(loaded, [sae_id for sae_id, _ in pairs])
         return predict_without(chosen, text, pairs, position, bos, windows)
 
 

@@ -78,7 +78,7 @@ def _found(hook: Any, tokens: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _kl(plain: "Tensor", changed: "Tensor") -> float | None:
-    """KL(plain || changed) in nats a token; None where the predictions are no numbers."""
+    """KL(plain || changed) in nats a token; None where the predictions are not finite."""
     p, q = plain.log_softmax(-1), changed.log_softmax(-1)
     found = float((p.exp() * (p - q)).sum(-1).mean())
     return max(found, 0.0) if found == found else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model.decoding.steps import Prefixes
     from mi_crow.mechanistic.steering.attach import AttachedSae
     from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
-    from mi_crow.mechanistic.steering.parts import Shelf
+    from mi_crow.mechanistic.steering.parts import LoadedParts
 
 Emit = Callable[[dict[str, Any]], None]
 Stopped = Callable[[], bool]
@@ -81,7 +81,7 @@ class Operations:
         self._workspace = workspace
         self._held: _Loaded | None = None
         self._kept: Prefixes | None = None
-        self._shelf: Shelf | None = None  # what stacks on the loaded model have used
+        self._parts: LoadedParts | None = None  # what stacks on the loaded model have used
         self._table: dict[str, Callable[..., dict[str, Any]]] = {
             "ping": self._ping,
             "load": self._load,
@@ -125,7 +125,7 @@ class Operations:
         """Loads an SAE with its model, or `model` alone. Raises UserError, NotFoundError."""
         from mi_crow.mechanistic.steering.attach import attach_sae
         from mi_crow.mechanistic.steering.loading import join, open_sae
-        from mi_crow.mechanistic.steering.parts import Shelf
+        from mi_crow.mechanistic.steering.parts import LoadedParts
 
         self._kept = None
         if sae_id is None:
@@ -136,7 +136,7 @@ class Operations:
         # Nothing is attached of an SAE over several layers: stacks find its layers themselves.
         attached = None if loaded.further else attach_sae(loaded.lm, sae, loaded.layer)
         self._held = _Loaded(spec, loaded, attached)
-        self._shelf = Shelf(self._workspace, loaded.lm)
+        self._parts = LoadedParts(self._workspace, loaded.lm)
         return {
             "sae_id": sae_id,
             "model_id": loaded.lm.model_id,
@@ -150,7 +150,7 @@ class Operations:
     def _load_alone(self, model: str | None, revision: str | None, device: str) -> dict[str, Any]:
         from mi_crow.language_model.loading import torch_device
         from mi_crow.mechanistic.steering.loading import LoadedModel
-        from mi_crow.mechanistic.steering.parts import Shelf
+        from mi_crow.mechanistic.steering.parts import LoadedParts
 
         if not model:
             raise UserError("neither an SAE nor a model was named")
@@ -161,7 +161,7 @@ class Operations:
         )
         lm = self._model(spec)
         self._held = _Loaded(spec, LoadedModel(lm), None)
-        self._shelf = Shelf(self._workspace, lm)
+        self._parts = LoadedParts(self._workspace, lm)
         return {
             "sae_id": None,
             "model_id": lm.model_id,
@@ -187,8 +187,8 @@ class Operations:
     def _explain(self, what: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
         """An operation of `Causes`."""
         loaded = self._ready(sae_id)
-        assert self._shelf is not None  # it is made with what is loaded
-        return getattr(Causes(self._known, self._shelf), what)(loaded, **asked)
+        assert self._parts is not None  # it is made with what is loaded
+        return getattr(Causes(self._known, self._parts), what)(loaded, **asked)
 
     def _generate(
         self,
@@ -225,7 +225,7 @@ class Operations:
             "should_stop": stopped,
             "n": n,
             "prefixes": self._prefixes(),
-            "shelf": self._shelf,
+            "loaded_parts": self._parts,
             "baseline": baseline,
         }
         try:

@@ -104,7 +104,7 @@ def _check_colours(name: str, colours: list[str]) -> None:
 
 def check_address(url: str, named: str = "") -> None:
     """Raises UserError for an address of an LLM endpoint that is none, or that holds a key. `named`
-    stands before it in the sentence."""
+    is before it in the sentence."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -182,7 +182,7 @@ class UserSettings:
         return value if isinstance(value, tuple) else ()
 
     def group(self, group: str) -> dict[str, tuple[str, ...]]:
-        """The lists of a group, `keys` or `columns`, by what stands behind the dot."""
+        """The lists of a group, `keys` or `columns`, by what is behind the dot."""
         prefix = f"{group}."
         names = [name for name in self.values if name.startswith(prefix)]
         return {name.removeprefix(prefix): self.texts(name) for name in names}

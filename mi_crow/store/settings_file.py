@@ -21,7 +21,7 @@ NEW_FILE: Final = """\
 # theme = "crow"                       # crow, paper, contrast, or one of Textual's
 
 [keys]
-# The keys of actions, by their names (`mi-crow config keys` lists them); [] is no key at all.
+# The keys of actions, by their names (`mi-crow config keys` lists them); [] removes the key.
 # "runs.log" = ["l", "f5"]
 
 [columns]
@@ -194,7 +194,7 @@ def changed(text: str, name: str, value: str | list[str] | None) -> str:
 
 
 def _set(document: Any, name: str, value: str | list[str] | None) -> None:
-    """Changes the setting where it stands, else in the table of its group."""
+    """Changes the setting where it is, else in the table of its group."""
     for table, key in _places(document, name):
         if value is None:
             del table[key]
@@ -215,7 +215,7 @@ def _set(document: Any, name: str, value: str | list[str] | None) -> None:
 
 
 def _places(table: Any, name: str) -> Iterator[tuple[Any, str]]:
-    """Where the setting stands: in tables of its parts, under a quoted name, or both mixed."""
+    """Where the setting is: in tables of its parts, under a quoted name, or both mixed."""
     if name in table:
         yield table, name
     for key in list(table):

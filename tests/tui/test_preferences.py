@@ -65,7 +65,7 @@ def test_a_key_is_written_as_it_looks_or_by_its_name(word: str, key: str):
     [
         ({"runs.logs": ["f5"]}, "action 'runs.logs' is not known; there is runs.log"),
         ({"runs.log": ["F55"]}, "key 'F55' is not known"),
-        ({"runs.log": ["hyperctrl+a"]}, "before + stands one of ctrl, alt"),
+        ({"runs.log": ["hyperctrl+a"]}, "before + use one of ctrl, alt"),
         ({"runs.log": ["c"]}, "runs.log cannot be c, the key of runs.cancel"),
         ({"runs.log": ["j"]}, "runs.log cannot be j, the key of list.down"),
         ({"runs.log": ["?"]}, "runs.log cannot be ?, the key of app.help"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli import doctor_checks
-from mi_crow.cli.doctor_checks import Finding, ask, examine, kill_user_processes
+from mi_crow.cli.doctor_checks import CheckResult, ask, examine, kill_user_processes
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return say
 
 
-def about(topic: str, found: list[Finding]) -> list[Finding]:
-    return [finding for finding in found if finding.topic == topic]
+def about(topic: str, found: list[CheckResult]) -> list[CheckResult]:
+    return [result for result in found if result.topic == topic]
 
 
 def test_devices_are_listed_with_their_memory(answers: Callable[..., None], tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_a_torch_that_does_not_start_is_a_warning(
     answers: Callable[..., None], tmp_path: Path
 ) -> None:
     answers()
-    [finding] = about("devices", examine(tmp_path))
-    assert finding.level == "warning"
+    [result] = about("devices", examine(tmp_path))
+    assert result.level == "warning"
 
 
 def test_tmux_settings_that_hurt_are_named(
@@ -60,7 +60,7 @@ def test_tmux_settings_that_hurt_are_named(
         }.get(c[-1]),
     )
     found = about("tmux", examine(tmp_path))
-    advice = " ".join(finding.advice for finding in found)
+    advice = " ".join(result.advice for result in found)
     assert "escape-time 10" in advice
     assert "set-clipboard external" in advice
     assert "tmux-256color" in advice
@@ -70,7 +70,7 @@ def test_a_quiet_tmux_has_no_complaints(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TMUX", "/tmp/x")
     known = {"-V": "tmux 3.5", "escape-time": "10", "default-terminal": "tmux-256color"}
     monkeypatch.setattr(doctor_checks, "ask", lambda *c, timeout=10: known.get(c[-1], ""))
-    assert [finding.level for finding in about("tmux", examine(tmp_path))] == ["ok"]
+    assert [result.level for result in about("tmux", examine(tmp_path))] == ["ok"]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,6 @@ def test_a_missing_numba_is_noted(
         return real(package)
 
     monkeypatch.setattr(doctor_checks, "version", missing)
-    [finding] = about("numba", examine(tmp_path))
-    assert finding.level == "note"
-    assert "[fast]" in finding.advice
+    [result] = about("numba", examine(tmp_path))
+    assert result.level == "note"
+    assert "[fast]" in result.advice

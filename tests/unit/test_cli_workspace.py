@@ -57,7 +57,7 @@ def test_runs_and_saes_are_listed(workspace: Workspace, capsys: pytest.CaptureFi
     assert "topk k=4" in printed(capsys, "saes")
 
 
-def test_empty_shelves_say_what_fills_them(
+def test_empty_lists_say_what_fills_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = str(Workspace.open(tmp_path / "empty").root)
@@ -133,7 +133,7 @@ def test_removing_frees_the_space(workspace: Workspace, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("kind", "params", "shelf", "name"),
+    ("kind", "params", "command", "name"),
     [
         ("train", {"run_id": "first", "layer": "l"}, "runs", "first"),
         ("index", {"sae_id": "sae"}, "runs", "first"),
@@ -148,14 +148,14 @@ def test_what_a_job_uses_is_neither_removed_nor_renamed(
     capsys: pytest.CaptureFixture[str],
     kind: str,
     params: dict[str, Any],
-    shelf: str,
+    command: str,
     name: str,
 ) -> None:
     job = jobs.add("running", kind, params=params)
-    assert f"in use by job {job}" in refused(capsys, shelf, "rm", name)
-    assert f"in use by job {job}" in refused(capsys, shelf, "rename", name, "other")
+    assert f"in use by job {job}" in refused(capsys, command, "rm", name)
+    assert f"in use by job {job}" in refused(capsys, command, "rename", name, "other")
     jobs.finish(job)
-    assert run(capsys, shelf, "rm", name)["removed"]
+    assert run(capsys, command, "rm", name)["removed"]
 
 
 def test_what_an_ended_job_used_may_go(

@@ -150,7 +150,7 @@ def test_it_is_written_and_read_again(name: str, tmp_path: Path) -> None:
     assert config["d_sae"] == sae.n_latents
     config["layers"] = config["layers"][1:]
     (tmp_path / "own/cfg.json").write_text(json.dumps(config))
-    with pytest.raises(CorruptDataError, match=r"which is of no layer|which should be"):
+    with pytest.raises(CorruptDataError, match=r"which belongs to no layer|which should be"):
         load_sae(tmp_path / "own")
 
 

@@ -167,5 +167,5 @@ def test_a_published_temporal_sae_is_refused_with_its_reason(tmp_path: Path) -> 
     save_file({"D": torch.ones(4, 2)}, folder / "latest_ckpt.safetensors")
     (folder / "conf.yaml").write_text("llm: {dimin: 2}\n")
     for place in (tmp_path, folder / "latest_ckpt.safetensors"):
-        with pytest.raises(MiCrowError, match=r"a temporal SAE.*no rule of single tokens"):
+        with pytest.raises(MiCrowError, match=r"a temporal SAE.*token by token"):
             load_sae(place)

@@ -211,5 +211,5 @@ def test_doctor_says_where_names_are_asked_for_but_not_the_key(
 
     monkeypatch.setenv("MI_CROW_LLM_KEY", "sk-secret")
     write('[llm]\nurl = "http://localhost:8000/v1"\nmodel = "small"\n')
-    (finding,) = _settings()
-    assert finding.found == "http://localhost:8000/v1, model small, MI_CROW_LLM_KEY is set"
+    (result,) = _settings()
+    assert result.found == "http://localhost:8000/v1, model small, MI_CROW_LLM_KEY is set"

@@ -79,7 +79,7 @@ def test_one_unreadable_run_sae_or_job_is_one_row_that_says_why(
         assert ("good" in rows) == (command == "jobs")
         assert main(["--workspace", root, command]) == 0
         assert "unreadable" in capsys.readouterr().out
-    told = [finding.found for finding in examine(workspace.root) if finding.topic == "workspace"]
+    told = [result.found for result in examine(workspace.root) if result.topic == "workspace"]
     assert len(told) == 6
 
 

@@ -41,7 +41,7 @@ def die_in_file(target: Path) -> None:
 
 def doctor(workspace: Workspace, capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
     assert main(["doctor", *flags, "--json", "--workspace", str(workspace.root)]) == 0
-    return json.loads(capsys.readouterr().out)["findings"]
+    return json.loads(capsys.readouterr().out)["checks"]
 
 
 def test_the_doctor_removes_what_killed_writers_left(

@@ -114,7 +114,7 @@ def deep(
     workspace: Workspace, name: str, capsys: pytest.CaptureFixture[str]
 ) -> list[dict[str, str]]:
     assert main(["doctor", "--deep", name, "--json", "--workspace", str(workspace.root)]) == 0
-    return json.loads(capsys.readouterr().out)["findings"]
+    return json.loads(capsys.readouterr().out)["checks"]
 
 
 def test_the_doctor_compares_a_run_with_what_was_written(

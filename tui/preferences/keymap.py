@@ -19,7 +19,7 @@ _MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
 # How to get out of anything must not depend on the config file.
 _FIXED = ("app.escape", "popup.close", "form.close")
 _OF_TEXTUAL = {"tab": "goes to the next pane", "shift+tab": "goes to the pane before"}
-# Scopes of popups and what stands in them: these keys are active together.
+# Scopes of popups and what is in them: these keys are active together.
 _TOGETHER = {
     "popup": ("popup",),
     "columns": ("popup", "list"),
@@ -108,7 +108,7 @@ def key_named(word: str) -> str:
     if not key or unknown or not known:
         hint = f"there is {nearest(key, _known_keys())}"
         if unknown:
-            hint = f"before + stands one of {', '.join(_MODIFIERS)}"
+            hint = f"before + use one of {', '.join(_MODIFIERS)}"
         raise UserError(f"key {word!r} is not known", hint=hint)
     return "+".join((*modifiers, key))
 

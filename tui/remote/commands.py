@@ -34,7 +34,7 @@ Command = Callable[[JsonObject], Awaitable[dict[str, Any]]]
 
 
 class RemoteCommands:
-    """The requests of `mi-crow app`, by the name that stands in `do`."""
+    """The requests of `mi-crow app`, by the name that is in `do`."""
 
     def __init__(self, app: "MiCrowApp") -> None:
         self._app = app

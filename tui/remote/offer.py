@@ -24,7 +24,7 @@ def open_popup(app: "MiCrowApp") -> str:
 
 
 def bound_actions(screen: Screen) -> dict[str, DOMNode]:
-    """The actions whose keys act now, each with who does it: the focused widget, what it stands
+    """The actions whose keys act now, each with who does it: the focused widget, what it is
     in, the screen, or, where no popup covers it, the app."""
     found: dict[str, DOMNode] = {}
     for node, bindings in screen._modal_binding_chain:

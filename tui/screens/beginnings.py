@@ -1,4 +1,4 @@
-"""What stands in the place of a feature while none is chosen: what can be done, and the features
+"""What is in the place of a feature while none is chosen: what can be done, and the features
 that tell most; pure."""
 
 from collections.abc import Sequence

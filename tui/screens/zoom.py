@@ -20,7 +20,7 @@ STAYS = "stays"  # class of what a zoom never hides: the line that asks, a scree
 class ZoomsPanes(_Screen):
     """Mixed into screens with a `#body`. A zoom follows the focus from pane to pane.
 
-    What has the focus is a pane, with the titles above it; where it stands in a container of the
+    What has the focus is a pane, with the titles above it; where it is in a container of the
     class `whole`, that container is.
     """
 

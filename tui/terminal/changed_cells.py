@@ -1,4 +1,4 @@
-"""Frames for the terminal without the cells that already stand there.
+"""Frames for the terminal without the cells that are already there.
 
 Textual sends a whole region whenever something in it may be another. Over a slow line that is what
 one waits for: here the cells of what is not drawn
@@ -33,7 +33,7 @@ class _Look(NamedTuple):
 
 
 _Cell = tuple[str, _Look]
-"""What stands in a cell; no text where the character to the left is wide."""
+"""What is in a cell; no text where the character to the left is wide."""
 
 _PLAIN = _Look("", "39", "49")
 _UNKNOWN: _Cell = "", _Look("unknown", "", "")
@@ -48,7 +48,7 @@ class _Line:
     pieces: dict[tuple[int, int], list[Segment]] = field(default_factory=dict)
 
     def has(self, x: int, width: int, segments: list[Segment]) -> bool:
-        """Whether this piece stands there already; from now on it does."""
+        """Whether this piece is there already; from now on it is."""
         if self.pieces.get((x, width)) == segments:
             return True
         for place in [p for p in self.pieces if p[0] < x + width and x < p[0] + p[1]]:
@@ -65,7 +65,7 @@ class SentFrame:
         self._size = 0, 0
 
     def forget(self) -> None:
-        """Something else may stand on the terminal now."""
+        """Something else may be on the terminal now."""
         self._lines = []
         self._size = 0, 0
 
@@ -110,7 +110,7 @@ class SentFrame:
         return "".join(parts)
 
     def _scrolled(self, scroll: Scroll) -> None:
-        """The lines of the terminal as they stand after a scroll; nothing is known of new ones."""
+        """The lines of the terminal as they are after a scroll; nothing is known of new ones."""
         top, bottom, by = scroll
         cells = [line.cells for line in self._lines[top : bottom + 1]]
         new = [[_UNKNOWN] * len(cells[0]) for _ in range(abs(by))]

@@ -21,7 +21,7 @@ HELD_S: Final = 0.09  # at most: a mark that something takes long shows after 10
 class OneFrame(Screen[Result]):
     """Draws what belongs together in one frame, and of that the pieces that changed."""
 
-    # Textual would draw all of the screen for another focus; what looks otherwise with it is drawn
+    # Textual would draw all of the screen for another focus; what looks different with it is drawn
     # by those that get and lose it.
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 

@@ -1,4 +1,4 @@
-"""Lines of a frame that stand on the terminal already, only further up or down."""
+"""Lines of a frame that are on the terminal already, only further up or down."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,7 @@ def scroll_between(
     before: Sequence[Sequence[Cell]], now: Mapping[int, Sequence[Cell]], unknown: Cell
 ) -> Scroll | None:
     """The scroll that brings most of the lines `now`, by their place, where they belong; of a line
-    with an `unknown` cell it cannot be said what would stand there."""
+    with an `unknown` cell it cannot be said what would be there."""
     if len(now) < _LEAST:
         return None
     changed = [y for y, line in now.items() if line != before[y]]

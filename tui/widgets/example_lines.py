@@ -54,7 +54,7 @@ def folded(examples: "Sequence[Example]") -> tuple[Folded, ...]:
 
 
 def peak_place(example: "Example") -> int:
-    """Where the peak stands among the tokens of the window."""
+    """Where the peak is among the tokens of the window."""
     return min(max(example.position - example.window_start, 0), max(len(example.tokens) - 1, 0))
 
 

@@ -54,7 +54,7 @@ def chart(
 ) -> list[Content]:
     """`height` lines with the plot and one with the x axis, each `width` cells wide.
 
-    Points that are no numbers are left out. Without any point there is nothing to draw: no lines.
+    Points that are not finite are left out. Without any point there is nothing to draw: no lines.
     """
     drawn = [Curve(_finite(curve.points), curve.style) for curve in curves]
     shown = [mark for mark in marks if _finite((mark.point,))]
@@ -81,12 +81,12 @@ def chart(
 
 
 def room_of_each(columns: int, width: int) -> int:
-    """Cells for each of so many charts next to each other."""
+    """Cells for each of this many charts next to each other."""
     return (width - _GAP * (columns - 1)) // columns
 
 
 def side_by_side(charts: Sequence[Sequence[Content]], columns: int, width: int) -> Content:
-    """Charts of `width` cells each, so many next to each other, an empty line below each row."""
+    """Charts of `width` cells each, this many next to each other, an empty line below each row."""
     rows = []
     for at in range(0, len(charts), columns):
         lines = zip_longest(*charts[at : at + columns], fillvalue=Content(""))

@@ -28,7 +28,7 @@ class Completion(Suggester):
         self._completions = completions
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The first that continues the text as it stands: ghost text cannot change it."""
+        """The first that continues the text as it is: ghost text cannot change it."""
         typed = value.casefold()
         found = self._completions(value)
         return next((one for one in found if one.casefold().startswith(typed)), None)

@@ -17,16 +17,16 @@ from tui.widgets.token_heat import (
     wrap_tokens,
 )
 
-PARTING = "┆"  # stands where a text leaves the one beside it
+PARTING = "┆"  # where a text leaves the one beside it
 
 
 @dataclass(frozen=True)
 class Passage:
     """One piece of text: the prompt that it continues, and a title when there are several. In a
-    chat `turns` stand above it: who said what.
+    chat `turns` are above it: who said what.
 
     Once its `tokens` are known they carry the `heat` of a feature (`top` has the last step), and a
-    sign before token number `parts`. `notes` stand below it.
+    sign before token number `parts`. `notes` are below it.
     """
 
     prompt: str = ""

@@ -37,13 +37,13 @@ class _UnderLine:
 
 class TokenPane(LineView, TokenCursor):
     """Tokens under the keys: left and right by token, up and down by line. A move draws the lines
-    of the two tokens that it changes. Labels may stand under each token."""
+    of the two tokens that it changes. Labels may be under each token."""
 
     cursor: reactive[int] = reactive(0, init=False, repaint=False)
 
     @dataclass
     class Moved(Message):
-        """The cursor stands on another token."""
+        """The cursor is on another token."""
 
         pane: "TokenPane"
         token: int

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from mi_crow.cli.arguments import add_switch, open_workspace, workspace_path
-from mi_crow.cli.doctor_checks import Finding, clean, examine
+from mi_crow.cli.doctor_checks import CheckResult, clean, examine
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import console
 from mi_crow.errors import CorruptDataError
@@ -24,28 +24,28 @@ def run(options: Namespace) -> int:
     if options.deep is not None:
         from mi_crow.cli.doctor_deep import examine_deeply
 
-        findings = examine_deeply(open_workspace(options), options.deep)
+        results = examine_deeply(open_workspace(options), options.deep)
     elif options.clean:
-        findings = clean(open_workspace(options).root)
+        results = clean(open_workspace(options).root)
     else:
-        findings = examine(Workspace.locate(_path(options)).absolute())
+        results = examine(Workspace.locate(_path(options)).absolute())
     if options.json:
-        warnings = sum(finding.level == "warning" for finding in findings)
-        print_json({"findings": [asdict(f) for f in findings], "warnings": warnings})
+        warnings = sum(result.level == "warning" for result in results)
+        print_json({"checks": [asdict(f) for f in results], "warnings": warnings})
     else:
-        _show(findings)
+        _show(results)
     return 0
 
 
 def _path(options: Namespace) -> str | None:
-    """The named workspace; without the config file where that is damaged, which is a finding."""
+    """The named workspace; without the config file where that is damaged, which a check reports."""
     try:
         return workspace_path(options)
     except CorruptDataError:
         return None
 
 
-def _show(findings: list[Finding]) -> None:
+def _show(results: list[CheckResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -53,9 +53,9 @@ def _show(findings: list[Finding]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for finding in findings:
-        said = Text(visible(finding.found))
-        if finding.advice:
-            said.append(f"\n{visible(finding.advice)}", style="bold")
-        table.add_row(Text(_MARKS[finding.level]), Text(finding.topic), said)
+    for result in results:
+        said = Text(visible(result.found))
+        if result.advice:
+            said.append(f"\n{visible(result.advice)}", style="bold")
+        table.add_row(Text(_MARKS[result.level]), Text(result.topic), said)
     console().print(table)

@@ -73,8 +73,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     _add_recipe(parser)
     logs = {
         "checkpoint_minutes": "minutes between checkpoints, from which a stopped training resumes",
-        "checkpoint_every": "also a checkpoint after so many steps",
-        "log_every": "in steps",
+        "checkpoint_every": "steps between further checkpoints",
+        "log_every": "steps between logged metrics",
     }
     add_fields(parser, SaeTrainingConfig, logs)
     add_fields(parser, TrainConfig, {"logger": "also send metrics there"})

@@ -150,7 +150,7 @@ class Annotations(SavedSteering, SavedInspections):
     def apply(self, pairs: Sequence[tuple[Concept | None, Concept | None]]) -> int:
         """Takes rows from what they are to what they shall be, all as one change; returns how many.
 
-        Each pair is a concept as it stands in the annotations, None for a new one, and as it shall
+        Each pair is a concept as it is in the annotations, None for a new one, and as it shall
         be, None to remove it. The new ones must be of the form that `set_concept` gives them.
         """
         with self._changing() as connection:

@@ -55,7 +55,7 @@ def check_not_undone(lines: Sequence[Change]) -> None:
     if all(line.undone for line in lines):
         raise UserError(
             f"change {lines[0].change} is undone already ({describe(lines)})",
-            hint="to redo it, undo its undo, which is a change of its own",
+            hint="to redo it, undo the undo; it is listed as a separate change",
         )
 
 
@@ -181,7 +181,7 @@ def _again(action: str) -> str:
 
 
 def _counted(action: str, lines: int, new: int, gone: int) -> str:
-    """`name 12 concepts`, of a change with so many lines without a before and without an after."""
+    """`name 12 concepts`, of a change with as many lines without a before and without an after."""
     if action == UNDO:
         new, gone = gone, new
     verb = "name" if new == lines else "remove" if gone == lines else "change"

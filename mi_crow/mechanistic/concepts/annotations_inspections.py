@@ -170,7 +170,7 @@ def rename_in_inspections(connection: sqlite3.Connection, sae_id: str, new: str)
 
 
 def _renamed(value: Any, sae_id: str, new: str) -> Any:
-    """`value` with the SAE's id replaced wherever one stands under `sae_id`."""
+    """`value` with the SAE's id replaced wherever one is under `sae_id`."""
     if isinstance(value, list):
         return [_renamed(one, sae_id, new) for one in value]
     if not isinstance(value, dict):

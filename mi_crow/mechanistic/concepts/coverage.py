@@ -12,7 +12,7 @@ _STEPS = (1, 2, 5)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What so many names explain."""
+    """What this many names explain."""
 
     names: int
     share: float  # of all firings, by the named features that fire most

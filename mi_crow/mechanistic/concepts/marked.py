@@ -76,7 +76,7 @@ def tag_all(
 
 
 def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str], tag: str) -> int:
-    """Tags the features of `names`, and gives those without a name the one that stands there, as
+    """Tags the features of `names`, and gives those without a name the one that is there, as
     from `auto`; how many there are."""
     with annotations.one_change():
         for feature, name in names.items():

@@ -42,7 +42,7 @@ def explain_features(
 ) -> ExplainResult:
     """Proposes a name for every feature of an index, each with its evidence and its score.
 
-    Names are chosen on one half of the documents and scored on the other; beside each score stands
+    Names are chosen on one half of the documents and scored on the other; beside each score is
     that of another feature's name. Nothing is written among the concepts.
 
     Raises NotFoundError without an index, UserError for one of another schema, CorruptDataError,

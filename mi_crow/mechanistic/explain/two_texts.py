@@ -1,4 +1,4 @@
-"""Two texts beside each other: which tokens stand in both, and the features that differ most."""
+"""Two texts beside each other: which tokens are in both, and the features that differ most."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -45,7 +45,7 @@ def compare_texts(
     longer text does not count for more, by `share` and `raw` the greatest activation. Each row has
     for both texts the greatest activation, its share of that in the index, the number of tokens it
     fires on and one activation a token. `aligned` pairs the tokens, [place in the first, place in
-    the second], None where a text has none; equal ones stand beside each other.
+    the second], None where a text has none; equal ones are beside each other.
 
     Raises UserError for an empty text or an order that is not a size, NotFoundError for a ranking
     that needs an index where there is none.
@@ -129,7 +129,7 @@ def _rows(
 
 
 def aligned(first: Sequence[int], second: Sequence[int]) -> list[list[int | None]]:
-    """Places of two lists of token ids, in pairs: what is equal stands together, what was replaced
+    """Places of two lists of token ids, in pairs: what is equal is together, what was replaced
     one by one beside what it was replaced by."""
     matcher = SequenceMatcher(None, first, second, autojunk=False)
     return [

@@ -158,7 +158,7 @@ def _words(tokens: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[_R
 
 
 def _forms(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each token: what it is made of, whether a space stands before it, and a number that it
+    """Of each token: what it is made of, whether a space is before it, and a number that it
     shares with those that differ by case and spaces alone."""
     kind = np.zeros(len(texts), dtype=np.int8)
     spaced = np.zeros(len(texts), dtype=bool)

@@ -36,7 +36,7 @@ RELEVANCE = "relevance"  # how well a feature matches a search
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
 _MOST_ORDERS = 16  # kept in memory, 4 bytes per feature each
 
-# The rows stand in feature order. A join with the labels loses it, but 131,072 texts would cost
+# The rows are in feature order. A join with the labels loses it, but 131,072 texts would cost
 # more than all other columns.
 _NUMBERS = """
 SELECT feature, fires, density, max_act, mean_act FROM idx.features
@@ -183,7 +183,7 @@ class FeatureColumns:
         found = connection.columns(_NUMBERS)
         order = np.argsort(found["feature"], kind="stable")
         if not np.array_equal(found["feature"][order], np.arange(len(order))):
-            raise ValueError("features are missing or stand there twice")
+            raise ValueError("features are missing or are listed twice")
         fires, density, max_act, mean_act = (
             found[name][order] for name in ("fires", "density", "max_act", "mean_act")
         )

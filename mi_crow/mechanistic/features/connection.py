@@ -344,7 +344,9 @@ def read_meta(connection: IndexConnection, labels: tuple[str, ...], n_features: 
         check_types(meta, "meta")
         check_moment(meta.built_at, "meta: built_at")
         if meta.n_features != n_features:
-            raise CorruptDataError(f"meta says {meta.n_features} features, {n_features} stand")
+            raise CorruptDataError(
+                f"metadata lists {meta.n_features} features, the table has {n_features}"
+            )
         return meta
     except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
         reason = error if isinstance(error, CorruptDataError) else repr(error)

@@ -172,7 +172,7 @@ def _quoted(value: str) -> str:
 
 
 def _last_term(text: str) -> tuple[str, str]:
-    """What stands before the last term, and the term."""
+    """What is before the last term, and the term."""
     terms = list(_terms(text))
     if not terms or (text[-1:].isspace() and text.count('"') % 2 == 0):
         return text, ""

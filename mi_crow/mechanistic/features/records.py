@@ -155,7 +155,7 @@ class Proposal:
     false_alarms: float | None  # share of other tokens on which it holds
     firings: int  # on which it was scored
     words: tuple[str, ...]  # on which it fires most beyond chance
-    around: tuple[str, ...]  # that stand around its firings beyond chance
+    around: tuple[str, ...]  # that occur around its firings beyond chance
 
 
 # The scores of an explanation by their fields, as they are called where they are listed.
@@ -258,7 +258,7 @@ class TextFeature:
 
 @dataclass(frozen=True)
 class FeatureFilter:
-    """Conditions that a feature must all meet; None is no condition."""
+    """Conditions, all of which a feature must meet; None sets no condition."""
 
     alive: bool | None = None  # fires at all
     named: bool | None = None

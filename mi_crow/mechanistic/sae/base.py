@@ -287,7 +287,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def training_tokens(self, stored: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [n, n_inputs] and targets [n, n_outputs] of stored tokens [n, training_width]: a
-        transcoder's stand side by side, an SAE's are the same."""
+        transcoder's are side by side, an SAE's are the same."""
         if not self.transcodes:
             return stored, stored
         return stored[:, : self.n_inputs], stored[:, self.n_inputs :]

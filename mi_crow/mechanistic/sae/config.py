@@ -64,7 +64,7 @@ def default_lr(n_latents: int, steps: int) -> float:
 
 
 def default_steps(tokens: int, batch_size: int) -> int:
-    """The steps that the command line and the form take for a run of so many tokens."""
+    """The steps that the command line and the form take for a run of this many tokens."""
     return max(CLI_MIN_STEPS, math.ceil(CLI_PASSES * tokens / batch_size))
 
 
@@ -99,7 +99,7 @@ class SaeTrainingConfig:
     precision: str = "auto"  # of the encoder's matrix product: bf16 on CUDA, fp32 elsewhere
     shuffled: bool = False  # a control: each dimension comes from another token, see ShuffledSource
     checkpoint_minutes: float = 10.0  # of training between checkpoints, which a thread writes
-    checkpoint_every: int | None = None  # steps; also a checkpoint after so many
+    checkpoint_every: int | None = None  # steps; also a checkpoint after this many
     log_every: int = 10  # steps
     seed: int = 0
     # Also log metrics to Weights & Biases, as in the published guides. Without its package the

@@ -175,7 +175,7 @@ class ShuffledSource:
     def sample(
         self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
     ) -> Tensor:
-        # Rows of a sample stand in the order of the run, so neighbours are alike: mix them first.
+        # Rows of a sample are in the order of the run, so neighbours are alike: mix them first.
         generator = _generator(seed, -1)
         rows = self._source.sample(n, seed, split, max_norm)
         return _rotated(rows[torch.randperm(len(rows), generator=generator)], generator)

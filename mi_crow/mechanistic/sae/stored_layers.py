@@ -71,7 +71,8 @@ def layers_together(
             raise UserError(f"layer {spec.point!r} was given twice", hint="leave one out")
         if number is None:
             raise UserError(
-                f"layer {spec.name!r} is of no block", hint="choose layers such as resid_post.3"
+                f"layer {spec.name!r} belongs to no block",
+                hint="choose layers such as resid_post.3",
             )
         if number in numbers:
             raise UserError(

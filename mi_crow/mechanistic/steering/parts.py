@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.vectors.stored import SteeringVector
 
 
-class Shelf:
+class LoadedParts:
     """The SAEs and vectors of a workspace that were used on one model so far, loaded.
 
     What was replaced on the disk is loaded anew.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import Generation, LanguageModel
     from mi_crow.language_model.config import ModelSpec
     from mi_crow.language_model.decoding.steps import Prefixes
-    from mi_crow.mechanistic.steering.parts import Shelf
+    from mi_crow.mechanistic.steering.parts import LoadedParts
     from mi_crow.mechanistic.steering.ranking import Ranking, Scales
 
 OnToken = Callable[[str, int, str], None]  # side (baseline | steered), sample, text
@@ -63,8 +63,8 @@ def inspect_several(
 ) -> list[dict[str, Any]]:
     """`inspect_text` for several SAEs of one model, which reads the text once.
 
-    Without a ranking they stand by meaning, or by their activations where there is no index. Raises
-    NotFoundError for a ranking that needs an index where there is none.
+    Without a ranking they are ordered by meaning, or by their activations where there is no index.
+    Raises NotFoundError for a ranking that needs an index where there is none.
     """
     from mi_crow.mechanistic.steering.inspection import inspect_all
     from mi_crow.mechanistic.steering.ranking import Ranking
@@ -182,7 +182,7 @@ def steer_loaded(
     kl_budget: float | None = None,
     n: int = 1,
     prefixes: "Prefixes | None" = None,
-    shelf: "Shelf | None" = None,
+    loaded_parts: "LoadedParts | None" = None,
     allow_code: bool = False,
 ) -> dict[str, Any]:
     """Continues `prompt` `n` times plainly (when `baseline` is set) and under the interventions,
@@ -197,13 +197,13 @@ def steer_loaded(
     `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
     those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
     model's context was full, else None. `prefixes` keep the prompt for the next call, and
-    `shelf` what the interventions refer to beside the open SAE. A user's function only runs with
-    `allow_code`.
+    `loaded_parts` what the interventions refer to beside the open SAE. A user's function only runs
+    with `allow_code`.
 
     Raises UserError for what does not fit, such as a feature of other weights of its SAE.
     """
     from mi_crow.language_model.generation import SIDES, Sampling, generate_sides
-    from mi_crow.mechanistic.steering.parts import Shelf
+    from mi_crow.mechanistic.steering.parts import LoadedParts
     from mi_crow.mechanistic.steering.readings import (
         feature_targets,
         promoted_by,
@@ -214,8 +214,8 @@ def steer_loaded(
 
     lm = loaded.lm
     stack = looked_up(workspace, interventions, loaded.sae_id)
-    shelf = shelf or Shelf(workspace, lm)
-    parts = shelf.parts(loaded, stack)
+    loaded_parts = loaded_parts or LoadedParts(workspace, lm)
+    parts = loaded_parts.parts(loaded, stack)
     # Features of the open SAE are read while the text is written.
     own = [one for one in stack if one.enabled and one.sae in (None, loaded.sae_id)]
     maxima = parts.own.max_acts if parts.own is not None else {}
@@ -256,7 +256,8 @@ def steer_loaded(
             report,
             should_stop,
             prefixes=prefixes,
-            key=f"{[one.as_json() for one in stack]} {sorted(maxima.items())} {shelf.versions}",
+            key=f"{[one.as_json() for one in stack]} {sorted(maxima.items())} "
+            f"{loaded_parts.versions}",
         )
         written: dict[str, Generation] = {**found}
         metrics = _speed(written, perf_counter() - started)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
 
 BATCH = 16
-MASSIVE = 10.0  # a token of so many median norms is left out (see `sae.quality`)
+MASSIVE = 10.0  # a token of this many median norms is left out (see `sae.quality`)
 LONGEST = 256  # tokens of a text that are read
 
 Report = Callable[[int, int], None]  # done, total

@@ -85,8 +85,8 @@ def _texts(look: ParquetLook, folder: Path, part: PartSpec, wanted: int) -> tupl
 
 
 def evenly(items: Sequence[Item], wanted: int) -> Sequence[Item]:
-    """So many of the items, the first among them, as far from one another as they can be. The steps
-    are not all alike: labels that take turns would hide behind each other."""
+    """This many of the items, the first among them, as far from one another as they can be. The
+    steps are not all alike: labels that take turns would hide behind each other."""
     if wanted >= len(items):
         return items
     return [items[at * len(items) // wanted] for at in range(wanted)]

@@ -229,7 +229,7 @@ def stored_bytes(dtype: str, width: int) -> int:
 
 
 def run_bytes(dtype: str, widths: Iterable[int], tokens: int) -> int:
-    """Bytes of a run of so many tokens with layers of these widths, its texts included."""
+    """Bytes of a run of this many tokens with layers of these widths, its texts included."""
     return tokens * (sum(stored_bytes(dtype, width) for width in widths) + _TOKEN_FILE_BYTES)
 
 

@@ -32,7 +32,7 @@ class CoveragePopup(Popup[None]):
 
 
 def coverage_text(found: "Coverage") -> Content:
-    """The figures, then what so many names explain and could explain."""
+    """The figures, then what this many names explain and could explain."""
     parts = [
         _line(f"{found.named:,}", f"of {found.alive:,} firing features have a name"),
         _line(percent(found.firings), "of all firings are theirs"),
@@ -54,7 +54,7 @@ def coverage_text(found: "Coverage") -> Content:
         legend = Content.assemble(
             ("share of firings: ", "$muted"),
             ("━ these names", "$accent"),
-            ("  ━ the best so many", "$faint"),
+            ("  ━ the same number of best features", "$faint"),
         )
         parts += [Content(""), legend, *lines]
     return Content("\n").join(parts)

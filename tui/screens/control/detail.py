@@ -10,7 +10,7 @@ from tui.text import number, printable
 from tui.widgets.facts import Fact, blocks, facts_content, section
 from tui.widgets.plot import room_of_each, side_by_side
 
-_TWO_COLUMNS = 84  # cells from which the statistics stand beside the facts
+_TWO_COLUMNS = 84  # cells from which the statistics are beside the facts
 
 _STATISTICS = {
     "mean_norm": "mean norm",
@@ -55,7 +55,7 @@ def layer_detail(
 
 
 def hook_layer(hook: Mapping[str, Any]) -> str:
-    """The module that a hook of the session stands on."""
+    """The module that a hook of the session is on."""
     return str(hook.get("layer") or hook.get("name") or "")
 
 

@@ -147,7 +147,7 @@ def _parameters(outline: Outline) -> dict[str, int]:
 
 
 def _place(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Where a module stands: embeddings first, numbers in their order, heads last."""
+    """Where a module is: embeddings first, numbers in their order, heads last."""
     place = []
     for part in name.split("."):
         rank = 0 if _EMBEDDING.search(part) else 2 if "head" in part or "norm" in part else 1

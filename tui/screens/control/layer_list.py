@@ -1,4 +1,4 @@
-"""The list of a model's layers, and what stands below it where it leaves room."""
+"""The list of a model's layers, and what is below it where it leaves room."""
 
 from textual.content import Content
 

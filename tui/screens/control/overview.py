@@ -131,7 +131,9 @@ def _stored(model: KnownModel, layers: Sequence[Layer], width: int) -> Content |
         line = Content.assemble(name, (f"  {words or '–'}{best}", style[1]))
         lines.append(line.truncate(width, ellipsis=True))
     if len(shown) < len(points):
-        lines.append(Content.styled(f"nothing of {len(points) - len(told):,} others", "$faint"))
+        lines.append(
+            Content.styled(f"nothing from {len(points) - len(told):,} other layers", "$faint")
+        )
     return section("What was made of its layers", Content("\n").join(lines))
 
 

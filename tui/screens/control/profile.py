@@ -12,7 +12,7 @@ from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side
 _STYLES = ("$chart", "$accent", "$primary")
 _SIGNS = ("●", "▲", "◆")
 _MOST_WIDTH = 76
-_THREE = 180  # cells from which all three stand beside one another
+_THREE = 180  # cells from which all three are beside one another
 # Each chart: its title, and its curves as (name, key of a block's row).
 _CHARTS = (
     (
@@ -27,7 +27,7 @@ _CHARTS = (
 def profile_charts(
     profile: Mapping[str, Any], here: str, width: int, height: int
 ) -> Content | None:
-    """The charts, next to each other where they fit; signs stand at the block called `here`, whose
+    """The charts, next to each other where they fit; signs are at the block called `here`, whose
     values the titles say. None without blocks."""
     blocks = [row for row in profile.get("blocks") or () if isinstance(row, Mapping)]
     if not blocks:

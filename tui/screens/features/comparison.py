@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_WIDTH = 36  # cells of a column
 _RULE = " │ "
-_BESIDE = 120  # cells from which the texts of one feature and those of the other stand side by side
+_BESIDE = 120  # cells from which the texts of one feature and those of the other are side by side
 _TALL = 40  # lines from which there are more texts
 
 Lines = list[Content]

@@ -1,4 +1,4 @@
-"""What stands under the lists of Runs where there is room: the machine, the workspace, a log."""
+"""What is under the lists of Runs where there is room: the machine, the workspace, a log."""
 
 import time
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Series = Mapping[str, tuple[Point, ...]]
 
-_WIDE = 76  # from this width on two charts stand next to each other
+_WIDE = 76  # from this width on two charts are next to each other
 _VERY_WIDE = 210  # and three
 _FEW = 2
 _MOST_WIDTH = 100
@@ -136,7 +136,7 @@ def _series_chart(
 
 @dataclass(frozen=True)
 class Sign:
-    """How an SAE stands in a chart of points."""
+    """How an SAE is shown in a chart of points."""
 
     text: str
     style: str = "bold $accent"

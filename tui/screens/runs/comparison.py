@@ -1,6 +1,6 @@
 """Several SAEs side by side: the rows of the table, overlaid curves, FVU against L0; pure.
 
-Each SAE has a letter, which stands in its row, on its curve and at its point: colour only helps.
+Each SAE has a letter, which is in its row, on its curve and at its point: colour only helps.
 """
 
 import math
@@ -20,7 +20,7 @@ from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side
 
 _STYLES = ("$accent", "$success", "$secondary", "$error", "$primary", "$warning")
 _LETTERS_ON_A_CURVE = 3
-_BESIDE = 110  # cells from which two charts stand next to each other
+_BESIDE = 110  # cells from which two charts are next to each other
 _LOWEST, _HIGHEST = 6, 24  # lines of a plot
 
 COLUMNS = (

@@ -85,7 +85,7 @@ def metric(name: str, value: float) -> str:
 
 def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
     """JSON values, one per line; unset values are left out. Nested objects are flattened: what they
-    say as the outer one does is said once, and what they say otherwise has their name."""
+    say as the outer one does is said once, and what they say differently has their name."""
     facts: list[Fact] = []
     known = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
     for name, value in values.items():

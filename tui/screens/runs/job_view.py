@@ -66,7 +66,7 @@ def job_detail(
     is known of the run or SAE that it made or works on.
 
     `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
-    `aside`: the gauges and the log stand beside it already.
+    `aside`: the gauges and the log are beside it already.
     """
     title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
     parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]

@@ -113,7 +113,7 @@ def library_row(sae: PublishedSae) -> Row:
 
 
 def about(sae: PublishedSae) -> str:
-    """What stands nowhere in its row: who publishes it, and what an import takes."""
+    """What is nowhere in its row: who publishes it, and what an import takes."""
     facts = [sae.source, f"for {sae.model}", sae.format]
     if sae.licence:
         facts.append(sae.licence)

@@ -24,7 +24,7 @@ from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact, beside, blocks, facts_content, section
 
 _LEAST_FEATURES = 4  # lines of features, also where they have to be scrolled to
-_MANY_FEATURES = 10  # lines from which they stand below everything else
+_MANY_FEATURES = 10  # lines from which they are below everything else
 _FEATURE_WIDTH = 31  # cells of one
 
 
@@ -40,7 +40,7 @@ def sae_detail(
     """Everything about one SAE; what its files hold besides (`reading`) follows when it is read.
 
     `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
-    Without `evaluated`, how good it is stands elsewhere.
+    Without `evaluated`, how good it is is shown elsewhere.
     """
     ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
     facts = [

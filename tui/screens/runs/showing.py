@@ -1,7 +1,7 @@
-"""What stands beside the lists of Runs: the selected row in the pane at the right, and the machine
+"""What is beside the lists of Runs: the selected row in the pane at the right, and the machine
 and a log under the lists; read in threads.
 
-What reads and draws a row is imported with the first row: the lists stand on the screen before.
+What reads and draws a row is imported with the first row: the lists are on the screen before.
 """
 
 from collections.abc import Callable

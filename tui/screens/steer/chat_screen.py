@@ -24,7 +24,7 @@ _MESSAGE = "Your next message"
 
 @dataclass(frozen=True)
 class Edit:
-    """The message whose words stand in the field."""
+    """The message whose words are in the field."""
 
     place: int
     side: str

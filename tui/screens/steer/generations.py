@@ -146,7 +146,7 @@ def compared(one: "SavedGeneration", pair: "Sequence[SavedGeneration]") -> list[
     texts = (one.baseline, one.steered)
     try:
         chat = chat_of(one)
-    except UserError:  # the question and the answers stand all the same
+    except UserError:  # the question and the answers are shown all the same
         chat = None
     if chat is None:
         pairs = zip(texts, titles, strict=True)

@@ -75,7 +75,7 @@ def samples_text(plan: Plan, sample: int) -> str:
 
 
 def reading(plan: Plan, done: Sequence[PassageDone], sample: int = 0) -> str:
-    """The figures of all samples: `sample 2 of 8 · 23.1 tokens/s · KL 0.41`; those of a sweep stand
+    """The figures of all samples: `sample 2 of 8 · 23.1 tokens/s · KL 0.41`; those of a sweep are
     over each text."""
     if plan.titles or not done:
         return samples_text(plan, sample)

@@ -188,7 +188,7 @@ def form_fields(
     intervention: Intervention | None, targets: Sequence[str] = (), sae_id: str | None = None
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention. A feature of another SAE than
-    `sae_id`, the open one, stands there with its SAE: `other-sae/42`."""
+    `sae_id`, the open one, is there with its SAE: `other-sae/42`."""
     target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
     schedule, condition = SCHEDULES[0], ""
     if intervention is not None:

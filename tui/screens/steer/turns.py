@@ -28,7 +28,7 @@ class TurnChoice:
 
 
 class TurnsPopup(Popup[TurnChoice]):
-    """Lists the messages; those that differ between the sides stand there once for each."""
+    """Lists the messages; those that differ between the sides are there once for each."""
 
     HEADING = "Chat"
     BINDINGS = [*bindings("popup", "close"), *bindings("turns")]

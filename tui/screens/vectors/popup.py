@@ -30,8 +30,8 @@ from tui.widgets.trouble import Trouble
 if TYPE_CHECKING:
     from tui.context import AppContext
 
-_FEW = 8  # lines of the list where the vector stands below it
-_BESIDE = 110  # columns from which the list and the vector stand beside each other
+_FEW = 8  # lines of the list where the vector is below it
+_BESIDE = 110  # columns from which the list and the vector are beside each other
 
 
 @dataclass(frozen=True)

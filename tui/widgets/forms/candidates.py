@@ -19,7 +19,7 @@ class CandidateList(RowList, can_focus=False):
     def __init__(self) -> None:
         super().__init__((Column("text"),), id="candidates", classes="-lit")
         self.display = False
-        self._field: Widget | None = None  # below which it stands
+        self._field: Widget | None = None  # below which it is
         self._placed_width = 0
 
     def on_mount(self) -> None:

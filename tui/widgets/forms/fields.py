@@ -10,7 +10,7 @@ from mi_crow.errors import UserError
 Values = Mapping[str, Any]
 """What was entered, by the names of the fields: strings, and other values where a field says so."""
 Texts = Mapping[str, str]
-"""What stands in the fields, by their names."""
+"""What is in the fields, by their names."""
 
 YES_OR_NO = ("yes", "no")
 _MULTIPLES = {"k": 10**3, "M": 10**6, "G": 10**9}
@@ -49,7 +49,7 @@ class FormField:
 
     name: str  # of a job's parameter: its path, as in training.batch_size
     label: str
-    text: str = ""  # what stands in it at first
+    text: str = ""  # what is in it at first
     hint: str = ""  # shown below the form while the field has the focus
     choices: tuple[str, ...] = ()
     bounds: Bounds | None = None  # of a number; None: a text

@@ -76,7 +76,7 @@ class FormInput(Field):
 
     @property
     def _part(self) -> tuple[str, str]:
-        """What stands before the text to complete, and that text: the last of several."""
+        """What is before the text to complete, and that text: the last of several."""
         if not self.field.several:
             return "", self.value
         before, comma, last = self.value.rpartition(",")

@@ -45,8 +45,8 @@ class FormPopup(Popup[Result]):
     """Asks for `fields` and calls `submit` with their values, in a thread.
 
     Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
-    With `study` the form says while one types what an empty field stands for, what could stand in
-    it, what is wrong, and what to expect. A `note` stands above the fields; `busy` says what goes
+    With `study` the form says while one types what an empty field stands for, what could be in
+    it, what is wrong, and what to expect. A `note` is above the fields; `busy` says what goes
     on while `submit` works.
     """
 
@@ -136,11 +136,11 @@ class FormPopup(Popup[Result]):
             self._tell_trouble()
         self.refresh_bindings()
 
-    # What stands in the fields.
+    # What is in the fields.
 
     @property
     def texts(self) -> dict[str, str]:
-        """What stands in the fields now, by their names."""
+        """What is in the fields now, by their names."""
         return {item.field.name: item.value for item in self.query(FormInput)}
 
     @on(Field.Changed)

@@ -1,1 +1,1 @@
-"""What stands around a screen: header, footer, help, palette, popups."""
+"""What is around a screen: header, footer, help, palette, popups."""

@@ -51,7 +51,7 @@ class JumpPopup(Popup[Widget | str]):
 
     def on_resize(self, event: events.Resize) -> None:
         if event.size != self._drawn_for and self.is_current:
-            self.dismiss(None)  # what the letters stand over has moved
+            self.dismiss(None)  # what the letters are over has moved
 
     def on_key(self, event: events.Key) -> None:
         key = event.key

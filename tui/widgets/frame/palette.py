@@ -36,7 +36,7 @@ def offered(screen: Screen) -> list[Action]:
 
 
 def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget | None:
-    """Who does `action`: the focused widget or what it stands in, or the screen itself."""
+    """Who does `action`: the focused widget or what it is in, or the screen itself."""
     method = "action_" + action.action.partition("(")[0]
     for node in focused.ancestors_with_self if focused is not None else (screen,):
         if isinstance(node, Widget) and hasattr(node, method):

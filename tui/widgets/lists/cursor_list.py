@@ -97,7 +97,7 @@ class CursorList(Cursor):
         self.refresh_line(place)
 
     def row_content(self, index: int, width: int, marker: str) -> Content:
-        """One row in `width` cells; `marker` stands in the first of them."""
+        """One row in `width` cells; `marker` is in the first of them."""
         raise NotImplementedError
 
     def tell_highlighted(self) -> None:

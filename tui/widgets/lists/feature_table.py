@@ -39,7 +39,7 @@ class FeatureTable(ThreadWork, CursorList):
 
     @dataclass(eq=False, repr=False)
     class Highlighted(Message):
-        """The cursor stands on another feature (None: the table is empty)."""
+        """The cursor is on another feature (None: the table is empty)."""
 
         feature: int | None
 

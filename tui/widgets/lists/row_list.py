@@ -12,7 +12,7 @@ from textual.widget import Widget
 from tui.preferences.list_columns import Column
 from tui.widgets.lists.cursor_list import CursorList, Sentence
 
-_MARKS = " ●•▸▾"  # what stands before a name in the first column
+_MARKS = " ●•▸▾"  # what is before a name in the first column
 _LEAST = 12  # cells of a column that takes what is left, beside others that somebody chose
 
 
@@ -40,7 +40,7 @@ class RowList(CursorList):
 
     @dataclass(eq=False, repr=False)
     class Highlighted(Message):
-        """The cursor stands on another row, or the row under it changed."""
+        """The cursor is on another row, or the row under it changed."""
 
         row_list: "RowList"
         key: str | None
@@ -154,7 +154,7 @@ class RowList(CursorList):
         return Content.assemble(" ", Content(" ").join([first, *(rest if self._rows else [])]))
 
     def title_of(self, column: Column) -> str:
-        """What stands over a column."""
+        """What is over a column."""
         return column.title
 
     def title_clicked(self, x: int) -> None:
@@ -187,7 +187,7 @@ class RowList(CursorList):
         return shown
 
     def column_at(self, x: int) -> Column | None:
-        """The column whose title stands in cell `x`; with the gap before it."""
+        """The column whose title is in cell `x`; with the gap before it."""
         cells = tuple(Cell(column.title) for column in self._columns)
         end = 1
         shown = self._layout(Row("", cells), self.text_width - 2)
@@ -245,7 +245,7 @@ class RowList(CursorList):
 
 
 class ListHeading(Widget):
-    """The line above a list; as wide as the list, so that the titles stand over their columns."""
+    """The line above a list; as wide as the list, so that the titles are over their columns."""
 
     def __init__(self, title: str, row_list: RowList, id: str | None = None) -> None:
         super().__init__(id=id)

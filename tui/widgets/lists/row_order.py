@@ -21,7 +21,7 @@ class RowOrder:
 
     @classmethod
     def from_json(cls, saved: object, columns: Sequence[Column]) -> "RowOrder":
-        """Raises CorruptDataError for what is no order of these columns."""
+        """Raises CorruptDataError for what is not an order of these columns."""
         match saved:
             case [str(column), bool(descending)]:
                 if not column or column in {known.title for known in columns}:

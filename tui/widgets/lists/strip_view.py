@@ -26,7 +26,7 @@ class StripView(ScrollView, can_focus=True):
     A drag of the mouse selects text, and copies it when the button is let go.
     """
 
-    ALLOW_SELECT = False  # Textual would select whatever else stands between two panes
+    ALLOW_SELECT = False  # Textual would select whatever else is between two panes
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)

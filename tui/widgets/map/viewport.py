@@ -6,7 +6,7 @@ import numpy as np
 
 _MOST_ZOOM = 4096  # times the whole map
 _NEAREST = 64  # points that are looked at from one place
-_MARGIN = 0.02  # of the map on each side, so that no point stands on the edge
+_MARGIN = 0.02  # of the map on each side, so that no point is on the edge
 
 
 @dataclass(frozen=True)

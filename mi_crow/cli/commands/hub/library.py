@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--model", help="part of the model's name")
     parser.add_argument("--layer", type=number_within(AMOUNT), help="number of the block")
     parser.add_argument("--search", metavar="WORDS", help="the same as WORD")
-    add_setting(parser, "--limit", _SHOWN, "at most so many", type=positive)
+    add_setting(parser, "--limit", _SHOWN, "maximum number of SAEs", type=positive)
 
 
 def run(options: Namespace) -> int:

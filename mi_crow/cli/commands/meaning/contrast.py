@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help=f"{_SOURCES}, or `others`: the run's other documents",
     )
     parser.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
-    add_setting(parser, "--texts", 200, "at most so many on each side", type=positive)
+    add_setting(parser, "--texts", 200, "maximum number of texts on each side", type=positive)
     add_setting(parser, "--top", 20, "features to list", type=positive)
     parser.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
     add_bos(parser)

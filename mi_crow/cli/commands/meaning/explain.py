@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     group.add_argument(
         "--where", metavar="QUERY", help="which features, as for `features` (default: the densest)"
     )
-    add_setting(group, "--most", 100, "at most so many features", type=positive)
+    add_setting(group, "--most", 100, "maximum number of features", type=positive)
     add_switch(group, "--no-scores", "do not ask how well an explanation predicts")
     group.add_argument(
         "--judge",
@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "folder of semantic.model, or another as embeddings:FOLDER",
     )
     add_setting(group, "--parallel", 4, "requests at the same time", type=positive)
-    group.add_argument("--per-minute", type=positive, help="at most so many requests a minute")
+    group.add_argument("--per-minute", type=positive, help="maximum number of requests a minute")
     add_switch(group, "--dry-run", "only say how many requests and tokens it would be")
     add_job(parser)
 

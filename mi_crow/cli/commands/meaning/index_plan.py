@@ -21,12 +21,14 @@ def add_estimate_flags(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("estimate")
     add_switch(group, "--estimate", "print memory, disk and time of this index, build nothing")
     group.add_argument(
-        "--for-tokens", type=number_within(COUNT), help="for so many tokens (default: the run's)"
+        "--for-tokens",
+        type=number_within(COUNT),
+        help="number of tokens to plan for (default: the run's)",
     )
     group.add_argument(
         "--for-latents",
         type=number_within(LATENTS),
-        help="for so many latents (default: the SAE's)",
+        help="number of latents to plan for (default: the SAE's)",
     )
     speeds = number_within(FACTOR)
     add_setting(group, "--tflops", 50.0, "10^12 operations a second of the device", type=speeds)

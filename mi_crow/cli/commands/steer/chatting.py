@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.store.workspace import Workspace
 
-_WIDE = 100  # columns of a terminal from which on the answers stand side by side
+_WIDE = 100  # columns of a terminal from which on the answers are side by side
 
 
 def add_chat(parser: ArgumentParser) -> None:

@@ -59,7 +59,7 @@ class Imported:
 
     @property
     def concepts(self) -> int:
-        """Rows of the file that stand in the annotations now."""
+        """Rows of the file that are in the annotations now."""
         return self.added + self.replaced + self.unchanged
 
 
@@ -79,7 +79,7 @@ def import_concepts(
 
     What a row leaves out (note, tags, confidence) stays as it is. `sae_id` is for rows that name no
     SAE; `source_id` chooses among the sources of Neuronpedia. `force`, with the rule `ask`,
-    replaces what a row says otherwise about the same name. `skip_bad` leaves out rows that are
+    replaces what differs in a row about the same name. `skip_bad` leaves out rows that are
     wrong; `dry_run` writes nothing.
 
     Raises UserError naming the first row that is wrong, and WouldReplaceError.

@@ -2,7 +2,7 @@
 
 The rows are those of its table `Explanation` (apps/webapp/prisma/schema.prisma): id, modelId, layer
 (the source id, such as `10-res-jb`), index (a text), description, authorId, typeName,
-explanationModelName, notes, createdAt. What a concept says beyond these stands in `notes` as JSON,
+explanationModelName, notes, createdAt. What a concept says beyond these is in `notes` as JSON,
 so that nothing is lost on the way back.
 """
 
@@ -72,7 +72,7 @@ def explanation_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def extras_of(notes: Any) -> tuple[str, dict[str, Any]]:
-    """The note in `notes`, and what of ours stands there as well."""
+    """The note in `notes`, and what of ours is there as well."""
     if not isinstance(notes, str) or not notes:
         return "", {}
     if notes.startswith('{"' + MARK):

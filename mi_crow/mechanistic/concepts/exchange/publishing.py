@@ -53,7 +53,7 @@ class Upload:
 
 
 def check_repository(name: str) -> None:
-    """Raises UserError for what is no name of a hub repository."""
+    """Raises UserError for what is not the name of a hub repository."""
     if not _REPOSITORY.fullmatch(name):
         raise UserError(f"{name!r} is not a repository", hint="write owner/name")
 

@@ -123,7 +123,7 @@ def explain_with(
 ) -> dict[str, Any]:
     """Explains features with a chat model and scores the explanations on unseen documents.
 
-    Beside each detection score stands that of another feature's explanation on the same texts, and
+    Beside each detection score is that of another feature's explanation on the same texts, and
     beside all scores those of an untrained SAE's features, where the activations are stored. What
     is finished is kept and not asked again, also by a later job with the same explainer and seed.
     `ask` answers a question in place of the explainer. Raises UserError, NotFoundError,

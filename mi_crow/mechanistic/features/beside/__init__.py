@@ -1,1 +1,1 @@
-"""What stands in files of its own beside an index, which may come later than it."""
+"""What is in files of its own beside an index, which may come later than it."""

@@ -84,7 +84,8 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 class Lines:
-    """A text a feature as one block of bytes: 131,072 strings would take four times the memory."""
+    """One text per feature, in one block of bytes: as 131,072 strings they would take four times
+    the memory."""
 
     def __init__(self, block: bytes) -> None:
         self._block = block
@@ -137,7 +138,7 @@ class ProposalReader:
 
     @cached_property
     def explanations(self) -> dict[int, Explanation]:
-        """What a chat model says of features. It stands before the names proposed without one."""
+        """What a chat model says of features. It comes before the names proposed without one."""
         if self._identity[1] is None:
             return {}
         rows = self._connection.rows("SELECT value::DOUBLE FROM idx.meta WHERE key = 'built_at'")

@@ -69,8 +69,8 @@ def codes_bytes(tokens: int, codes: int, latents: int, chunks: int = 1) -> int:
 def plan_index(
     config: IndexConfig, sizes: IndexSizes, tflops: float, gigabytes_s: float
 ) -> IndexPlan:
-    """The plan of an index on a device that does so many 10^12 operations a second, with a disk of
-    so many 10^9 bytes a second."""
+    """The plan of an index on a device that does this many 10^12 operations a second, with a disk
+    of this many 10^9 bytes a second."""
     tokens, latents, width = sizes.tokens, sizes.latents, sizes.width
     chunks = -(-tokens // CHUNK_TOKENS)
     codes = codes_bytes(tokens, round(tokens * sizes.l0), latents, chunks)

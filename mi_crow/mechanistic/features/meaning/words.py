@@ -25,7 +25,7 @@ _LEAST_STEM = 3  # letters
 _DOCUMENTS = 200  # of the question's texts, and as many others, that are counted
 _FURTHER = 12  # words taken from them
 _FURTHER_WEIGHT = 0.3  # of all of them, beside one word of the question
-_LEAST_TEXTS = 3  # in which a further word has to stand
+_LEAST_TEXTS = 3  # in which a further word has to be
 
 
 def question_words(text: str) -> list[str]:
@@ -55,7 +55,7 @@ def standing(stemmed: str) -> str:
 
 
 def has(text: str, stemmed: str) -> bool:
-    """Whether a form of the word stands in a text."""
+    """Whether a form of the word is in a text."""
     return any(
         word.startswith(stemmed) and len(word) <= len(stemmed) + 3 for word in words_of(text)
     )
@@ -110,7 +110,7 @@ def further_words(
 
 
 def _counts(connection: "IndexConnection", documents: np.ndarray) -> Counter[str]:
-    """In how many of the documents each stem stands."""
+    """In how many of the documents each stem occurs."""
     rows = connection.rows(
         "SELECT text FROM idx.stored_documents WHERE list_contains(?::INTEGER[], document)",
         [documents.tolist()],

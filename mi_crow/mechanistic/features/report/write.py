@@ -23,7 +23,7 @@ _FIGURES = ("std_act", "decoder_norm", "encoder_decoder_cosine", "skew", "kurtos
 
 
 def check_report(path: Path, features: int, *, overwrite: bool = False) -> None:
-    """Raises UserError where no report of so many features can be written to `path`."""
+    """Raises UserError where no report of this many features can be written to `path`."""
     if path.suffix.lower() not in (".html", ".htm", ".json"):
         raise UserError(f"{path.name!r} is neither .html nor .json", hint="name it report.html")
     if not features:

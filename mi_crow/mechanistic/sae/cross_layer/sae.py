@@ -66,7 +66,7 @@ class CrossLayerSae(SparseAutoencoder):
         self.n_latents: int = record.n_latents
         self.n_inputs: int = record.n_inputs
         self.n_outputs: int = sum(layer.n_outputs for layer in record.layers)
-        self.transcodes = True  # what it predicts stands beside what it reads
+        self.transcodes = True  # what it predicts is beside what it reads
         self.apply_b_dec_to_input = False
         self.input_norm = "none"
         self.centred = False

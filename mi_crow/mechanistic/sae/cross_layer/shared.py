@@ -112,7 +112,7 @@ class SharedCrosscoder(CrossLayerSae):
     # One layer.
 
     def _encoder(self, number: int) -> _Encoder:
-        """That of all layers, whose inputs stand side by side."""
+        """That of all layers, whose inputs are side by side."""
         layers = self.record.layers
         rows = self._put_together("encoder_rows", [layer.encoder_rows for layer in layers])
         bias = self._put_together("b_enc", [layer.b_enc for layer in layers])

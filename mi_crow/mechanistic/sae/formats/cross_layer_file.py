@@ -46,7 +46,9 @@ def read_cross_layer(folder: Path) -> CrossLayerRecord:
             )
         )
     if left := sorted(tensors.keys() - used):
-        raise CorruptDataError(f"{folder / WEIGHTS_NAME} holds {left[0]}, which is of no layer")
+        raise CorruptDataError(
+            f"{folder / WEIGHTS_NAME} holds {left[0]}, which belongs to no layer"
+        )
     record = CrossLayerRecord(
         cfg.text("architecture"),
         tuple(layers),

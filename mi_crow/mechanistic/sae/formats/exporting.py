@@ -88,7 +88,7 @@ def export_saes(
 ) -> Path:
     """Writes the SAEs in the folders `sources` to the new folder `target`, and returns the folder
     of the files: for sparsify one inside `target`, named after its hook point. Only circuit-tracer
-    has sets of several. With each folder stands the run that its SAE was trained on.
+    has sets of several. With each folder is the run that its SAE was trained on.
 
     Raises UserError when `target` exists, cannot be written or is on a full disk, and for an SAE
     that the format cannot hold; CancelledError when `progress` was asked to stop.

@@ -17,7 +17,7 @@ READ = (
 )
 
 
-NO_RULE_OF_TOKENS = "its latents depend on earlier tokens, so it is no rule of single tokens"
+NO_RULE_OF_TOKENS = "its latents depend on earlier tokens, so it cannot be computed token by token"
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def check_all_there(folder: Path, wanted: Collection[str], there: Collection[str
 
 
 def check_decoders(ref: TensorRef, layers: int, name: str, path: Path) -> None:
-    """Raises CorruptDataError unless a tensor has a decoder [latents, width] for each of so many
+    """Raises CorruptDataError unless a tensor has a decoder [latents, width] for each of this many
     layers, in the middle."""
     if len(ref.shape) != 3 or ref.shape[1] != layers or 0 in ref.shape:
         raise CorruptDataError(

@@ -18,7 +18,7 @@ from torch import Tensor
 # Elements of a row that one program works on.
 _WIDEST = 1024
 # A latent that fires on most tokens has as many entries as the batch has tokens: longer bags are
-# summed in pieces of so many entries, by programs that run side by side, and then from the pieces.
+# summed in pieces of this many entries, by programs that run side by side, then from the pieces.
 _PIECE = 256
 
 

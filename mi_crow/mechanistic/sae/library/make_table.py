@@ -19,7 +19,7 @@ from mi_crow.mechanistic.sae.library.published import TABLE, binary
 from mi_crow.store.atomic import whole_file
 
 # The registry's loaders by the family that they read. What is not here cannot be imported: temporal
-# SAEs are no rule of single tokens.
+# SAEs cannot be computed token by token.
 _FAMILIES = {
     "gemma_3": "Gemma Scope 2",
     "gemma_2": "Gemma Scope",

@@ -70,7 +70,7 @@ class Found:
 
 
 def search(query: str = "", most: int | None = None) -> Found:
-    """The SAEs for which every word of the query stands in a name and every condition holds, by
+    """The SAEs for which every word of the query is in a name and every condition holds, by
     model, release and layer; at most `most` of them.
 
     Conditions: `layer`, `width`, `l0`, `model`, `point`, `release`, `format`, `cached`, with `:`

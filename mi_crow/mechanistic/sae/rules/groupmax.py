@@ -1,4 +1,4 @@
-"""GroupMax SAE: the latents stand in k groups, and the strongest of each group is active."""
+"""GroupMax SAE: the latents are in k groups, and the strongest of each group is active."""
 
 from typing import ClassVar, Unpack
 

@@ -69,7 +69,7 @@ class MatryoshkaSae(BatchTopKSae):
     def _parts(self, z: Tensor, entries: Entries) -> tuple[Tensor, ...]:
         """What each group of latents adds to the reconstruction: [n, d] a group.
 
-        Entries ascend by latent within a token, so those of a group stand together: one bag a
+        Entries ascend by latent within a token, so those of a group are together: one bag a
         token and group.
         """
         groups = len(self.widths)

@@ -86,8 +86,8 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def glance_at_rows(path: Path) -> list[Row]:
-    """The same rows for a chart, without pyarrow, and without its check that no bit of them is
-    another. Raises what `read_rows` does."""
+    """The same rows for a chart, without pyarrow, and without the checksum. Raises what
+    `read_rows` does."""
     with parquet_look() as look:
         return _with_steps(path, look.ask(path, "* EXCLUDE file_row_number"))
 

@@ -122,8 +122,8 @@ def _too_few(source: TokenSource, tokens: int, config: SaeTrainingConfig) -> Use
     if source.count(TRAIN) == 0 and (held_out := source.count(HELDOUT)):
         return UserError(
             f"there is nothing to train on: all {held_out:,} tokens are of held-out texts",
-            hint="a hash of its text holds out one document in ten, the same text always: capture "
-            "other documents as well",
+            hint="one document in ten is held out, chosen by a hash of its text: capture other "
+            "documents as well",
         )
     why = "capture more documents or lower the batch size"
     if not tokens and config.outlier_factor is not None:

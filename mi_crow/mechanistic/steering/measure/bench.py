@@ -26,7 +26,7 @@ from mi_crow.mechanistic.steering.measure.config import REPORTED, Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
-from mi_crow.mechanistic.steering.parts import Shelf
+from mi_crow.mechanistic.steering.parts import LoadedParts
 from mi_crow.mechanistic.steering.steer import steering_with
 from mi_crow.mechanistic.steering.where import ordinary_tokens
 from mi_crow.store.workspace import Workspace
@@ -81,7 +81,7 @@ class Bench:
         share of its maximum. repetition, distinct_2, length: see `text_figures`. ce_added: nats a
         token that the stack adds on held-out texts of the corpus (None: not measured). With a
         rater also its mean ratings, `overall` and `overall_baseline`. Raises NotFiniteError where
-        a figure is no number, and what the rater raises.
+        a figure is not finite, and what the rater raises.
         """
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
         steered = self.read(arm, trial, prompts, n, seed)
@@ -116,7 +116,7 @@ class Bench:
         """Only the share, the effect (`Judge.effect`) and the ratio of perplexities, of which a
         search needs many; the standard errors of the effect and of the ratio's logarithm, and how
         much higher this may be on other prompts (see `ratio_room`).
-        Raises NotFiniteError where the predictions are no numbers."""
+        Raises NotFiniteError where the predictions are not finite."""
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible, whole=False)
         steered = self.read(arm, trial, prompts, n, seed, whole=False)
         effects = self.judge.effects(steered.texts)
@@ -230,12 +230,12 @@ class Bench:
         """Inside the block the model runs under the arm's stack."""
         lm = self.loaded.lm
         stack = looked_up(self.workspace, arm.interventions, self.loaded.sae_id)
-        with steering_with(lm, self._shelf.parts(self.loaded, stack), stack):
+        with steering_with(lm, self._loaded_parts.parts(self.loaded, stack), stack):
             yield
 
     @cached_property
-    def _shelf(self) -> Shelf:
-        return Shelf(self.workspace, self.loaded.lm)
+    def _loaded_parts(self) -> LoadedParts:
+        return LoadedParts(self.workspace, self.loaded.lm)
 
     def ce_added(self, arm: Arm) -> float | None:
         """Cross-entropy on held-out texts under the stack minus that of the plain model, nats a

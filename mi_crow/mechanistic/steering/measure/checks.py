@@ -71,7 +71,7 @@ def features_for(indexed: Indexed, config: AutoConfig) -> tuple[int, ...]:
     indexed.texts.check_label(config.label)
     found = detectors_of(indexed.store, config.label)
     if not found:
-        raise UserError(f"no feature tells label {config.label!r}", hint="give a --feature")
+        raise UserError(f"no feature predicts label {config.label!r}", hint="give a --feature")
     return found
 
 

@@ -53,7 +53,7 @@ class WordProbe:
 
 
 def bag(text: str) -> Counter[str]:
-    """How often each word stands in the text."""
+    """How often each word is in the text."""
     return Counter(_WORDS.findall(text.lower()))
 
 
@@ -165,7 +165,7 @@ def _by_label(label: str, texts: IndexedTexts, words: int, seed: int) -> Judge:
 def _by_words(
     what: str, about: Sequence[Document], others: Sequence[Document], words: int, seed: int
 ) -> Judge:
-    """Which words stand in the texts of a topic, and not in others."""
+    """Which words are in the texts of a topic, and not in others."""
     inside = {one.number for one in about}
     train = [one for one in (*about, *others) if not one.heldout]
     names = ["topic" if one.number in inside else "other" for one in train]
@@ -217,7 +217,7 @@ def tested_judge(
 
 
 def cut_texts(documents: Sequence[Document], words: int, seed: int) -> list[str]:
-    """A passage of so many words of each document."""
+    """A passage of this many words of each document."""
     generator = random.Random(seed)
     found = []
     for one in documents:

@@ -31,7 +31,7 @@ def run_sweep(
 
     `best` is the arm with the greatest share at a ratio of perplexities of at most `most_ratio`;
     `front` marks those that no other beats in one without being worse in the other. `refused` has
-    the arms whose predictions were no numbers, each with the reason. A sweep that was stopped goes
+    the arms whose predictions were not finite, each with the reason. A sweep that was stopped goes
     on after the last arm that it finished. Raises UserError, NotFoundError, and NotFiniteError
     where every arm was refused.
     """
@@ -116,7 +116,7 @@ def control_of(
     bench: Bench, arm: Arm, config: Any, prompts: list[str], others: dict[int, int]
 ) -> dict[str, Any]:
     """The figures of an arm on random features, and the share beside its own; None where their
-    predictions were no numbers, or nothing is left to compare: a vector has no features."""
+    predictions were not finite, or nothing is left to compare: a vector has no features."""
     trial = config.trial
     moved = arm.of_other_features(others)
     if moved == arm:

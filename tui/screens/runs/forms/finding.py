@@ -1,4 +1,4 @@
-"""What could stand in a field: models, texts, layers, runs, SAEs, files. Blocks: for a thread."""
+"""What could be in a field: models, texts, layers, runs, SAEs, files. Blocks: for a thread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

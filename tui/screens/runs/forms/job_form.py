@@ -91,7 +91,7 @@ class JobForm:
         """Adds to the reading's defaults what follows from its texts."""
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
-        """What could stand in the fields."""
+        """What could be in the fields."""
         return {}
 
     def refuse(self, reading: Reading) -> None:
@@ -117,7 +117,7 @@ class JobForm:
         return ()
 
     def popup(self, note: str = "") -> FormPopup[str]:
-        """The form as it opens on the screen; the `note` stands above its fields."""
+        """The form as it opens on the screen; the `note` is above its fields."""
         return FormPopup(self.title, self.fields, self.submit, study=self.study, note=note)
 
     # What every form does.

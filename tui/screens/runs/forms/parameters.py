@@ -10,7 +10,7 @@ from mi_crow.bounds import Bounds
 from tui.widgets.forms.fields import Default, FormField
 
 USUAL = "the usual"
-# Parameters that the command line calls otherwise than their own names.
+# Parameters that the command line calls by other names.
 _FLAGS = {
     "dataset.source": "--dataset",
     "layers": "--layer",
@@ -84,7 +84,7 @@ class FieldsOf:
         **more: Any,
     ) -> FormField:
         """The field of one parameter. `why` says where its default comes from; `more` is what a
-        FormField has besides, or has otherwise."""
+        FormField has besides, or has differently."""
         kind, value = parameter_at(self.config, self.prefix + name)
         text = "" if value in (MISSING, None, ()) else text_of(value)
         known: dict[str, Any] = {
@@ -126,7 +126,7 @@ BETWEEN = " | "  # of texts in one field: they have commas
 
 
 def parts_of(text: str) -> tuple[str, ...]:
-    """The texts that stand in one field."""
+    """The texts that are in one field."""
     return tuple(part.strip() for part in text.split("|") if part.strip())
 
 

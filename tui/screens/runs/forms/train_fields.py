@@ -99,18 +99,18 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
 
 def _log_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     stopped = "minutes between them; a stopped training goes on from the last"
-    steps, clock = "also after so many steps", "by the clock alone"
+    steps, clock = "steps between further checkpoints", "by the clock alone"
     beside = "where the metrics go beside our own files"
     return (
         ask("training.checkpoint_minutes", "checkpoints", stopped, FACTOR),
         ask("training.checkpoint_every", "checkpoint every", steps, COUNT, clock),
-        ask("training.log_every", "log every", "so many steps", COUNT),
+        ask("training.log_every", "log every", "steps between logged metrics", COUNT),
         ask("logger", "logger", beside, choices=LOGGERS),
     )
 
 
 def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
-    hint = "capture activations while training, nothing of them is stored"
+    hint = "capture activations while training, without storing them"
     of = replace(ask, prefix="stream.")
     return (
         ask("stream", "without a run", hint, switch=True, default=Default("no")),

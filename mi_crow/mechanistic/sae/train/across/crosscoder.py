@@ -2,7 +2,7 @@
 
 Lindsey et al. 2024, "Sparse crosscoders for cross-layer features and model diffing": the loss is
 the squared error summed over layers, and what sparsity weighs of a latent is its activation times
-the sum over layers of the norms of its decoder rows. The layers stand side by side, each in units
+the sum over layers of the norms of its decoder rows. The layers are side by side, each in units
 of its own (`JoinedTokens`), and the rows of all layers together have length one, so that this sum
 is 1 for a latent of one layer and the square root of their number for one of all layers alike.
 """
@@ -36,7 +36,7 @@ class TopKCrosscoder(TopKSae):
     def __init__(
         self, n_latents: int, widths: Sequence[int], k: int, **options: Unpack[SaeOptions]
     ) -> None:
-        """`widths`: of the layers that stand side by side."""
+        """`widths`: of the layers that are side by side."""
         super().__init__(n_latents, sum(widths), k, **options)
         self.widths: tuple[int, ...] = tuple(widths)
 
@@ -64,7 +64,7 @@ class BatchTopKCrosscoder(BatchTopKSae):
     def __init__(
         self, n_latents: int, widths: Sequence[int], k: int, **options: Unpack[SaeOptions]
     ) -> None:
-        """`widths`: of the layers that stand side by side."""
+        """`widths`: of the layers that are side by side."""
         super().__init__(n_latents, sum(widths), k, **options)
         self.widths: tuple[int, ...] = tuple(widths)
 

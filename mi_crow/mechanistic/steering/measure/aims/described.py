@@ -60,7 +60,7 @@ def match_scores(description: str, corpus: Sequence[str]) -> np.ndarray:
 
 
 def _counts(text: str, wanted: frozenset[str]) -> Counter[str]:
-    """How often each of the wanted words stands in a text, in any form."""
+    """How often each of the wanted words is in a text, in any form."""
     lower = text.casefold()
     if not any(word in lower for word in wanted):
         return Counter()
@@ -125,7 +125,7 @@ def _contrasting(
     store: FeatureStore, texts: IndexedTexts, description: str, most: int
 ) -> list[int]:
     """The features that tell the texts that match a description from others, the best first; none
-    where few texts match: its words may stand in names alone."""
+    where few texts match: its words may be in names alone."""
     try:
         sides = texts_described(texts, description)
     except UserError:
