@@ -66,7 +66,7 @@ class ThreadWork(_Node):
         """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
         `tell`) with what it raised, on the message pump. `trouble` is the place in the pane that
         keeps what was raised until the next success. With `opens`, the answer opens a popup: what
-        is typed meanwhile is for that.
+        is typed meanwhile is for that, and on a screen that was left it waits until one is back.
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
@@ -78,6 +78,10 @@ class ThreadWork(_Node):
             self._newest_tasks[group] = task
         if not running:
             self._start_thread(group, task)
+
+    def opens_now(self, then: Callable[[], object]) -> bool:
+        """Whether a popup can open over what asked for it; else `then` is called once it can."""
+        return True
 
     def when_rested(self, group: str, then: Callable[[], object]) -> None:
         """Calls `then` on the message pump once nothing was asked for in this group for a moment:
@@ -127,6 +131,8 @@ class ThreadWork(_Node):
                 self._start_thread(group, latest)
                 return
             self._newest_tasks.pop(group, None)
+            if task.opens and not self.opens_now(deliver):
+                return
             result = deliver()
             if isawaitable(result):
                 await result

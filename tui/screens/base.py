@@ -1,5 +1,6 @@
 """The frame that every screen shares: header above, footer below, and what escape does."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from textual.app import ComposeResult
@@ -11,6 +12,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.context import AppContext
+from tui.preferences.key_words import key
 from tui.screens.zoom import ZoomsPanes
 from tui.terminal.frames import OneFrame
 from tui.terminal.keys import is_field
@@ -38,6 +40,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
     def __init__(self) -> None:
         super().__init__()
         self.add_class("screen")
+        self._opens_later: list[Callable[[], object]] = []
 
     @property
     def mi_crow(self) -> Workbench:
@@ -96,6 +99,19 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
                 for other in node.parent.children:
                     if other.has_class("pane"):
                         other.set_class(other is node, "-shown")
+
+    def opens_now(self, then: Callable[[], object]) -> bool:
+        """An answer that took long never opens over another screen."""
+        if self.app.screen_stack[0] is self:
+            return True
+        self._opens_later.append(then)
+        self.notify(f"{self.NAME.title()} has an answer: {key('app.' + self.NAME)} shows it")
+        return False
+
+    def on_screen_resume(self) -> None:
+        later, self._opens_later = self._opens_later, []
+        for then in later:
+            self.call_later(then)
 
     # What comes back at the next start.
 

@@ -44,6 +44,13 @@ class Area(TextArea):
         super().__init__(text, tab_behavior="focus", soft_wrap=True, **settings)
         self.cursor_blink = False
 
+    def put(self, text: str) -> None:
+        """Replaces the whole text, as one change that undoing takes back."""
+        self.history.checkpoint()
+        self.replace(text, (0, 0), self.document.end, maintain_selection_offset=False)
+        self.history.checkpoint()
+        self.move_cursor((0, 0))
+
     def get_line(self, line_index: int) -> Text:
         return Text(_shown(self.document.get_line(line_index)), end="", no_wrap=True)
 

@@ -21,7 +21,6 @@ _WORDS = {
     "resid": "the stream",
     "attn": "attention's output",
     "mlp": "the MLP's output",
-    "sae": "what the SAE's features write",
 }
 _NOTE = "a text, or a set: label:sea, documents:3,7-12, others, a file"
 
@@ -53,11 +52,6 @@ class Compares(Explains):
     def __init__(self) -> None:
         super().__init__()
         self._against = ""  # the text that was compared with last
-
-    @property
-    def text_now(self) -> str:
-        """What stands in the field."""
-        raise NotImplementedError
 
     def action_compare(self) -> None:
         """Asks for another text, or for two sets."""
@@ -101,16 +95,13 @@ class Compares(Explains):
             return {feature: row.meaning for feature, row in rows.items()}
 
         def opened(known: dict[int, str]) -> None:
-            popup = DifferencesPopup(found, known, kept)
-            self.app.push_screen(popup, partial(self._after_differences, found))
+            popup = DifferencesPopup(found, known, kept, patch)
+            self.app.push_screen(popup, self._wanted)
+
+        def patch() -> None:
+            self._patch(Patching(found["first"]["text"], found["second"]["text"]))
 
         self.in_thread(names, opened, group="explain", failed=self._not_explained, opens=True)
-
-    async def _after_differences(self, found: dict[str, Any], wanted: Wanted | None) -> None:
-        if wanted is not None and wanted.what == "patch":
-            self._patch(Patching(found["first"]["text"], found["second"]["text"]))
-        else:
-            await self._wanted(wanted)
 
     # Patching.
 
@@ -167,16 +158,17 @@ class Compares(Explains):
 
     def open_patching(self, found: dict[str, Any], kept: Found) -> None:
         """Shows what restoring brings back; `d` restores something else."""
-        what = str(kept.settings.get("what") or "resid")
-        following = _WHAT[(_WHAT.index(what) + 1) % len(_WHAT)]
-        looks = [Look(f"Restoring {_WORDS[what]}: % of the difference", patch_grid(found), 5)]
+        what = str(found.get("what") or "resid")
+        features = "sae" if what not in _WHAT else what
+        asked = str(kept.settings.get("what") or features)
+        following = _WHAT[(_WHAT.index(asked) + 1) % len(_WHAT)]
+        looks = [Look(f"Restoring {_restored(what)}: % of the difference", patch_grid(found), 5)]
         popup = GridPopup(
             patched_tokens(found),
             looks,
             partial(patch_line, found),
             column=_strongest(found)[1],
             row=_strongest(found)[0],
-            explains_token=False,
             other=following,
             found=kept,
         )
@@ -191,6 +183,12 @@ class Compares(Explains):
         for note in found.get("notes") or ():
             self.notify(printable(note))
         self.app.push_screen(popup, closed)
+
+
+def _restored(what: str) -> str:
+    """What was restored, as the answer calls it: a module, an SAE, or one of its features."""
+    sae = f"what {what}'s features write" if what.startswith("SAE ") else what
+    return printable(_WORDS.get(what, sae))
 
 
 def _two(values: Values) -> tuple[str, str, bool]:

@@ -1,6 +1,6 @@
 """The features that tell two texts, or two sets of texts, apart, with both texts side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,18 +53,23 @@ _SETS = (
 
 
 class DifferencesPopup(FoundPopup):
-    """The features of a comparison; dismisses with the feature to open, the group to steer, or to
-    patch the texts. The keys act on the marked features, or without marks on the one under the
+    """The features of a comparison; dismisses with the feature to open or the group to steer. The
+    keys act on the marked features, or without marks on the one under the
     cursor."""
 
     BINDINGS = bindings("popup", "close") + bindings("differences")
 
     def __init__(
-        self, found: Mapping[str, Any], names: Mapping[int, str], kept: Found | None = None
+        self,
+        found: Mapping[str, Any],
+        names: Mapping[int, str],
+        kept: Found | None,
+        patch: Callable[[], None],
     ) -> None:
-        """`names` are those that features have now. Raises CorruptDataError."""
+        """`names` are those that features have now; `patch` patches the second text with the first,
+        and opens over this. Raises CorruptDataError."""
         super().__init__(kept, "map differences")
-        self._found, self._names = found, names
+        self._found, self._names, self._patch = found, names, patch
         self._marks: Marks[int] = Marks()
         self._of_texts = "second" in found
         try:
@@ -287,7 +292,8 @@ class DifferencesPopup(FoundPopup):
         self.dismiss(Wanted("steer group", self._found["sae_id"], target=target))
 
     def action_patch(self) -> None:
-        self.dismiss(Wanted("patch"))
+        """Opens over the comparison."""
+        self._patch()
 
     def action_tag(self) -> None:
         """Asks for a tag; features without a name get the one that stands in the list."""

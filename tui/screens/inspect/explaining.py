@@ -1,15 +1,14 @@
 """What Inspect asks beyond the features of a text: causes of an answer, the lens, the layers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from textual.content import Content
 
 from mi_crow.mechanistic.steering.known import of_one_model
-from mi_crow.store.json_object import JsonObject
 from tui import messages
+from tui.preferences.key_words import key
 from tui.screens.inspect.asking import Asked, Before, asked_for, fields, shown_token
 from tui.screens.inspect.explained import (
     feature_grid,
@@ -21,7 +20,8 @@ from tui.screens.inspect.explained import (
 )
 from tui.screens.inspect.inspection import Inspection
 from tui.screens.inspect.keeping import Found
-from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted
+from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted, opened_over
+from tui.screens.inspect.shown import ORDERS, SHOWN, Shown
 from tui.screens.prompted import PromptScreen
 from tui.text import printable
 from tui.widgets.forms.fields import Values
@@ -29,38 +29,8 @@ from tui.widgets.forms.popup import FormPopup
 from tui.widgets.token_grid import GridRow
 from tui.widgets.token_heat import exact
 
-ORDERS = ("meaning", "share", "surprise", "raw", "count", "first")
-SHOWN = ("all", "rare", "named")
-_RARE = 0.1  # density above which `rare` leaves a feature out
 _PINNED = 8
 _GRID_ROWS = 40
-
-
-@dataclass(frozen=True)
-class Shown:
-    """In which order features stand, and which of them."""
-
-    order: str = "meaning"
-    which: str = "all"
-
-    def asked(self) -> dict[str, Any]:
-        """What the session is asked; nothing for the usual, which works without an index too."""
-        if self == Shown():
-            return {}
-        density = _RARE if self.which == "rare" else None
-        return {"order": self.order, "max_density": density, "named": self.which == "named"}
-
-    def words(self) -> str:
-        """What differs from the usual, for the title of the list."""
-        which = {"all": "", "rare": f"on at most {_RARE:.0%} of tokens", "named": "named"}
-        parts = ("" if self.order == "meaning" else f"by {self.order}", which[self.which])
-        return ", ".join(part for part in parts if part)
-
-    @classmethod
-    def restored(cls, saved: JsonObject) -> "Shown":
-        """What `InspectScreen.state` kept; the usual for what is not known."""
-        order, which = saved.text("order", "meaning"), saved.text("which", "all")
-        return cls(order if order in ORDERS else "meaning", which if which in SHOWN else "all")
 
 
 class Explains(PromptScreen):
@@ -72,6 +42,7 @@ class Explains(PromptScreen):
         self._sae_id: str | None = None
         self._rows: Mapping[int, Any] = {}
         self._feature: int | None = None
+        self._found: Found | None = None  # what is shown, as it would be saved
         self.text_read = ""
         self._shown = Shown()
         self._pinned: list[int] = []
@@ -89,9 +60,25 @@ class Explains(PromptScreen):
         raise NotImplementedError
 
     @property
+    def text_now(self) -> str:
+        """What stands in the field."""
+        raise NotImplementedError
+
+    @property
     def reading_asked(self) -> dict[str, Any]:
-        """How the text was read, where it is not the usual way."""
-        return {}
+        """How the text that is shown was read, where it is not the usual way."""
+        return self._found.reading if self._found else {}
+
+    def _nothing_read(self) -> bool:
+        """Whether no text is shown; says then what is to be done first, or waited for."""
+        if self._inspection.tokens:
+            return False
+        if self.is_working("inspect"):
+            self.notify("The text is still being read")
+        else:
+            typed = self.text_now.strip()
+            self._say(f"{key('inspect.run')} reads it" if typed else "type a text first")
+        return True
 
     # The order of the list, and what is pinned.
 
@@ -130,10 +117,9 @@ class Explains(PromptScreen):
 
     def action_grid(self) -> None:
         """Features by tokens."""
-        found = self._inspection
-        if not found.tokens:
-            self._say("type a text first")
+        if self._nothing_read():
             return
+        found, read = self._inspection, self._found
         features = [feature for feature, _ in found.top][:_GRID_ROWS]
         rows = feature_grid(found, features, self._pinned, self._rows)
         rows = [*self.more_rows(), *rows]
@@ -154,7 +140,14 @@ class Explains(PromptScreen):
             )
 
         looks = [Look("Features by tokens, % of the maximum", rows, 4)]
-        popup = GridPopup(found.tokens, looks, line, column=self.token or 0, opens_feature=True)
+        popup = GridPopup(
+            found.tokens,
+            looks,
+            line,
+            column=self.token or 0,
+            explain=partial(self._attribute, read),
+            opens_feature=True,
+        )
         self.app.push_screen(popup, self._wanted)
 
     def more_rows(self) -> list[GridRow]:
@@ -176,7 +169,13 @@ class Explains(PromptScreen):
         line = partial(lens_line, found)
         column = self.token or 0
         popup = GridPopup(
-            found["tokens"], looks, line, column=column, explains_cell=True, found=kept
+            found["tokens"],
+            looks,
+            line,
+            column=column,
+            explain=partial(self._attribute, kept),
+            explains_cell=True,
+            found=kept,
         )
         self.app.push_screen(popup, self._wanted)
 
@@ -206,60 +205,75 @@ class Explains(PromptScreen):
             lambda key, token: layer_line(each[key], token),
             column=self.token or 0,
             row=row,
+            explain=partial(self._attribute, kept),
             chooses_row=True,
             found=kept,
         )
-        self.app.push_screen(popup, self._wanted)
+
+        async def closed(wanted: Wanted | None) -> None:
+            if wanted is None or wanted.what != "choose":
+                await self._wanted(wanted)
+            elif wanted.sae_id is not None:
+                self._drill(wanted.sae_id, wanted.token or 0, kept)
+
+        self.app.push_screen(popup, closed)
 
     def action_attribute(self) -> None:
         """Explains what follows the token under the cursor."""
-        self._attribute(self.token)
+        if not self._nothing_read():
+            self._attribute(self._found, self.token)
 
-    def _attribute(self, token: int | None, target: str | None = None) -> None:
+    def _attribute(self, read: Found | None, token: int | None, target: str | None = None) -> None:
+        """Explains a token of a text that was read, as `read` says."""
+        if read is None:
+            return
         saes = self._of_this_model(one_a_layer=True)
-        reading = self.reading_asked
-        kept = self._kept("attribute", saes, token=token, target=target, **reading)
-        self._ask(
+        kept = self._kept("attribute", saes, read, token=token, target=target, **read.reading)
+        self.ask_session(
             "attribute",
             lambda found: self.open_causes(found, kept(found)),
+            text=read.text,
             position=token,
             target=target,
             own_token=target is None,
             saes=saes,
-            **reading,
+            **read.reading,
         )
 
     def open_causes(self, found: dict[str, Any], kept: Found) -> None:
         """Shows the causes of an answer."""
-        reading = {"windows": True} if kept.settings.get("windows") else {}
-        ablate = partial(self._without, kept.text, int(found.get("start") or 0), reading)
+        ablate = partial(self._without, kept.text, int(found.get("start") or 0), kept.reading)
 
-        async def closed(wanted: Wanted | None) -> None:
-            if wanted is not None and wanted.what == "ask":
-                before = Before.of_answer(found, kept.sae_ids, kept.settings)
-                tokens = int(found.get("tokens_read") or len(found["tokens"]))
-                self._ask_why(kept.text, tokens, before, reading)
-            else:
-                await self._wanted(wanted)
+        def ask(popup: CausesPopup) -> None:
+            before = Before.of_answer(found, kept.sae_ids, kept.settings)
+            tokens = int(found.get("tokens_read") or len(found["tokens"]))
+            self._ask_why(kept.text, tokens, before, kept.reading, popup)
 
         for note in found.get("notes") or ():
             self.notify(printable(note))
-        self.app.push_screen(CausesPopup(found, ablate, kept), closed)
+        self.app.push_screen(CausesPopup(found, ablate, kept, ask), self._wanted)
 
     def action_ask_why(self) -> None:
         """Asks what is to be explained: a logit, a difference, a log probability or a feature."""
-        tokens, token = self._inspection.tokens, self.token
-        if not tokens:
-            self._say("type a text first")
+        if self._nothing_read():
             return
+        tokens, token = self._inspection.tokens, self.token
         own = tokens[token + 1] if token is not None and token + 1 < len(tokens) else ""
         feature = "" if self._feature is None else f"{self._sae_id}/{self._feature}"
         saes = tuple(self._of_this_model(one_a_layer=True))
         before = Before(saes, token=token, target=shown_token(own), feature=feature)
         self._ask_why(self.text_read, len(tokens), before, self.reading_asked)
 
-    def _ask_why(self, text: str, tokens: int, before: Before, reading: Mapping[str, Any]) -> None:
-        """The form stays open with what the session has to say against the question."""
+    def _ask_why(
+        self,
+        text: str,
+        tokens: int,
+        before: Before,
+        reading: Mapping[str, Any],
+        instead_of: CausesPopup | None = None,
+    ) -> None:
+        """The form stays open with what the session has to say against the question; the answer
+        opens in place of `instead_of`."""
         known, sae_id = self._of_this_model(), self._sae_id
         kept = self._kept("attribute")
 
@@ -269,12 +283,16 @@ class Explains(PromptScreen):
             how = {**asked.request(), **reading}
             return asked, client.call("attribute", sae_id=sae_id, text=text, **how)
 
+        def opened(asked: Asked, found: dict[str, Any]) -> None:
+            if instead_of is not None and instead_of.is_current:
+                instead_of.dismiss(None)
+            said = {**asked.settings(), **reading}
+            model = kept(found).model_id
+            self.open_causes(found, Found("attribute", text, found, asked.saes, model, said))
+
         def answered(answer: tuple[Asked, dict[str, Any]] | None) -> None:
-            if answer is not None:
-                asked, found = answer
-                model = kept(found).model_id
-                said = {**asked.settings(), **reading}
-                self.open_causes(found, Found("attribute", text, found, asked.saes, model, said))
+            if answer is not None:  # from here: `instead_of`, which asked, hears nothing any more
+                self.call_later(opened, *answer)
 
         form = FormPopup("Why", fields(before, known), ask, "Explain", busy="asking the model…")
         self.app.push_screen(form, answered)
@@ -306,9 +324,13 @@ class Explains(PromptScreen):
 
     # Asking.
 
-    def _kept(self, kind: Any, saes: Sequence[str] = (), **settings: Any) -> Any:
-        """What will be saved of an answer to a question about the text that is shown now."""
-        text, own = self.text_read, (self._sae_id,) if self._sae_id else ()
+    def _kept(
+        self, kind: Any, saes: Sequence[str] = (), read: Found | None = None, **settings: Any
+    ) -> Any:
+        """What will be saved of an answer to a question about a text that was read; without
+        `read`, the one that is shown now."""
+        text = read.text if read else self.text_read
+        own = (self._sae_id,) if self._sae_id else ()
         model = self.context.session_state.model_id
         said = {name: value for name, value in settings.items() if value is not None}
 
@@ -320,8 +342,7 @@ class Explains(PromptScreen):
 
     def _ask(self, op: str, then: Any, **asked: Any) -> None:
         """Asks the session about the text that is shown."""
-        if not self._inspection.tokens:
-            self._say("type a text first")
+        if self._nothing_read():
             return
         self.ask_session(op, then, text=self.text_read, **asked)
 
@@ -330,44 +351,46 @@ class Explains(PromptScreen):
         gets what went wrong."""
         if self.is_working("explain"):
             return
-        self._say("asking…" if self.context.session_is_ready else "loading the model…")
+        self._say_asking("asking…" if self.context.session_is_ready else "loading the model…")
         sae_id = self._sae_id
 
         def ask() -> dict[str, Any]:
             return self.context.ready_session(sae_id).call(op, sae_id=sae_id, **asked)
 
         def answered(found: dict[str, Any]) -> None:
-            self._say("")
+            self._say_asking("")
             then(found)
 
-        self.in_thread(ask, answered, group="explain", failed=failed or self._not_explained)
+        bad = failed or self._not_explained
+        self.in_thread(ask, answered, group="explain", failed=bad, opens=True)
+
+    def _say_asking(self, words: str) -> None:
+        """Says it here, and on what is open over the screen."""
+        self._say(words)
+        for one in opened_over(self):
+            one.say(words)
 
     def _not_explained(self, error: Exception) -> None:
-        self._say("failed")
+        self._say_asking("failed")
         self.tell(error)
 
     async def _wanted(self, wanted: Wanted | None) -> None:
         """Does what was chosen in a popup."""
         if wanted is None:
             return
+        for popup in opened_over(self):
+            popup.dismiss(None)
         sae_id = wanted.sae_id or self._sae_id or ""
         known = self.context.find_sae(sae_id) is not None
-        if wanted.what == "attribute":
-            self._attribute(wanted.token, wanted.target)
-        elif wanted.what == "steer" and wanted.feature is not None:
+        if wanted.what == "steer" and wanted.feature is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(wanted.feature, sae_id))
         elif wanted.what == "steer group" and wanted.target is not None:
             await self.mi_crow.go("steer", messages.SendToSteer(0, sae_id, group=wanted.target))
-        elif wanted.what == "choose":
-            if known:
-                self._drill(sae_id, wanted.token)
         elif wanted.feature is not None:
             if known and sae_id != self.context.sae_id:
                 self.mi_crow.open_sae(sae_id)
             await self.mi_crow.go("features", messages.OpenFeature(wanted.feature))
 
-    def _drill(self, sae_id: str, token: int | None) -> None:
-        """Has another layer's SAE read the text, with the cursor on the same token."""
-        if sae_id != self.context.sae_id:
-            self._drilled = token or 0
-            self.mi_crow.open_sae(sae_id)
+    def _drill(self, sae_id: str, token: int, read: Found) -> None:
+        """Has another layer's SAE read the text of `read`, with the cursor on `token`."""
+        raise NotImplementedError

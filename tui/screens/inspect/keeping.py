@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tui.workbench import Workbench
 
 _WORDS = 5  # of the text, in a proposed name
+_READING = ("bos", "windows")  # settings that say how the text becomes tokens
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Found:
         return cls(
             saved.kind, saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
         )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the text was read, where it is not the usual way: what else is asked about it has to
+        be read so too, or its tokens are others."""
+        return {name: self.settings[name] for name in _READING if self.settings.get(name)}
 
     @property
     def proposed_name(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.screen import Screen
 from textual.widgets import Static
 
 from tui.actions import bindings
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    # ask, open, steer, steer group, choose, attribute, vectors, no lane, patch, another patching
+    # open, steer, steer group, choose, vectors, no lane, another patching
     what: str
     sae_id: str | None = None
     feature: int | None = None
     token: int | None = None
-    target: str | None = None  # the next token to explain (None: that of the text), or a group
+    target: str | None = None  # a group, or a vector
 
+
+Explain = Callable[[int, str | None], None]
+"""Asks what made the model say the next token (None: that of the text) after a token."""
 
 Ablate = Callable[[Sequence[tuple[str, int]], int], dict[str, Any]]
 """Asks the session what it says without features (SAE, number) after a token; blocks."""
@@ -54,9 +58,19 @@ class FoundPopup(Popup[Wanted]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return self._kept is not None if action == "save" else True
 
+    def say(self, words: str) -> None:
+        """Says in the border what goes on."""
+        self.query_one(".popup-box").border_subtitle = words
+
     def action_save(self) -> None:
         if self._kept is not None:
             ask_to_save(cast("Workbench", self.app), self._kept)
+
+
+def opened_over(screen: Screen[Any]) -> list[FoundPopup]:
+    """What is open over a screen of what was found, the uppermost first."""
+    over = screen.app.screen_stack if screen.app.screen_stack[0] is screen else ()
+    return [one for one in reversed(over) if isinstance(one, FoundPopup)]
 
 
 class CausesPopup(FoundPopup):
@@ -65,8 +79,16 @@ class CausesPopup(FoundPopup):
 
     BINDINGS = bindings("popup", "close") + bindings("causes")
 
-    def __init__(self, found: Mapping[str, Any], ablate: Ablate, kept: Found | None = None) -> None:
+    def __init__(
+        self,
+        found: Mapping[str, Any],
+        ablate: Ablate,
+        kept: Found | None,
+        ask: "Callable[[CausesPopup], None]",
+    ) -> None:
+        """`ask` puts the question again, otherwise."""
         super().__init__(kept, "map causes")
+        self._ask_otherwise = ask
         self._found, self._ask = found, ablate
         self._looks: list[str | None] = [one["sae_id"] for one in found["saes"]]
         if len(self._looks) > 1:
@@ -98,8 +120,8 @@ class CausesPopup(FoundPopup):
         self.query_one("#causes-list", RowList).set_rows(self._rows())
 
     def action_ask(self) -> None:
-        """Goes back to the question."""
-        self.dismiss(Wanted("ask"))
+        """Puts the question over the answer, which stays until there is another."""
+        self._ask_otherwise(self)
 
     def compose_box(self) -> ComposeResult:
         rows = RowList(CAUSES, empty="no feature fires on this text", id="causes-list")
@@ -183,8 +205,8 @@ class Look:
 
 class GridPopup(FoundPopup):
     """Rows by tokens, as large as the screen, with a line about the cell under the cursor. Enter
-    dismisses with the row's key as `open` or `choose`, `a`, or enter where rows mean nothing, with
-    the token as `attribute`."""
+    dismisses with the row's key as `open` or `choose`; `a`, or enter where rows mean nothing,
+    explains the token over the grid."""
 
     BINDINGS = bindings("popup", "close") + bindings("grid")
 
@@ -196,19 +218,18 @@ class GridPopup(FoundPopup):
         *,
         column: int = 0,
         row: int = 0,
+        explain: "Explain | None" = None,
         opens_feature: bool = False,
         explains_cell: bool = False,
-        explains_token: bool = True,
         chooses_row: bool = False,
         other: str = "",
         found: Found | None = None,
     ) -> None:
-        """`opens_feature`: the keys are features; `explains_cell`: the cells are next tokens;
-        `explains_token`: one can ask why the model said a token; `chooses_row`: enter dismisses
-        with the row. After the last of the looks comes
-        `other`, which is dismissed with, or the first again."""
+        """`explain` is asked why the model said a token; `explains_cell`: the cells are next
+        tokens; `opens_feature`: the keys are features; `chooses_row`: enter dismisses with the row.
+        After the last of the looks comes `other`, which is dismissed with, or the first again."""
         super().__init__(found, "map grid")
-        self._explains_cell, self._explains_token = explains_cell, explains_token
+        self._explains_cell, self._explain = explains_cell, explain
         self._chooses_row = chooses_row
         self._tokens, self._looks, self._line = tokens, tuple(looks), line
         self._grid = TokenGrid(looks[0].cell, id="grid")
@@ -235,7 +256,7 @@ class GridPopup(FoundPopup):
         if action == "next_look":
             return len(self._looks) > 1 or bool(self._other)
         if action == "attribute":
-            return self._explains_token
+            return self._explain is not None
         if action in ("vectors", "remove"):
             return self._opens_feature and (action == "vectors" or not self._on_feature)
         return super().check_action(action, parameters)
@@ -269,7 +290,7 @@ class GridPopup(FoundPopup):
             self.dismiss(Wanted("open", None, int(key), token))
         elif self._chooses_row:
             self.dismiss(Wanted("choose", key, None, token))
-        elif self._explains_token:
+        else:
             self.action_attribute()
 
     def action_next_look(self) -> None:
@@ -284,8 +305,11 @@ class GridPopup(FoundPopup):
         self._moved()
 
     def action_attribute(self) -> None:
-        """Asks for the causes of the cell's token, or of what follows the token in the text."""
+        """Asks for the causes of the cell's token, or of what follows the token in the text; they
+        open over the grid."""
+        if self._explain is None:
+            return
         token = self._grid.column
         row = next((one for one in self._rows if one.key == self._grid.key), None)
         target = row.texts[token] if row is not None and self._explains_cell else None
-        self.dismiss(Wanted("attribute", token=token, target=target))
+        self._explain(token, target)

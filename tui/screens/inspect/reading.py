@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.widgets import Button
 
-from tui.screens.inspect.explaining import Explains, Shown
+from mi_crow.errors import UserError
+from tui.screens.inspect.explaining import Explains
 from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.screens.inspect.keeping import Found
+from tui.screens.inspect.shown import Shown
 from tui.widgets.area import Area
+from tui.widgets.token_pane import TokenPane
 from tui.widgets.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -120,6 +124,28 @@ class Reads(Explains):
     def names_of(self, inspection: Inspection, sae_id: str | None) -> "dict[int, FeatureRow]":
         """The rows of the index of all features that are named in an inspection. Blocks."""
         return self.context.rows_of(sae_id, inspection.features())
+
+    def put_text(self, text: str) -> bool:
+        """Puts a text into the field; whether that replaced one that was not read, which undoing in
+        the field brings back."""
+        typed = self.area.text
+        if typed != text:
+            self.area.put(text)
+        return bool(typed.strip()) and typed not in (text, self.text_read)
+
+    def _drill(self, sae_id: str, token: int, read: Found) -> None:
+        if self.context.find_sae(sae_id) is None:
+            self.tell(UserError(f"SAE {sae_id!r} is not in this workspace"))
+            return
+        if sae_id == self.context.sae_id and read.text == self.text_read:
+            self.query_one(TokenPane).cursor = token
+            return
+        self.put_text(read.text)
+        self._windows, self._drilled = bool(read.settings.get("windows")), token
+        if sae_id == self.context.sae_id:
+            self.action_run()
+        else:
+            self.mi_crow.open_sae(sae_id)
 
     def _not_inspected(self, error: Exception) -> None:
         self._say("failed")

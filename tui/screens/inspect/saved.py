@@ -13,7 +13,6 @@ from tui.screens.inspect.comparing import Compares
 from tui.screens.inspect.keeping import Found, ask_to_save
 from tui.screens.writing_files import WritesFiles
 from tui.text import moment, printable
-from tui.widgets.area import Area
 from tui.widgets.forms.fields import FormField
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.list_popup import Chosen, SavedPopup
@@ -79,13 +78,11 @@ class SavedInspectionsScreen(WritesFiles, Compares):
         raise NotImplementedError
 
     def show_saved(self, saved: "SavedInspection") -> None:
-        """Shows a saved inspection of the open SAE."""
+        """Shows a saved inspection of the open SAE, with its text in the field."""
         raise NotImplementedError
 
     def action_save(self) -> None:
-        if (found := self.found) is None:
-            self._say("type a text first")
-        else:
+        if not self._nothing_read() and (found := self.found) is not None:
             ask_to_save(self.mi_crow, found)
 
     def action_kept(self) -> None:
@@ -139,7 +136,8 @@ class SavedInspectionsScreen(WritesFiles, Compares):
             self.tell(UserError(f"SAE {own!r} is not in this workspace", hint="export it instead"))
 
     def open_found(self, saved: "SavedInspection") -> None:
-        """Shows a saved inspection as it was shown when it was found."""
+        """Shows a saved inspection as it was shown when it was found. What opens over the screen
+        leaves the text below it alone."""
         kept = Found.of(saved)
         openers = {
             "compare": self.open_differences,
@@ -157,8 +155,6 @@ class SavedInspectionsScreen(WritesFiles, Compares):
         except (KeyError, TypeError, ValueError, CorruptDataError) as error:
             self.tell(CorruptDataError(f"inspection {saved.name!r} cannot be shown ({error!r})"))
             return
-        if saved.kind not in ("contrast", "patch", "compare"):
-            self.query_one("#inspect-text", Area).text = saved.text
         self.notify(f"“{printable(saved.name)}”, saved {moment(saved.created)}")
 
     # Writing them to a file.

@@ -18,13 +18,13 @@ from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.inspect.explained import token_labels
-from tui.screens.inspect.explaining import Shown
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.lanes import HasLanes
 from tui.screens.inspect.reading import Inspected, Reads
 from tui.screens.inspect.rows import COLUMNS, feature_rows
 from tui.screens.inspect.saved import SavedInspectionsScreen
+from tui.screens.inspect.shown import Shown
 from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
@@ -52,7 +52,6 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
         super().__init__()
         self._naming: Naming | None = None
         self._asked_for: int | None = None  # a feature to look for, from another screen
-        self._found: Found | None = None  # what is shown, as it would be saved
         self._labelled = False  # whether the first features stand under each token
 
     def compose_body(self) -> ComposeResult:
@@ -93,10 +92,6 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
     @property
     def found(self) -> Found | None:
         return self._found
-
-    @property
-    def reading_asked(self) -> dict[str, Any]:
-        return {"windows": True} if self._windows else {}
 
     # What comes back at the next start.
 
@@ -141,6 +136,8 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
 
     def show_saved(self, saved: "SavedInspection") -> None:
         inspection = inspection_from(saved.results)
+        if self.put_text(saved.text):
+            self.notify("Undo in the field, ctrl+z, brings back what was typed")
         self._show(Found.of(saved), inspection, {})
         self._say(f"{inspection.reading()}\nsaved")
         self._reread_names()

@@ -100,8 +100,9 @@ class TakesTexts(Explains):
                 self.in_thread(find, partial(self._list_documents, value), group="texts")
 
     def take_text(self, text: str) -> None:
-        """Puts a text into the field, and reads it."""
-        self.query_one("#inspect-text", Area).text = text
+        """Puts a text into the field, and reads it. Undoing in the field brings back what was
+        typed."""
+        self.query_one("#inspect-text", Area).put(text)
         self.action_run()
 
     def _list_documents(self, wanted: str, found: "Sequence[IndexedDocument]") -> None:
