@@ -1,0 +1,87 @@
+"""What a sweep or a search refuses before it starts, and the arms that a sweep tries."""
+
+from typing import Any
+
+import pytest
+
+from mi_crow.errors import UserError
+from mi_crow.mechanistic.steering.interventions import parse_intervention
+from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
+
+STACK = (parse_intervention("3=+1").as_json(),)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"interventions": ()}, "no intervention given"),
+        ({"operations": ("ablate",)}, "operation 'ablate' has no amount; use add, clamp"),
+        ({"schedules": ("sometimes",)}, "sometimes"),
+        ({"plausible": (0.1, 2.0)}, "the plausible share"),
+        ({"kl_budgets": (0.0, -1.0)}, "the KL budget"),
+        ({"strengths": (float("nan"),)}, "a strength"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        SweepConfig("s", **{"interventions": STACK, **given})
+    assert says in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "give a feature, a label or a description"),
+        ({"feature": 1, "label": "sea"}, "give a feature, a label or a description"),
+        ({"description": " "}, "the description is empty"),
+        ({"feature": 1, "label_free": True}, "label-free needs a label"),
+        ({"feature": 1, "most_ratio": 1.0}, "of at most 1 leaves no room to steer"),
+    ],
+)
+def test_a_search_that_makes_no_sense(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        AutoConfig("s", **given)
+    assert says in caught.value.sentence
+
+
+def test_a_search_is_judged_by_what_it_is_for() -> None:
+    assert AutoConfig("s", label="sea", pattern="x+").judging.pattern == "x+"
+    assert AutoConfig("s", label="sea").judging.label == "sea"
+    assert AutoConfig("s", label="sea", label_free=True).judging.label is None
+    with pytest.raises(UserError, match="a prompt is empty"):
+        ScoresConfig("s", prompts=("a", " "))
+
+
+def test_a_sweep_tries_each_combination_once() -> None:
+    config = SweepConfig(
+        "s", STACK, strengths=(1.0, 2.0), operations=("add", "floor"), kl_budgets=(0.0, 0.5)
+    )
+    stack = [parse_intervention("3=+1"), parse_intervention("layer:model.layers.1=x0.5")]
+    found = arms_of(config, stack)
+    assert len(found) == 8
+    assert {(arm.interventions[0].op, arm.interventions[0].value) for arm in found} == {
+        ("add", 1.0), ("add", 2.0), ("floor", 1.0), ("floor", 2.0),
+    }  # fmt: skip
+    assert {arm.interventions[1] for arm in found} == {stack[1]}, "a layer is left as it is"
+    assert {arm.kl_budget for arm in found} == {None, 0.5}
+    off = arms_of(SweepConfig("s", STACK, strengths=(1.0, 2.0)), [parse_intervention("3=ablate")])
+    assert len(off) == 1, "no amount, so all strengths are one arm"
+
+
+def test_the_name_of_a_long_arm_and_its_control() -> None:
+    long = Arm(tuple(parse_intervention(f"{n}=+1") for n in range(6)))
+    assert long.name.endswith("and 2 more")
+    assert Arm(()).name == "nothing"
+    rivals = "+".join(str(n) for n in range(10, 16))
+    swap = parse_intervention(f"3=swap 1 against {rivals}")
+    assert "against 6 rivals" in Arm((swap,)).name
+    others = {3: 40, 10: 50, 11: 51}
+    (moved,) = Arm((swap,)).of_other_features(others).interventions
+    assert moved.features == ((40, 1.0),)
+    assert moved.rival_features == ((50, 1.0), (51, 1.0))
+    vector = parse_intervention("vector:calm=+1norm")
+    (moved,) = Arm((vector,)).of_other_features(others).interventions
+    assert moved.target == "feature:40"
+    layer = parse_intervention("layer:model.layers.1=x0.5")
+    assert Arm((layer,)).of_other_features(others).interventions == (layer,)
