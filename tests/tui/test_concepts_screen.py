@@ -140,6 +140,18 @@ async def test_concepts_are_written_to_a_file_and_read_again(open_concepts, tmp_
         assert names(pilot) == sorted(NAMES.values())
 
 
+async def test_a_prompt_ends_when_the_focus_goes_elsewhere_and_not_before(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "w", "ctrl+u")
+        assert pilot.app.screen.prompt.is_open
+        pilot.app.screen.focus_home()
+        await settle(pilot)
+        assert not pilot.app.screen.prompt.is_open
+        await press(pilot, "w", "ctrl+u")  # asked for again, it takes what is typed
+        assert pilot.app.screen.prompt.is_open
+        assert pilot.app.screen.focused is pilot.app.screen.prompt.field
+
+
 @pytest.mark.slow
 async def test_a_file_that_is_not_there_is_told(open_concepts):
     async with open_concepts() as pilot:

@@ -137,7 +137,7 @@ async def test_an_inspection_is_saved_opened_renamed_written_and_removed(
         await press(pilot, "K", "r", "ctrl+u", *"why", "ctrl+r")
         assert "is called “why” now" in notices(pilot)
         file = tmp_path / "kept.json"
-        await press(pilot, "K", "space", "space", "w", "ctrl+u", *str(file), "enter")
+        await press(pilot, "K", "space", "space", "w", "ctrl+u", *str(file), "ctrl+r")
         assert json.loads(file.read_text())[0]["name"] == "why"
         await press(pilot, "K", "x")
         assert "Removed 1 saved inspection" in notices(pilot)

@@ -27,7 +27,7 @@ from mi_crow.mechanistic.attribution.target import (
     token_id,
     token_text,
 )
-from mi_crow.mechanistic.attribution.words import doubt
+from mi_crow.mechanistic.concepts.inspection_words import doubt
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.mechanistic.sae.substitute import substitute
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae

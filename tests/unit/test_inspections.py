@@ -60,7 +60,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
     "attribute": {
         "tokens": TOKENS,
-        "target": {"words": "logit of ' left'"},
+        "target": {"words": "logit of ' left'", "token": " left", "position": 1},
+        "predictions": [{"token": " left", "probability": 0.75}],
         "value": 8.5,
         "saes": [
             {
@@ -68,7 +69,7 @@ RESULTS: dict[str, dict[str, Any]] = {
                 "point": "resid_post.1",
                 "causes": [CAUSE],
                 "parts": {"features": 0.5},
-                "check": {"together": 1.0, "faithfulness": None},
+                "check": {"together": 1.0, "predicted_sum": -1.0, "faithfulness": None},
             }
             for name in ("tiny", "later")
         ],
@@ -183,6 +184,24 @@ def test_markdown_says_what_was_found_and_stays_a_table(annotations, kind: Any) 
         assert "| 7 | sails \\| masts |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len(tables) > 2
+
+
+def test_markdown_of_an_attribution_says_the_question_and_names_figures_as_everywhere(
+    annotations,
+) -> None:
+    settings = {"target": " left", "against": ["The ship.", " A boat"], "windows": True}
+    annotations.save_inspection("why", "attribute", "The", RESULTS["attribute"], settings=settings)
+    text = as_markdown(annotations.inspection("why"))
+    for words in (
+        '- target: " left"\n',
+        '- against: "The ship.", " A boat"\n',
+        "- windows: yes\n",
+        "logit of ' left' (the likeliest) after token 1 “",
+        "the model says “ left” 75.0%\n",
+        "| ablated together | 1 |",
+        "the prediction of the sum (-1; ablated together +1) fails here",
+    ):
+        assert words in text
 
 
 def test_the_command_lists_shows_renames_exports_and_removes(annotations, tmp_path, capsys) -> None:

@@ -12,6 +12,7 @@ from textual.suggester import Suggester, SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Static
 
+from tui.actions import bindings
 from tui.terminal.frames import OneFrame
 from tui.text import printable
 from tui.widgets.field import CompletingField, Field
@@ -35,8 +36,10 @@ class Completion(Suggester):
 
 
 class PromptLine(Horizontal):
-    """Hidden until `ask`. Enter answers and closes, unless the text is wrong; escape (through the
-    screen) closes."""
+    """Hidden until `ask`. Enter and what submits a form answer and close, unless the text is wrong;
+    escape (through the screen) closes, and so does the focus that goes elsewhere."""
+
+    BINDINGS = bindings("form", "submit")
 
     @dataclass(eq=False, repr=False)
     class Typed(Message):
@@ -62,6 +65,7 @@ class PromptLine(Horizontal):
         self._trouble = ""
         self._opens = False
         self._back: Widget | None = None
+        self._waits_for_focus = False
 
     def compose(self) -> ComposeResult:
         yield Static("", classes="prompt-label", markup=False)
@@ -118,6 +122,7 @@ class PromptLine(Horizontal):
         self.explain("")
         self.purpose = purpose
         self.display = True
+        self._waits_for_focus = self.screen.focused is not field
         field.focus()
         if select:
             field.action_select_all()
@@ -163,6 +168,20 @@ class PromptLine(Horizontal):
     def _submitted(self, event: Field.Submitted) -> None:
         event.stop()
         self._answer()
+
+    def action_submit(self) -> None:
+        """Answers, as enter does."""
+        self._answer()
+
+    def on_descendant_focus(self) -> None:
+        self._waits_for_focus = False
+
+    def on_descendant_blur(self) -> None:
+        """Enter is another's now, so the line may not go on saying what it does here."""
+        focused = self.screen.focused
+        elsewhere = focused is not None and self not in focused.ancestors_with_self
+        if self.is_open and elsewhere and not self._waits_for_focus:
+            self.display = False
 
     def on_key(self, event: events.Key) -> None:
         if event.key in STAYING:

@@ -1,5 +1,6 @@
 """Saved inspections as files: JSON for programs, Markdown for people. Torch-free."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,10 +8,17 @@ from typing import Any
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.concepts.annotations_inspections import SavedInspection
+from mi_crow.mechanistic.concepts.inspection_words import (
+    difference_words,
+    doubt,
+    figure_name,
+    which_token,
+)
 from mi_crow.mechanistic.concepts.saved_files import quoted, write_saved
 from mi_crow.visible import visible
 
 _TOKENS = 6  # listed for a feature
+_TEXTS = ("target", "against", "corrupted")  # settings that are texts or tokens
 
 
 def write_inspections(path: Path, found: Sequence[SavedInspection]) -> Path:
@@ -26,7 +34,7 @@ def as_markdown(one: SavedInspection) -> str:
         "saved": time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created)),
         "model": one.model_id,
         "SAE": ", ".join(one.sae_ids),
-        **{name.replace("_", " "): str(value) for name, value in one.settings.items()},
+        **{name.replace("_", " "): _setting(name, value) for name, value in one.settings.items()},
     }
     facts = [f"- {name}: {visible(value)}" for name, value in made.items() if value]
     try:
@@ -36,6 +44,15 @@ def as_markdown(one: SavedInspection) -> str:
             f"inspection {one.name!r} cannot be written ({error!r})", hint="export it as .json"
         ) from error
     return "\n".join([f"## {visible(one.name)}\n", *facts, "", quoted(one.text), "", *tables])
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting as people write it: texts and tokens in quotes, so that their spaces are seen."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, list | tuple):
+        return ", ".join(_setting(name, one) for one in value)
+    return json.dumps(value, ensure_ascii=False) if name in _TEXTS else str(value)
 
 
 def _inspect(found: Mapping[str, Any]) -> Iterable[str]:
@@ -61,6 +78,7 @@ def _inspect(found: Mapping[str, Any]) -> Iterable[str]:
 
 def _compare(found: Mapping[str, Any]) -> Iterable[str]:
     yield f"against\n\n{quoted(found['second']['text'])}\n"
+    yield f"{difference_words(str(found.get('order') or 'raw'))}\n"
     yield _table(
         ("feature", "name", "difference", "first", "second", "in the first", "in the second"),
         [
@@ -100,7 +118,16 @@ def _contrast(found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _attribute(found: Mapping[str, Any]) -> Iterable[str]:
-    yield f"{visible(found['target']['words'])}: {_figure(found['value'])}\n"
+    target, which = found["target"], which_token(found)
+    words = visible(target["words"]) + (f" ({which})" if which else "")
+    place = int(found.get("start") or 0) + target["position"]
+    after = visible(_token(found["tokens"][target["position"]]))
+    yield f"{words} after token {place} {after}: {_figure(found['value'])}\n"
+    says = [
+        f"{visible(_token(one['token']))} {_share(one['probability'])}"
+        for one in found["predictions"][:_TOKENS]
+    ]
+    yield f"the model says {', '.join(says)}\n"
     for one in found["saes"]:
         yield f"`{visible(one['sae_id'])}` at `{visible(one['point'])}`\n"
         yield _table(
@@ -117,11 +144,13 @@ def _attribute(found: Mapping[str, Any]) -> Iterable[str]:
                 for row in one["causes"]
             ],
         )
-        parts = [(k.replace("_", " "), f"{v:+.4g}") for k, v in one["parts"].items()]
+        parts = [(figure_name(k), f"{v:+.4g}") for k, v in one["parts"].items()]
         yield _table(("part", "value"), parts)
         if one["check"] is not None:
-            check = [(k.replace("_", " "), _figure(v)) for k, v in one["check"].items()]
+            check = [(figure_name(k), _figure(v)) for k, v in one["check"].items()]
             yield _table(("check", "value"), check)
+            if warning := doubt(one["check"], found["value"]):
+                yield f"{warning}\n"
     if len(found["saes"]) > 1:
         yield "\n".join(_tree(found["tree"], 0)) + "\n"
 
@@ -198,7 +227,7 @@ def _strongest(tokens: Sequence[str], acts: Sequence[float]) -> str:
 
 
 def _token(text: str) -> str:
-    return f"“{text.strip() or text}”"
+    return f"“{text}”"  # with its space
 
 
 def _figure(value: float | None) -> str:

@@ -86,7 +86,9 @@ class DifferencesPopup(FoundPopup):
 
     def heading(self) -> str:
         what = "texts" if self._of_texts else "sets of texts"
-        return f"Two {what}, read by {self._found['sae_id']}"
+        order = self._found.get("order")
+        by = f"; differ in {order}" if self._of_texts and order else ""
+        return f"Two {what}, read by {self._found['sae_id']}{by}"
 
     def compose_box(self) -> ComposeResult:
         if self._of_texts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.attribution.words import doubt, figure_name, which_token
+from mi_crow.mechanistic.concepts.inspection_words import doubt, figure_name, which_token
 from mi_crow.mechanistic.steering.known import shown_name
 from tui.screens.inspect.inspection import Inspection
 from tui.text import number, printable

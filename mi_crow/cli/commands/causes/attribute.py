@@ -22,7 +22,7 @@ from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, share, size
 from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
-from mi_crow.mechanistic.attribution.words import MEANINGS, doubt, figure_name, which_token
+from mi_crow.mechanistic.concepts.inspection_words import MEANINGS, doubt, figure_name, which_token
 from mi_crow.same_fields import same_fields
 
 _TOKENS = 4

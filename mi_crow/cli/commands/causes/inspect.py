@@ -1,7 +1,8 @@
 """`mi-crow inspect`: which features fire on a text, or tell two texts or sets of texts apart."""
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import SHARE
 from mi_crow.cli.arguments import (
@@ -23,8 +24,12 @@ from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos, fill_in, leave_out, refuse_given
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.inspection_words import difference_words
 from mi_crow.mechanistic.vectors.texts import is_of_run, looks_like_file
 from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.ranking import Ranking
 
 _SHOWN_TOKENS = 6
 
@@ -81,7 +86,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "texts that they were not chosen by (`others`: the run's other documents)",
     )
     group.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
-    add_setting(group, "--texts", 200, "at most so many of a set", type=positive)
+    add_setting(group, "--texts", 200, "maximum number of texts per set", type=positive)
     group.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
     add_seed(parser)
     add_save(parser)
@@ -133,7 +138,7 @@ def _one_text(workspace: Workspace, options: Namespace) -> int:
         )
     result = found[0] if len(found) == 1 else {**found[0], "saes": found}
     result = {**result, "model_id": loaded[0].lm.model_id}
-    code = print_result(options.json, result, _show)
+    code = print_result(options.json, result, partial(_show, ranking=ranking))
     save(options, "inspect" if len(found) == 1 else "layers", text, result, sae_ids)
     return code
 
@@ -239,21 +244,20 @@ def _show_differences(result: dict[str, Any]) -> None:
         a is not None and b is not None and first[a] == second[b] for a, b in result["aligned"]
     )
     print_line(
-        f"{count(len(first))} and {count(len(second))} tokens, {count(same)} the same; difference "
-        f"of {result['order']}: above 0 more on the first text",
-        "dim",
+        f"{count(len(first))} and {count(len(second))} tokens, {count(same)} the same", "dim"
     )
+    print_line(difference_words(result["order"]), "dim")
 
 
 # One text.
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], ranking: "Ranking | None") -> None:
     found = result.get("saes") or [result]
     for one in found:
         if len(found) > 1:
             print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
-        _show_inspection(one)
+        _show_inspection(one, ranking)
     _show_lanes(result)
 
 
@@ -299,7 +303,17 @@ def _reading(result: dict[str, Any]) -> str:
     return words
 
 
-def _show_inspection(result: dict[str, Any]) -> None:
+def _none_left(ranking: "Ranking | None") -> str:
+    """Why no feature is listed."""
+    kept = ["have a name"] if ranking is not None and ranking.named_only else []
+    if ranking is not None and ranking.max_density is not None:
+        kept.append(f"fire on at most {share(ranking.max_density)} of the indexed tokens")
+    if not kept:
+        return "no feature fires on this text"
+    return f"no feature fires on this text among those that {' and '.join(kept)}"
+
+
+def _show_inspection(result: dict[str, Any], ranking: "Ranking | None") -> None:
     rows = [
         [
             str(feature["feature"]),
@@ -311,7 +325,10 @@ def _show_inspection(result: dict[str, Any]) -> None:
         ]
         for feature in result["features"]
     ]
-    print_table([">feature", ">max", ">share", ">density", "name…", "fires on…"], rows)
+    if rows:
+        print_table([">feature", ">max", ">share", ">density", "name…", "fires on…"], rows)
+    else:
+        print_line(_none_left(ranking), "yellow")
     print_line(
         _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
     )

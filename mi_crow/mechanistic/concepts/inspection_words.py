@@ -1,4 +1,4 @@
-"""What the figures of an attribution are called, and when its prediction fails. Torch-free."""
+"""What the figures of an inspection are called, and when a prediction fails. Torch-free."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +39,16 @@ MEANINGS: tuple[tuple[str, str], ...] = (
 )
 """What the words in an answer mean, each with its sign or its best value."""
 
+ORDERS: dict[str, str] = {
+    "meaning": "meaning, the share of the feature's maximum times surprise over all tokens",
+    "share": "the share of the feature's maximum",
+    "surprise": "surprise, -log density, where it fires",
+    "raw": "the greatest activation",
+    "count": "the tokens on which it fires",
+    "first": "the first token on which it fires",
+}
+"""What each order of features compares."""
+
 _LEAST_RANK = 0.5  # rank correlation below which the order is not predicted
 _FACTOR = 3.0  # between the predicted sum and the measured one
 _LEAST_SHARE = 0.01  # of the target: sums below it are not compared
@@ -47,6 +57,14 @@ _LEAST_SHARE = 0.01  # of the target: sums below it are not compared
 def figure_name(key: str) -> str:
     """What a figure is called."""
     return FIGURES.get(key, key.replace("_", " "))
+
+
+def difference_words(order: str) -> str:
+    """What the figures of two texts are: the difference is not that of the other two."""
+    return (
+        f"difference: of {ORDERS.get(order, order)}, above 0 more on the first text; "
+        "first, second: the greatest activation"
+    )
 
 
 def doubt(check: Mapping[str, Any], value: float) -> str:
