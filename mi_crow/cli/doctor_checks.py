@@ -192,7 +192,7 @@ def _leftovers(root: Path) -> Iterator[CheckResult]:
 def clean(root: Path) -> list[CheckResult]:
     """Removes what killed processes left in a workspace."""
     removed = remove(leftovers(root))
-    text = f"removed {len(removed)} leftovers of killed processes, "
+    text = f"removed {len(removed)} leftover{'s' * (len(removed) != 1)} of killed processes, "
     text += size(sum(one.bytes for one in removed))
     return [CheckResult("leftovers", "ok", text), *_leftovers(root)]
 

@@ -52,11 +52,12 @@ def _examine_run(folder: Path, name: str) -> Iterator[CheckResult]:
     if not damaged:
         stored = sum(file.bytes for part in manifest.parts for file in part.files.values())
         compared = f", {size(stored)} with matching checksums" if summed else ""
+        parts = len(manifest.parts)
         yield CheckResult(
             "contents",
             "ok",
-            f"run {name!r}: {count(len(manifest.parts))} parts, {count(manifest.n_tokens)} tokens"
-            f"{compared}; norms, splits and counts are correct",
+            f"run {name!r}: {count(parts)} part{'s' * (parts != 1)}, "
+            f"{count(manifest.n_tokens)} tokens{compared}; norms, splits and counts are correct",
         )
 
 
