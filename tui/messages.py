@@ -140,7 +140,7 @@ class VectorToSteer(Message, bubble=False):
 
 @dataclass(eq=False, repr=False)
 class VectorToInspect(Message, bubble=False):
-    """To the Inspect screen: show this vector as a lane of the grid."""
+    """To the Inspect screen: show this vector as a row of the grid."""
 
     name: str
 

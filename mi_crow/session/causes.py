@@ -46,8 +46,8 @@ class Causes:
         found = inspect_several(self._known, chosen, text, ranking=ranking, **asked)
         if vectors:
             how = {key: asked[key] for key in ("bos", "windows") if key in asked}
-            lanes = inspect_vectors(self._known.workspace, loaded, vectors, text, **how)
-            found[0]["vectors"] = lanes
+            activations = inspect_vectors(self._known.workspace, loaded, vectors, text, **how)
+            found[0]["vectors"] = activations
         return found[0] if not saes else {**found[0], "saes": found}
 
     def compare(

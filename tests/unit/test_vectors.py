@@ -210,10 +210,10 @@ def test_the_command_line_makes_shows_refines_and_steers(workspace, tiny_model_d
     words = ["inspect", "--sae", "tiny", "--vector", "sea", "The ferry left", "--device", "cpu"]
     assert main([*words, "--json", "--workspace", str(workspace.root)]) == 0
     inspected = json.loads(capsys.readouterr().out)
-    [lane] = inspected["vectors"]
-    assert len(lane["acts"]) == len(inspected["tokens"])
-    assert lane["acts"][0] == 0  # the start token
-    assert lane["max_act"] == max(lane["acts"])
+    [row] = inspected["vectors"]
+    assert len(row["acts"]) == len(inspected["tokens"])
+    assert row["acts"][0] == 0  # the start token
+    assert row["max_act"] == max(row["acts"])
     assert run("rm", "sea")["removed"] == "sea"
     assert "vector 'sea' not found" in run("show", "sea")["error"]
 

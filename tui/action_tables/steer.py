@@ -91,7 +91,7 @@ MEASUREMENTS = (
 VECTORS = (
     Action("vectors.open", "enter", "select_row", "look into", "Its features, and texts along it"),
     Action("vectors.steer", "s", "choose('steer')", "steer", "Put the vector on Steer's stack"),
-    Action("vectors.inspect", "i", "choose('inspect')", "lane", "A lane of it in Inspect's grid"),
+    Action("vectors.inspect", "i", "choose('inspect')", "grid", "A row of it in Inspect's grid"),
     Action("vectors.new", "n", "choose('new')", "new", "Make a vector, as a job"),
     Action("vectors.refine", "f", "choose('refine')", "refine", "Keep only its best features"),
     Action("vectors.rename", "r", "choose('rename')", "rename", "Give it another name"),

@@ -114,7 +114,7 @@ def look_at(loaded: "Sequence[LoadedSae]", text: str, bos: str, windows: bool) -
 
 
 @torch.inference_mode()
-def vector_lanes(
+def vector_activations(
     lm: "LanguageModel",
     vectors: "Sequence[SteeringVector]",
     text: str,
@@ -137,12 +137,12 @@ def vector_lanes(
         encoding = lm.padded([ids])
         found = run_to(lm, points, encoding.input_ids, encoding.attention_mask)
         own = ~encoding.special[0]
-        for lane, (one, layer, point) in zip(acts, places, strict=True):
+        for along, (one, layer, point) in zip(acts, places, strict=True):
             v = one.directions[layer].to(lm.device)
-            lane += (found[point][0].float() @ v / v.square().sum() * own).tolist()
+            along += (found[point][0].float() @ v / v.square().sum() * own).tolist()
     return [
-        {"vector": one.name, "layer": layer, "max_act": max(lane), "acts": lane}
-        for lane, (one, layer, _) in zip(acts, places, strict=True)
+        {"vector": one.name, "layer": layer, "max_act": max(along), "acts": along}
+        for along, (one, layer, _) in zip(acts, places, strict=True)
     ]
 
 

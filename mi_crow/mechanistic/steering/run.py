@@ -112,12 +112,12 @@ def inspect_vectors(
     windows: bool = False,
 ) -> list[dict[str, Any]]:
     """How far along vectors of the workspace the tokens of a text are (see
-    `inspection.vector_lanes`), read as for the SAE. Raises UserError, NotFoundError."""
-    from mi_crow.mechanistic.steering.inspection import vector_lanes
+    `inspection.vector_activations`), read as for the SAE. Raises UserError, NotFoundError."""
+    from mi_crow.mechanistic.steering.inspection import vector_activations
     from mi_crow.mechanistic.vectors.stored import load_vector
 
     vectors = [load_vector(workspace, name) for name in dict.fromkeys(names)]
-    return vector_lanes(loaded.lm, vectors, text, loaded.sae.metadata.bos(bos), windows)
+    return vector_activations(loaded.lm, vectors, text, loaded.sae.metadata.bos(bos), windows)
 
 
 def steer_prompt(

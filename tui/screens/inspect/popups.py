@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What to do once the popup is closed."""
 
-    # open, steer, steer group, choose, vectors, no lane, another patching
+    # open, steer, steer group, choose, vectors, remove vector, another patching
     what: str
     sae_id: str | None = None
     feature: int | None = None
@@ -270,7 +270,7 @@ class GridPopup(FoundPopup):
         self.dismiss(Wanted("vectors", target=None if self._on_feature else self._grid.key))
 
     def action_remove(self) -> None:
-        self.dismiss(Wanted("no lane", target=self._grid.key))
+        self.dismiss(Wanted("remove vector", target=self._grid.key))
 
     @on(TokenGrid.Moved)
     def _moved(self) -> None:

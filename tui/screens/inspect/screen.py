@@ -18,9 +18,9 @@ from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.inspect.explained import token_labels
+from tui.screens.inspect.grid_vectors import HasGridVectors
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.screens.inspect.keeping import Found
-from tui.screens.inspect.lanes import HasLanes
 from tui.screens.inspect.reading import Inspected, Reads
 from tui.screens.inspect.rows import COLUMNS, feature_rows
 from tui.screens.inspect.saved import SavedInspectionsScreen
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
 
-class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
+class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
     """A text with the activations of one feature, and the features of the text and of one token."""
 
     NAME = "inspect"
@@ -99,13 +99,13 @@ class InspectScreen(HasLanes, Reads, TakesTexts, SavedInspectionsScreen):
         shown = {"order": self._shown.order, "which": self._shown.which}
         how = {"windows": self._windows, "labelled": self._labelled}
         text = {"text": self.area.text, "against": self._against}
-        return {**text, **how, **shown, **self.lanes_state()}
+        return {**text, **how, **shown, **self.grid_vectors_state()}
 
     def restore(self, saved: JsonObject) -> None:
         self._windows = saved.flag("windows", False)
         self._labelled = saved.flag("labelled", False)
         self._shown = Shown.restored(saved)
-        self.restore_lanes(saved)
+        self.restore_grid_vectors(saved)
         self._against = saved.text("against", "")
         self.area.text = saved.text("text", "")
 

@@ -258,19 +258,17 @@ def _show(result: dict[str, Any], ranking: "Ranking | None") -> None:
         if len(found) > 1:
             print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
         _show_inspection(one, ranking)
-    _show_lanes(result)
+    _show_vectors(result)
 
 
-def _show_lanes(result: dict[str, Any]) -> None:
+def _show_vectors(result: dict[str, Any]) -> None:
     """Where a text is most along the vectors that were asked for."""
     rows = []
-    for lane in result.get("vectors", ()):
-        acts = lane["acts"]
+    for one in result.get("vectors", ()):
+        acts = one["acts"]
         mean = sum(acts) / max(len(acts), 1)
         most = _most(result["tokens"], acts)
-        rows.append(
-            [lane["vector"], lane["layer"], number(lane["max_act"], 3), number(mean, 3), most]
-        )
+        rows.append([one["vector"], one["layer"], number(one["max_act"], 3), number(mean, 3), most])
     if rows:
         print_table(["vector…", "layer", ">max", ">mean", "most along it on…"], rows)
 

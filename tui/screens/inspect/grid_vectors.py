@@ -1,4 +1,4 @@
-"""Vectors as lanes of Inspect's grid: how far along each of them the tokens of the text are."""
+"""Vectors as rows of Inspect's grid: how far along each of them the tokens of the text are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _KEY = "vector:"
 
 
 @dataclass(frozen=True)
-class Lane:
+class GridVector:
     """The projections of a text's tokens on a vector at one layer, in multiples of the vector."""
 
     vector: str
@@ -33,63 +33,64 @@ class Lane:
         return f"{_KEY}{self.vector}@{self.layer}"
 
 
-def lanes_from(found: Mapping[str, Any]) -> list[Lane]:
+def grid_vectors_from(found: Mapping[str, Any]) -> list[GridVector]:
     """Reads the session's answer. Raises CorruptDataError."""
     try:
         return [
-            Lane(str(one["vector"]), str(one["layer"]), tuple(map(float, one["acts"])))
+            GridVector(str(one["vector"]), str(one["layer"]), tuple(map(float, one["acts"])))
             for one in found.get("vectors") or ()
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptDataError(f"the model session returned no vectors ({error!r})") from error
 
 
-def lane_rows(lanes: Sequence[Lane]) -> list[GridRow]:
+def rows_of_vectors(vectors: Sequence[GridVector]) -> list[GridRow]:
     """Rows of the grid: the projection as a share of the largest on the text, in percent; what
     points the other way has a minus."""
     rows = []
-    for lane in lanes:
-        most = max((abs(act) for act in lane.acts), default=0.0) or 1.0
-        shares = [act / most for act in lane.acts]
+    for vector in vectors:
+        most = max((abs(act) for act in vector.acts), default=0.0) or 1.0
+        shares = [act / most for act in vector.acts]
         texts = tuple(f"{100 * share:.0f}" if abs(share) >= 0.005 else "" for share in shares)
         heat = tuple(max(share, 0.0) for share in shares)
-        rows.append(GridRow(lane.key, f"{lane.vector} {lane.layer}", heat, texts, "→ "))
+        rows.append(GridRow(vector.key, f"{vector.vector} {vector.layer}", heat, texts, "→ "))
     return rows
 
 
-def lane_line(lane: Lane, token: int, tokens: Sequence[str]) -> Content:
-    """One cell of a lane in full."""
+def vector_line(vector: GridVector, token: int, tokens: Sequence[str]) -> Content:
+    """One cell of a vector in full."""
     return Content.assemble(
         ("→ ", "$accent"),
-        (f"{printable(lane.vector)} ", "bold"),
-        (f"at {printable(lane.layer)} on ", "$muted"),
+        (f"{printable(vector.vector)} ", "bold"),
+        (f"at {printable(vector.layer)} on ", "$muted"),
         quoted(tokens[token]),
-        (f"  {number(lane.acts[token], 3)}", "bold $accent"),
+        (f"  {number(vector.acts[token], 3)}", "bold $accent"),
         (" times the vector", "$muted"),
     )
 
 
-class HasLanes(HasVectors, Explains):
+class HasGridVectors(HasVectors, Explains):
     """The part of Inspect whose grid has vectors beside the features."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lanes: list[str] = []  # names of vectors
-        self._read: tuple[str, tuple[str, ...], list[Lane]] | None = None  # text, names, lanes
-        self._asks_for_lanes = False
+        self._vector_names: list[str] = []  # names of vectors
+        # Text, names, vectors.
+        self._read: tuple[str, tuple[str, ...], list[GridVector]] | None = None
+        self._asks_for_vectors = False
 
     async def on_vector_to_inspect(self, message: messages.VectorToInspect) -> None:
-        if message.name in self._lanes:
-            self._lanes.remove(message.name)
-        self._lanes = [message.name, *self._lanes][:MOST]
+        if message.name in self._vector_names:
+            self._vector_names.remove(message.name)
+        self._vector_names = [message.name, *self._vector_names][:MOST]
         if not self._inspection.tokens:
-            self.notify(printable(f"{message.name} is a lane of the grid of the next text"))
+            self.notify(printable(f"{message.name} is a row of the grid of the next text"))
             return
         self.action_grid()
 
     def action_grid(self) -> None:
         """Features by tokens, below the vectors that were chosen."""
-        names = tuple(self._lanes)
+        names = tuple(self._vector_names)
         known = self._read is not None and self._read[:2] == (self.text_read, names)
         if not names or known or not self._inspection.tokens:
             super().action_grid()
@@ -97,34 +98,34 @@ class HasLanes(HasVectors, Explains):
         text = self.text_read
 
         def read(found: dict[str, Any]) -> None:
-            self._asks_for_lanes = False
-            self._read = text, names, lanes_from(found)
+            self._asks_for_vectors = False
+            self._read = text, names, grid_vectors_from(found)
             if text == self.text_read:
-                super(HasLanes, self).action_grid()
+                super(HasGridVectors, self).action_grid()
 
         if not self.is_working("explain"):
-            self._asks_for_lanes = True
+            self._asks_for_vectors = True
             asked = {"top": 1, "vectors": list(names), **self.reading_asked}
             self.ask_session("inspect", read, text=text, **asked)
 
     def _not_explained(self, error: Exception) -> None:
-        if self._asks_for_lanes:  # one of them may be gone, or of another model
-            self._lanes.clear()
-            self._asks_for_lanes = False
+        if self._asks_for_vectors:  # one of them may be gone, or of another model
+            self._vector_names.clear()
+            self._asks_for_vectors = False
         super()._not_explained(error)
 
-    def lanes(self) -> Sequence[Lane]:
+    def grid_vectors(self) -> Sequence[GridVector]:
         """Of the text that is shown."""
-        if self._read is None or self._read[:2] != (self.text_read, tuple(self._lanes)):
+        if self._read is None or self._read[:2] != (self.text_read, tuple(self._vector_names)):
             return ()
         return self._read[2]
 
     def more_rows(self) -> list[GridRow]:
-        return lane_rows(self.lanes())
+        return rows_of_vectors(self.grid_vectors())
 
     def more_line(self, key: str, token: int) -> Content:
-        lane = next(one for one in self.lanes() if one.key == key)
-        return lane_line(lane, token, self._inspection.tokens)
+        vector = next(one for one in self.grid_vectors() if one.key == key)
+        return vector_line(vector, token, self._inspection.tokens)
 
     async def _wanted(self, wanted: Wanted | None) -> None:
         if wanted is None:
@@ -132,16 +133,16 @@ class HasLanes(HasVectors, Explains):
         name = (wanted.target or "").removeprefix(_KEY).rpartition("@")[0]
         if wanted.what == "vectors":
             self.action_vectors(name)
-        elif wanted.what == "no lane":
-            if name in self._lanes:
-                self._lanes.remove(name)
+        elif wanted.what == "remove vector":
+            if name in self._vector_names:
+                self._vector_names.remove(name)
             self.action_grid()
         else:
             await super()._wanted(wanted)
 
-    def lanes_state(self) -> dict[str, Any]:
-        return {"lanes": self._lanes} if self._lanes else {}
+    def grid_vectors_state(self) -> dict[str, Any]:
+        return {"grid_vectors": self._vector_names} if self._vector_names else {}
 
-    def restore_lanes(self, saved: JsonObject) -> None:
-        """Takes up what `lanes_state` gave."""
-        self._lanes = [str(one) for one in saved.array("lanes", [])][:MOST]
+    def restore_grid_vectors(self, saved: JsonObject) -> None:
+        """Takes up what `grid_vectors_state` gave."""
+        self._vector_names = [str(one) for one in saved.array("grid_vectors", [])][:MOST]

@@ -1,4 +1,4 @@
-"""Vectors as lanes of Inspect's grid, and the vectors of Control."""
+"""Vectors as rows of Inspect's grid, and the vectors of Control."""
 
 from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
@@ -15,7 +15,7 @@ from tui.widgets.lists.row_list import RowList
 TEXT = "The harbour was quiet."
 
 
-async def test_a_vector_is_a_lane_above_the_features_and_leaves_again(run_app, app_workspace):
+async def test_a_vector_is_a_row_above_the_features_and_leaves_again(run_app, app_workspace):
     for name in ("calm", "storm"):
         add_vector(app_workspace, name)
     async with run_app(app_workspace, size=(120, 40), sae_id="demo-topk") as pilot:
@@ -27,8 +27,8 @@ async def test_a_vector_is_a_lane_above_the_features_and_leaves_again(run_app, a
         assert "calm" in screen_text(pilot)
         found = scripted.call("inspect", text=TEXT)
         acts = [0.0, -0.5, *(0.25 for _ in found["tokens"][3:]), 1.0]
-        lane = {"vector": "calm", "layer": "resid_post.2", "max_act": 1.0, "acts": acts}
-        scripted.answers["inspect"] = {**found, "vectors": [lane]}
+        row = {"vector": "calm", "layer": "resid_post.2", "max_act": 1.0, "acts": acts}
+        scripted.answers["inspect"] = {**found, "vectors": [row]}
         await press(pilot, "i")
         assert isinstance(pilot.app.screen, GridPopup)
         assert scripted.asked[-1][1]["vectors"] == ["calm"]
@@ -46,7 +46,7 @@ async def test_a_vector_is_a_lane_above_the_features_and_leaves_again(run_app, a
         await settle(pilot)
         assert "is for another width" in notices(pilot)
         scripted.error = None
-        await press(pilot, "m")  # the grid alone, without the lane that cannot be
+        await press(pilot, "m")  # the grid alone, without the row that cannot be
         assert isinstance(pilot.app.screen, GridPopup)
 
 
