@@ -107,7 +107,7 @@ def test_a_block_without_a_stream_has_what_its_modules_are_called(
 @pytest.mark.parametrize("kind", ["no weight", "no norm", "shape", "w", "1+w", "nothing recorded"])
 def test_how_a_norm_multiplies(kind: str) -> None:
     norm = nn.LayerNorm(4)
-    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    norm.weight.data = torch.tensor([0.5, 1.5, 0.1, 3.0])
     plain = nn.functional.layer_norm(X, (4,))
     cases: dict[str, tuple[nn.Module, Tensor | None, str | None]] = {
         "no weight": (nn.LayerNorm(4, elementwise_affine=False), plain, ""),
