@@ -213,3 +213,16 @@ async def test_enter_on_a_layer_has_its_sae_read_the_text(open_inspect) -> None:
         assert pilot.app.context.sae_id == "smol-sae"
         assert pilot.app.screen.query_one(TokenPane).cursor == 3
         assert session.asked[-1][1]["sae_id"] == "smol-sae"
+
+
+def test_a_text_that_was_cut_is_named() -> None:
+    one = {"tokens": ["The"], "special": [False], "outlier": [False], "tokens_read": 1}
+    found = {
+        "sae_id": "tiny",
+        "first": {**one, "tokens_total": 1},
+        "second": {**one, "tokens_total": 2701},
+        "aligned": [[0, 0]],
+        "features": [],
+    }
+    heading = DifferencesPopup(found, {}, None, lambda: None).heading()
+    assert heading == "Two texts, read by tiny; of the second only 1 of 2,701 tokens"

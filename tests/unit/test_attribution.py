@@ -17,8 +17,11 @@ from mi_crow.errors import UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.attribution.attribute import attribute
 from mi_crow.mechanistic.attribution.check import correlation, ranks
+from mi_crow.mechanistic.attribution.memory import most_ablations
 from mi_crow.mechanistic.attribution.passage import passages_of
 from mi_crow.mechanistic.attribution.passes import edited_pass, graph_pass
+from mi_crow.mechanistic.attribution.question import Question
+from mi_crow.mechanistic.attribution.run import attribute_loaded
 from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import (
     Target,
@@ -27,9 +30,12 @@ from mi_crow.mechanistic.attribution.target import (
     token_id,
     token_text,
 )
-from mi_crow.mechanistic.concepts.inspection_words import doubt
+from mi_crow.mechanistic.concepts.inspection_words import doubt, without_causes
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.mechanistic.sae.substitute import substitute
+from mi_crow.mechanistic.steering.known import KnownFeatures
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.store.workspace import Workspace
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
@@ -201,7 +207,7 @@ def test_special_and_outlier_tokens_are_a_part_of_their_own(make):
     assert none.parts.other_tokens == pytest.approx(plain.parts.first_order, rel=1e-4)
 
 
-def test_a_feature_of_a_later_sae_can_be_the_target(make):
+def test_a_feature_of_a_later_sae_can_be_the_target(make, tmp_path):
     lm = make("llama")
     early, late = sae_at(lm, "resid_post.0"), sae_at(lm, "resid_post.2", seed=8)
     text = encoded(lm)
@@ -218,6 +224,14 @@ def test_a_feature_of_a_later_sae_can_be_the_target(make):
     assert float(edited_pass(lm, text, {early.write: edit}, target, late)[0]) == pytest.approx(
         found.value, rel=1e-4
     )
+    known, question = KnownFeatures(Workspace.open(tmp_path / "w")), Question(feature="3")
+    loaded = [LoadedSae(one.sae_id, lm, one.sae, one.read) for one in (early, late)]
+    silent = late.sae.n_latents - 1
+    with torch.no_grad():
+        late.sae.b_enc[silent] = -1e6
+    asked = replace(question, feature=f"{late.sae_id}/{silent}", position=2)
+    with pytest.raises(UserError, match=f"feature {silent} of .* does not fire on token 2"):
+        attribute_loaded(known, loaded, TEXT, asked)
     with pytest.raises(UserError, match="needs an SAE of an earlier layer"):
         attribute(lm, text, [late], target, target_site=late)
     with pytest.raises(UserError, match="comes after"):
@@ -287,6 +301,26 @@ def test_a_long_text_is_explained_in_the_window_that_holds_the_token(make):
     assert first.encoding is every.encodings[1]
     with pytest.raises(UserError, match="has no token"):
         every.at(every.places)
+
+
+@pytest.mark.parametrize(
+    ("firing", "words"),
+    [
+        (0, "no feature fires on this text"),
+        (1, "1 feature fires on this text, it has no effect on this target"),
+        (1200, "1,200 features fire on this text, none has an effect on this target"),
+        (None, "no feature has an effect on this target"),
+    ],
+)
+def test_an_answer_without_causes_says_why(firing, words):
+    assert without_causes({"causes": [], "check": None, "firing": firing}) == words
+
+
+def test_memory_is_told_for_the_features_that_can_fire(make):
+    site = sae_at(make("llama"), "resid_post.0")  # 8 of 96 a token
+    assert most_ablations([site], 20, 8) == 26
+    assert most_ablations([site], 100_000, 4) == 4 * 8 + 6
+    assert most_ablations([site], 100_000, 512) == 96 + 6
 
 
 def test_ranks_share_places_and_constants_do_not_correlate():
@@ -372,6 +406,7 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
     assert len(window["tokens"]) < window["start"]
     assert run("--sae", SAE_ID, TEXT) == 0
     shown = capsys.readouterr().out
+    assert one["firing"] >= 4
     assert all(str(cause["feature"]) in shown for cause in one["causes"])
     for more, words in (
         ((TEXT,), "choose one with --sae"),
@@ -383,6 +418,7 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
         (("--sae", SAE_ID, TEXT, "--log-prob", "--raw-logit"), "do not go together"),
         (("--sae", SAE_ID, TEXT, "--token", "500"), "has no token 500"),
         (("--sae", SAE_ID, TEXT, "--feature", "gone/3"), "is not among those given"),
+        (("--sae", SAE_ID, TEXT, "--feature", "3", "--against", "e"), "--feature and --against do"),
         (("--sae", SAE_ID, TEXT, "--feature", "3000"), "feature 3000 is not in the SAE"),
         (("--sae", SAE_ID, TEXT, "--feature", "3"), "needs an SAE of an earlier layer"),
     ):

@@ -120,6 +120,7 @@ def test_the_commands_print_tables_and_json(workspace, tiny_model_dir, capsys):
         (["patch", *place, "abc", "abd", *answers, "--feature", "999"], "not in SAE"),
         (["patch", *place, "abc", "abd", "--what", "mlp", "--feature", "3"], "--what mlp"),
         (["lens", *place, " "], "the text is empty"),
+        (["patch", *place, "abc", "abd", "--target", "e", "--against", "e"], "minus itself is 0"),
         (["lens", *place, TEXT * 40], "read it in windows (--windows)"),
         (["lens", *place, "--sae", "gone", TEXT], "'gone' not found"),
         (["lens", *place, "--sae", SAE_ID, "--model", "sample", TEXT], "were both given"),

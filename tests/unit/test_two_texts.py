@@ -141,11 +141,14 @@ def test_two_texts_are_compared_and_saved(mi_crow, tmp_path: Path) -> None:
     two = ("inspect", "--sae", "tiny", TEXT, "--against", OTHER)
     code, out = mi_crow(*two, "--save", "ferries")
     assert code == 0
-    for words in ("difference", "the same; difference of raw", "saved as 'ferries'"):
+    for words in ("difference", "above 0 more on the first text", "saved as 'ferries'"):
         assert words in out
     saved = Annotations(tmp_path / "w" / "annotations.sqlite").inspection("ferries")
     assert (saved.kind, saved.text, saved.sae_ids) == ("compare", TEXT, ("tiny",))
     assert saved.results["second"]["text"] == OTHER
+    code, out = mi_crow("inspect", "--sae", "tiny", TEXT, "--against", OTHER * 40)
+    assert (code, "the first: read" in out) == (0, False)
+    assert re.search(r"the second: read \d+ of \d+ tokens.*--windows reads it all", out)
     code, out = mi_crow(*two, "--save", "ferries")
     assert code == 2
     assert "there is an inspection 'ferries' already" in out
@@ -165,7 +168,7 @@ def test_what_cannot_be_saved_is_refused_first_or_printed(mi_crow, tmp_path, mon
     assert re.search(r"read \d+ of \d+ tokens", out)
     code, out = mi_crow(*one, "--against", OTHER, "--tag", "x")
     assert (code, "none of these features has a name" in out) == (2, True)
-    assert "the same; difference of raw" in out
+    assert "above 0 more on the first text" in out
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ class Attributed:
     parts: Parts
     per_token: tuple[float, ...]  # y(t) . d m / d y(t): adds up to the first-order change
     check: Check | None  # None without any cause
+    firing: int  # features that fire on the text
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def _attributed(
     if causes:
         pairs = [(one.feature, one.effect) for one in causes]
         check = check_causes(lm, encoding, reading, target, target_site, pairs, seed)
-    return Attributed(reading.site, causes, parts, tuple(along.tolist()), check)
+    firing = reading.firing().numel()
+    return Attributed(reading.site, causes, parts, tuple(along.tolist()), check, firing)
 
 
 def _total(values: Tensor) -> float:

@@ -137,8 +137,7 @@ def _among(indices: Tensor, features: Sequence[int]) -> Tensor:
 
 def _random_features(reading: Reading, count: int, seed: int) -> list[int]:
     """`count` of the features that fire, chosen with a seed."""
-    latents = reading.plain
-    active = latents.indices[latents.values != 0].unique().cpu()
+    active = reading.firing().cpu()
     generator = torch.Generator().manual_seed(seed)
     return active[torch.randperm(len(active), generator=generator)[:count]].tolist()
 

@@ -5,11 +5,26 @@ from typing import TYPE_CHECKING
 from mi_crow.mechanistic.text_memory import sizes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mi_crow.language_model import LanguageModel
+    from mi_crow.mechanistic.attribution.site import SaeSite
+    from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 # Tensors of a block that a backward pass keeps, in widths of the stream and of the MLP: inputs and
 # outputs of norms, queries, keys, values, attention's output; gate, up, activation, product.
 _STREAMS, _INNER = 12, 4
+
+
+def most_ablations(sites: "Sequence[SaeSite]", top: int, tokens: int) -> int:
+    """The rows of the greatest batch of ablations on a text of `tokens`: the `top` causes of an
+    SAE, as far as so many features can fire, and the six sets beside them."""
+    from mi_crow.mechanistic.sae.rules.topk import TopKSae
+
+    def can_fire(sae: "SparseAutoencoder") -> int:
+        return min(sae.n_latents, tokens * sae.k if isinstance(sae, TopKSae) else sae.n_latents)
+
+    return min(top, max(can_fire(one.sae) for one in sites)) + 6
 
 
 def attribution_bytes(lm: "LanguageModel", tokens: int, rows: int, first_block: int) -> int:

@@ -28,6 +28,7 @@ class Question:
         is_feature, is_difference = self.feature is not None, self.against is not None
         wrong = (
             (is_feature and self.target is not None, "--feature and --target"),
+            (is_feature and is_difference, "--feature and --against"),
             (is_feature and self.log_probability, "--feature and --log-prob"),
             (is_feature and self.raw_logit, "--feature and --raw-logit"),
             (is_difference and self.log_probability, "--against and --log-prob"),

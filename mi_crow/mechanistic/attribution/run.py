@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.attribution.question import Question
-from mi_crow.mechanistic.attribution.target import Kind, Target, notes_on, token_id, token_text
+from mi_crow.mechanistic.attribution.target import (
+    Kind,
+    Target,
+    itself,
+    notes_on,
+    token_id,
+    token_text,
+)
 from mi_crow.mechanistic.steering.known import KnownFeatures
 from mi_crow.mechanistic.steering.loading import LoadedSae, join, open_sae
 from mi_crow.store.workspace import Workspace
@@ -67,7 +74,7 @@ def attribute_loaded(
     MachineError, naming a length that would fit, when memory runs out.
     """
     from mi_crow.mechanistic.attribution.attribute import attribute, sites_before
-    from mi_crow.mechanistic.attribution.memory import attribution_bytes
+    from mi_crow.mechanistic.attribution.memory import attribution_bytes, most_ablations
     from mi_crow.mechanistic.attribution.passage import passages_of
     from mi_crow.mechanistic.attribution.site import SaeSite
     from mi_crow.mechanistic.text_memory import naming_a_length
@@ -77,8 +84,7 @@ def attribute_loaded(
     tokens = passages.longest
     sites = [SaeSite.of(one) for one in loaded]
     first = min(lm.layers.block_of(one.write) or 0 for one in sites)
-    rows = question.top + 6
-    memory = attribution_bytes(lm, tokens, rows, first)
+    memory = attribution_bytes(lm, tokens, most_ablations(sites, question.top, tokens), first)
     if tell_memory is not None:
         tell_memory(memory)
 
@@ -92,6 +98,8 @@ def attribute_loaded(
             sites_before(lm, sites, target_site)  # no text can mend that
         passage = passages.at(_token_asked_about(lm, passages, target_site, question))
         target = _target(lm, passage, target_site, question)
+        if target_site is not None and question.position is not None:
+            _check_fires(lm, passage, target_site, target)
         found = attribute(
             lm,
             passage.encoding,
@@ -149,9 +157,7 @@ def _target(
         if question.own_token and own:
             [token] = own
         if against is not None and against == token:
-            raise UserError(
-                f"{token_text(lm, token)!r} minus itself is 0", hint="give two different tokens"
-            )
+            raise itself(lm, against)
         return Target(_kind(question), position, token, against)
     feature = feature_number(question.feature or "", target_site.sae.n_latents)
     return Target("feature", position, sae_id=target_site.sae_id, feature=feature)
@@ -196,6 +202,24 @@ def _strongest_token(lm: "LanguageModel", passages: "Passages", site: Any, featu
             hint="give a text on which it does, or --token",
         )
     return int(acts.argmax())
+
+
+def _check_fires(lm: "LanguageModel", passage: "Passage", site: Any, target: Target) -> None:
+    """Raises UserError for a feature that is not active on the token asked about."""
+    import torch
+
+    from mi_crow.language_model.capture_pass import run_to
+    from mi_crow.mechanistic.attribution.passes import activation_at
+
+    encoding, place, start = passage
+    with torch.no_grad():
+        x = run_to(lm, [site.read], encoding.input_ids, encoding.attention_mask)[site.read][0]
+        if float(activation_at(site, x[place][None], target)[0]) == 0:
+            raise UserError(
+                f"feature {target.feature} of {site.sae_id!r} does not fire on token "
+                f"{start + place} of this text",
+                hint="leave out --token, or name one on which it does",
+            )
 
 
 def as_json(
@@ -245,6 +269,7 @@ def _sae_json(found: "Attributed", names: dict[int, dict[str, Any]]) -> dict[str
             for one, value in zip(found.causes, measured, strict=True)
         ],
         "check": found.check.as_json() if found.check is not None else None,
+        "firing": found.firing,
     }
 
 

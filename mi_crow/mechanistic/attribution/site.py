@@ -67,6 +67,11 @@ class Reading:
         """The latents without a gradient."""
         return self.latents._replace(values=self.latents.values.detach())
 
+    def firing(self) -> Tensor:
+        """The features that fire on the text, [m] in ascending order."""
+        latents = self.plain
+        return latents.indices[latents.values != 0].unique()
+
     @torch.no_grad()
     def features_part(self, kept: Tensor | None = None) -> Tensor:
         """What the latents (where `kept` [n, k] is true) add to y: [n, n_outputs] fp32."""

@@ -115,6 +115,13 @@ def notes_on(lm: "LanguageModel", given: Iterable[tuple[str | None, int | None]]
     return found
 
 
+def itself(lm: "LanguageModel", token: int) -> UserError:
+    """The error for a difference of a token from itself."""
+    return UserError(
+        f"{token_text(lm, token)!r} minus itself is 0", hint="give two different tokens"
+    )
+
+
 def position_of(tokens: int, position: int | None) -> int:
     """A position among `tokens`, counted from the end where it is negative; None is the last.
     Raises UserError."""

@@ -4,7 +4,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.attribution.target import Target, notes_on, position_of, token_id
+from mi_crow.mechanistic.attribution.target import (
+    Target,
+    itself,
+    notes_on,
+    position_of,
+    token_id,
+    token_text,
+)
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 
 if TYPE_CHECKING:
@@ -93,6 +100,8 @@ def _target(
     import torch
 
     given = [None if one is None else token_id(lm, one) for one in (target, against)]
+    if given[0] is not None and given[0] == given[1]:
+        raise itself(lm, given[0])
     with torch.no_grad(), lm.plain():
         likeliest = [
             int(lm.model(**one.as_inputs(), use_cache=False).logits[0, position].argmax())
@@ -103,8 +112,12 @@ def _target(
         for chosen, best in zip(given, likeliest, strict=True)
     )
     if token == other:
-        raise UserError(
-            "the likeliest next token is the same on both prompts",
-            hint='give --target " Paris" --against " Rome"',
-        )
+        what, hint = "the likeliest next token", 'give --target " Paris" --against " Rome"'
+        if target is not None:
+            sentence, hint = f"{what} of the corrupted prompt is the target too", "give --against"
+        elif against is not None:
+            sentence, hint = f"{what} of the clean prompt is the other answer too", "give --target"
+        else:
+            sentence = f"{what} is the same on both prompts"
+        raise UserError(f"{sentence}: {token_text(lm, token)!r}", hint=hint)
     return Target("difference", position, token, other)

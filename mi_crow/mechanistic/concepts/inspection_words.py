@@ -101,3 +101,16 @@ def which_token(found: Mapping[str, Any]) -> str:
     words = ["the likeliest"] if said and said[0]["token"] == token else []
     words += ["the text's own"] if following and following[0] == token else []
     return " and ".join(words)
+
+
+def without_causes(sae: Mapping[str, Any]) -> str:
+    """Why an answer lists no cause of an SAE, in words; what was saved earlier does not say how
+    many features fire."""
+    firing = sae.get("firing")
+    if firing == 0:
+        return "no feature fires on this text"
+    if firing is None:
+        return "no feature has an effect on this target"
+    one = firing == 1
+    fire, none = ("feature fires", "it has no") if one else ("features fire", "none has an")
+    return f"{firing:,} {fire} on this text, {none} effect on this target"

@@ -88,7 +88,17 @@ class DifferencesPopup(FoundPopup):
         what = "texts" if self._of_texts else "sets of texts"
         order = self._found.get("order")
         by = f"; differ in {order}" if self._of_texts and order else ""
-        return f"Two {what}, read by {self._found['sae_id']}{by}"
+        return f"Two {what}, read by {self._found['sae_id']}{by}{self._cut()}"
+
+    def _cut(self) -> str:
+        """Which text the model did not read to its end."""
+        words = ""
+        for side in ("first", "second") if self._of_texts else ():
+            one = self._found[side]
+            read, total = one.get("tokens_read", 0), one.get("tokens_total", 0)
+            if read < total:
+                words += f"; of the {side} only {read:,} of {total:,} tokens"
+        return words
 
     def compose_box(self) -> ComposeResult:
         if self._of_texts:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.concepts.inspection_words import doubt, figure_name, which_token
+from mi_crow.mechanistic.concepts.inspection_words import (
+    doubt,
+    figure_name,
+    which_token,
+    without_causes,
+)
 from mi_crow.mechanistic.steering.known import shown_name
 from tui.screens.inspect.inspection import Inspection
 from tui.text import number, printable
@@ -131,7 +136,7 @@ def check_lines(found: Mapping[str, Any]) -> Content:
         words = "  ".join(f"{figure_name(key)} {value:+.2f}" for key, value in parts.items())
         lines.append(Content.styled(f"{sae['sae_id']}: {words}", "$muted"))
         if check is None:
-            lines.append(Content.styled("no feature fires on this text", "$warning"))
+            lines.append(Content.styled(without_causes(sae), "$warning"))
             continue
         predicted = check.get("predicted_sum")  # older saved inspections lack it
         lines.append(

@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
+from mi_crow.mechanistic.concepts.inspection_words import without_causes
 from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.screens.inspect.explained import (
@@ -124,7 +125,7 @@ class CausesPopup(FoundPopup):
         self._ask_otherwise(self)
 
     def compose_box(self) -> ComposeResult:
-        rows = RowList(CAUSES, empty="no feature fires on this text", id="causes-list")
+        rows = RowList(CAUSES, empty=self._no_causes, id="causes-list")
         yield Static(answer_line(self._found), id="causes-answer", markup=False)
         yield Static(id="causes-says", markup=False)
         yield ListHeading("Feature", rows, id="causes-heading")
@@ -142,6 +143,10 @@ class CausesPopup(FoundPopup):
             one.row if (one.sae_id, one.feature) not in self._ablated else _struck(one)
             for one in self._causes.values()
         ]
+
+    def _no_causes(self) -> str:
+        only, saes = self._looks[self._look], self._found["saes"]
+        return without_causes(next((one for one in saes if one["sae_id"] == only), saes[-1]))
 
     def _show_says(self, without: Mapping[str, Any] | None) -> None:
         lines = [says_line(self._found["predictions"], "says   ")]

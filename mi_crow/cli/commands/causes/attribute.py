@@ -22,7 +22,14 @@ from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.formatting import number, share, size
 from mi_crow.cli.tables import print_facts, print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
-from mi_crow.mechanistic.concepts.inspection_words import MEANINGS, doubt, figure_name, which_token
+from mi_crow.mechanistic.attribution.question import Question
+from mi_crow.mechanistic.concepts.inspection_words import (
+    MEANINGS,
+    doubt,
+    figure_name,
+    which_token,
+    without_causes,
+)
 from mi_crow.same_fields import same_fields
 
 _TOKENS = 4
@@ -95,7 +102,6 @@ def add_saes(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_ids = [pick_sae(workspace, one) for one in options.sae or [None]]
-    from mi_crow.mechanistic.attribution.question import Question
     from mi_crow.mechanistic.attribution.run import attribute_prompt
 
     question = same_fields(
@@ -160,7 +166,7 @@ def _show_sae(found: dict[str, Any], tokens: list[str], value: float) -> None:
     )
     check = found["check"]
     if check is None:
-        print_line("no feature fires on this text", "yellow")
+        print_line(without_causes(found), "yellow")
         return
     print_line(
         f"{len(rows)} ablated together {check['together']:+.3g}, predicted "

@@ -247,6 +247,9 @@ def _show_differences(result: dict[str, Any]) -> None:
         f"{count(len(first))} and {count(len(second))} tokens, {count(same)} the same", "dim"
     )
     print_line(difference_words(result["order"]), "dim")
+    for side in ("first", "second"):
+        if not _read_whole(result[side]):
+            print_line(f"the {side}: {_reading(result[side])}", "yellow")
 
 
 # One text.
@@ -286,6 +289,10 @@ def _explained(result: dict[str, Any]) -> str:
     return f"explains {share(sum(known) / len(known))} of an activation"
 
 
+def _read_whole(result: dict[str, Any]) -> bool:
+    return result["tokens_read"] >= result["tokens_total"]
+
+
 def _reading(result: dict[str, Any]) -> str:
     """How much of the text was read."""
     read, total = result["tokens_read"], result["tokens_total"]
@@ -294,7 +301,7 @@ def _reading(result: dict[str, Any]) -> str:
         words += f", in {count(result['windows'])} windows"
     if result["bos_added"]:
         words += ", BOS prepended"
-    if read < total:
+    if not _read_whole(result):
         words += (
             f": the model's context is {count(result['context_length'])}; --windows reads it all"
         )
@@ -327,6 +334,4 @@ def _show_inspection(result: dict[str, Any], ranking: "Ranking | None") -> None:
         print_table([">feature", ">max", ">share", ">density", "name…", "fires on…"], rows)
     else:
         print_line(_none_left(ranking), "yellow")
-    print_line(
-        _reading(result), style="" if result["tokens_read"] == result["tokens_total"] else "yellow"
-    )
+    print_line(_reading(result), style="" if _read_whole(result) else "yellow")
