@@ -54,7 +54,7 @@ MEANINGS = {
     "m": Meaning("map", ("map",)),
     "n": Meaning("new, or the next to be named", ("new", "unnamed")),
     "o": Meaning("order", ("order",)),
-    "p": Meaning("presets", ("presets",)),
+    "p": Meaning("presets, or patch", ("presets", "patch")),
     "q": Meaning("quit", ("quit",)),
     "r": Meaning("rename", ("rename",)),
     "s": Meaning("steer", ("steer",)),
@@ -68,7 +68,7 @@ MEANINGS = {
     "u": Meaning("undo", ("undo",)),
     "z": Meaning("undo", ("undo",)),
     # Capitals: the same the other way round, or the rarer thing.
-    "A": Meaning("auto: find a setting", ("auto",)),
+    "A": Meaning("auto: find a setting; ask why in a form", ("auto", "ask")),
     "B": Meaning("branches of a chat", ("chat",)),
     "C": Meaning("confidence", ("confidence",)),
     "D": Meaning("directions: vectors, or the logit lens", ("lens", "vectors")),

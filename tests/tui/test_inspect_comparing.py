@@ -172,6 +172,15 @@ async def test_the_map_opens_with_every_layer_that_fits(open_inspect) -> None:
         assert all(f"{layer} " in shown for layer in layers)  # the strongest is the last row
 
 
+async def test_p_patches_and_capital_a_asks_why_in_a_form(open_inspect) -> None:
+    async with open_inspect() as (pilot, _):
+        await inspected(pilot)
+        await press(pilot, "p")
+        assert "Corrupted" in screen_text(pilot)
+        await press(pilot, "escape", "A")
+        assert "After token" in screen_text(pilot)
+
+
 async def test_prompts_that_cannot_be_patched_are_mended_in_the_form(open_inspect) -> None:
     async with open_inspect() as (pilot, session):
         await compare(pilot, session)

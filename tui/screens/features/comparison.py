@@ -120,7 +120,12 @@ def _column(side: "Side", room: Room) -> list[Lines]:
 
 def _head(side: "Side") -> Lines:
     row = side.detail.row
-    name = (printable(row.concept), "bold $accent") if row.concept else ("no name yet", "$faint")
+    proposal = side.detail.proposal
+    proposed = row.proposed or (proposal.name if proposal is not None else "")
+    if row.concept:
+        name = printable(row.concept), "bold $accent"
+    else:
+        name = (printable(proposed), "italic $muted") if proposed else ("no name yet", "$faint")
     if row.top_label:
         label = Content.assemble(
             ("AUROC ", "$muted"),

@@ -106,16 +106,15 @@ def answer_line(found: Mapping[str, Any]) -> Content:
         what = [(exact(target["token"]), "bold")]
         if target.get("against") is not None:
             what += [(" minus ", "$muted"), (exact(target["against"]), "bold")]
-        elif which := which_token(found):
-            what.append((f" ({which})", "$faint"))
         what.append((" after ", "$muted"))
-    kind = str(target["kind"]).replace("_", " ")
+    kind, which = str(target["kind"]).replace("_", " "), which_token(found)
     steps = found.get("steps")
     return Content.assemble(
         (f"{kind} of " if target["kind"] != "feature" else "feature ", "$muted"),
         *what,
         after,
         (f"  {found['value']:.2f}", "bold $accent"),
+        (f"  {which}" if which else "", "$faint"),
         (f"  integrated gradients, {steps} steps" if steps else "", "$faint"),
     )
 

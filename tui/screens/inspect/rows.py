@@ -15,8 +15,8 @@ COLUMNS = (
     Column("feature", 7, "right"),
     Column("value", 5, "right"),
     Column("share", 5, "right", from_width=28),
-    Column("density", 7, "right", from_width=40),
-    Column("what"),
+    Column("density", 7, "right", from_width=44),
+    Column("name"),
 )
 
 

@@ -29,7 +29,7 @@ from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.area import Area
-from tui.widgets.lists.row_list import RowList
+from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
@@ -69,10 +69,10 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
                 yield Trouble(id="names-trouble")
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-text", classes="related-title", markup=False)
-                    yield RowList(COLUMNS, id="list-text")
+                    yield from _titled(RowList(COLUMNS, empty=self._none_left, id="list-text"))
                 with Vertical(classes="inspect-list"):
                     yield Static(id="title-token", classes="related-title", markup=False)
-                    yield RowList(COLUMNS, empty="none", id="list-token")
+                    yield from _titled(RowList(COLUMNS, empty="none", id="list-token"))
         yield FeatureCard(self.context)
         yield PromptLine()
 
@@ -221,8 +221,13 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
     def _show_lists(self) -> None:
         top = self.query_one("#list-text", RowList)
         top.set_rows(feature_rows(self._inspection.top, self._rows, self._pinned))
-        needed = max(len(top.rows) + 1, self.tokens.row_count + 2, 8)
+        needed = max(len(top.rows) + 2, self.tokens.row_count + 2, 8)
         self.query_one(FeatureCard).give(self.query_one("#inspect-body"), needed)
+
+    def _none_left(self) -> str:
+        if not self._inspection.tokens or self._shown.which == "all":
+            return "none"
+        return f"none of these; {key('inspect.show')} shows others"
 
     def _look_for(self) -> None:
         """Shows the activations of the feature that was asked for, else of the strongest."""
@@ -350,6 +355,11 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
             copy(self.mi_crow, _as_lines(found.per_token[token]), "the token's features")
         else:
             copy(self.mi_crow, _as_lines(found.top), "the text's features")
+
+
+def _titled(rows: RowList) -> ComposeResult:
+    yield ListHeading("feature", rows, counted=False)
+    yield rows
 
 
 def _heading(title: str, pairs: Sequence[object], how: str) -> Content:

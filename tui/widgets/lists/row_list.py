@@ -133,11 +133,14 @@ class RowList(CursorList):
 
     # Drawing.
 
-    def heading(self, title: str) -> Content:
-        """The line above the list: what it holds, how many, and the titles of the columns."""
+    def heading(self, title: str, *, counted: bool = True) -> Content:
+        """The line above the list: what it holds, how many, and the titles of the columns. One
+        that is not `counted` stands below a title of its own, and is empty over an empty list."""
         own = Content.assemble(
             (title, "bold $primary"), (f"  {len(self._rows)}" if self._rows else "", "$muted")
         )
+        if not counted:
+            own = Content.styled(title if self._rows else "", "$faint")
         titles = [self.title_of(column) for column in self._columns]
         if titles[0] != self._columns[0].title:
             own += Content.styled(f" {titles[0][-1]}", "$accent")  # the arrow of an order
@@ -247,9 +250,12 @@ class RowList(CursorList):
 class ListHeading(Widget):
     """The line above a list; as wide as the list, so that the titles are over their columns."""
 
-    def __init__(self, title: str, row_list: RowList, id: str | None = None) -> None:
+    def __init__(
+        self, title: str, row_list: RowList, id: str | None = None, *, counted: bool = True
+    ) -> None:
+        """`counted`: how many rows there are stands beside the title."""
         super().__init__(id=id)
-        self._title = title
+        self._title, self._counted = title, counted
         self._row_list = row_list
 
     def on_mount(self) -> None:
@@ -273,7 +279,7 @@ class ListHeading(Widget):
         self._row_list.title_clicked(event.x)
 
     def render(self) -> RenderResult:
-        return self._row_list.heading(self._title)
+        return self._row_list.heading(self._title, counted=self._counted)
 
 
 def fitted(text: Content, width: int, align: str = "left") -> Content:
