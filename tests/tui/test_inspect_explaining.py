@@ -80,7 +80,7 @@ async def test_a_says_why_and_space_what_the_model_says_without_it(open_inspect)
         asked = dict(session.asked[-1][1])
         assert (asked["position"], asked["own_token"], asked["saes"]) == (2, True, ["demo-topk"])
         for words in (
-            "centred logit of “ quiet” after “ was”  6.05  the likeliest and the text's own",
+            "centred logit of “ quiet” after “ was”  6.05  the likeliest",
             "sails and masts",
             "harbour 0.91",
             "-0.50",
