@@ -172,9 +172,9 @@ class MiCrowApp(Workbench):
             self.push_screen(JumpPopup(self.screen), jump)
 
     def action_help(self) -> None:
-        from tui.widgets.frame.help import HelpPopup
+        from tui.widgets.frame.help import HelpPopup, screen_scopes
 
-        self.push_screen(HelpPopup(self.current_mode, self.keymap))
+        self.push_screen(HelpPopup(screen_scopes(self.current_mode), self.keymap))
 
     def action_palette(self) -> None:
         from tui.widgets.frame.palette import PalettePopup

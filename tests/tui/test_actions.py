@@ -25,7 +25,7 @@ from tui.screens.inspect.sources import SourceMenu
 from tui.screens.runs.new_menu import NewMenu
 from tui.widgets.forms.line import SectionHeading
 from tui.widgets.forms.popup import FormPopup
-from tui.widgets.frame.help import HelpScroll, help_blocks
+from tui.widgets.frame.help import HelpScroll, help_blocks, screen_scopes
 from tui.widgets.frame.palette import offered
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
@@ -152,7 +152,8 @@ def test_keys_are_written_as_people_read_them():
 
 
 def test_help_names_every_key_of_a_screen_and_follows_the_key_map():
-    text = "\n".join(block.plain for block in help_blocks("runs", {"runs.log": "f5"}))
+    blocks = help_blocks(screen_scopes("runs"), {"runs.log": "f5"})
+    text = "\n".join(block.plain for block in blocks)
     for action in (*scope_actions("runs"), *scope_actions("app")):
         if action.keys:
             assert action.help in text

@@ -5,16 +5,6 @@ from tui.action_tables.action import Action
 INSPECT = (
     Action("inspect.run", "ctrl+r", "run", "run", "Inspect the text"),
     Action("inspect.text", "e", "edit_text", "edit", "Edit the text"),
-    Action("inspect.new", "n", "sources", "new", "A text from a file, the index, Steer or a chat"),
-    Action(
-        "inspect.windows",
-        "W",
-        "windows",
-        "windows",
-        "Read a long text in windows of the context, or truncate it",
-        False,
-    ),
-    Action("inspect.texts", "d", "next_look", "texts", "Top features under each token, or not"),
     Action(
         "inspect.attribute",
         "a",
@@ -27,9 +17,20 @@ INSPECT = (
     ),
     Action("inspect.map", "m", "grid", "grid", "Features by tokens, as a grid"),
     Action("inspect.lens", "D", "lens", "lens", "What the model would say after each layer"),
+    Action("inspect.compare", "equals_sign", "compare", "compare", "Compare with another text"),
+    Action("inspect.kept", "K", "kept", "saved", "Saved inspections: open, rename, export"),
+    Action("inspect.new", "n", "sources", "new", "A text from a file, the index, Steer or a chat"),
+    Action("inspect.texts", "d", "next_look", "texts", "Top features under each token, or not"),
+    Action(
+        "inspect.windows",
+        "W",
+        "windows",
+        "windows",
+        "Read a long text in windows of the context, or truncate it",
+        False,
+    ),
     Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be rows of the grid", False),
     Action("inspect.layers", "M", "layers", "layers", "How each layer's SAE reads the text", False),
-    Action("inspect.compare", "equals_sign", "compare", "compare", "Compare with another text"),
     Action("inspect.patch", "p", "patch", "patch", "Restore parts of one prompt in another", False),
     Action("inspect.order", "o", "next_order", "order", "Order by meaning, share, surprise, .."),
     Action("inspect.show", "f", "next_shown", "show", "Show all, rare or named features", False),
@@ -37,7 +38,6 @@ INSPECT = (
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
     Action("inspect.tag", "t", "tag", "tag", "Name the selected feature"),
     Action("inspect.save", "S", "save", "save", "Save the text with what was found", False),
-    Action("inspect.kept", "K", "kept", "saved", "Saved inspections: open, rename, export"),
     Action("inspect.copy", "y", "copy", "copy", "Copy the token's or the text's features", False),
 )
 

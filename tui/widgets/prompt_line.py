@@ -41,6 +41,8 @@ class PromptLine(Horizontal):
 
     BINDINGS = bindings("form", "submit")
 
+    FOOTER = (("enter", "accept"), ("escape", "cancel"))  # the keys that end it
+
     @dataclass(eq=False, repr=False)
     class Typed(Message):
         """The text changed while it was asked for; it may not pass its check."""

@@ -58,6 +58,7 @@ class DifferencesPopup(FoundPopup):
     cursor."""
 
     BINDINGS = bindings("popup", "close") + bindings("differences")
+    SCOPES = ("differences", "list", "tokens")
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from mi_crow.mechanistic.concepts.inspection_words import without_causes
-from tui.actions import bindings
+from tui.actions import Action, bindings
 from tui.preferences.key_words import key
 from tui.screens.inspect.explained import (
     CAUSES,
@@ -50,7 +50,11 @@ Ablate = Callable[[Sequence[tuple[str, int]], int], dict[str, Any]]
 
 
 class FoundPopup(Popup[Wanted]):
-    """Shows what was found out about a text, which can be saved."""
+    """Shows what was found out about a text, which can be saved. More keys act on it than a narrow
+    footer has room for; SCOPES are theirs."""
+
+    BINDINGS = bindings("app", "help")
+    SCOPES: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, found: Found | None, classes: str) -> None:
         super().__init__(classes=classes)
@@ -62,6 +66,16 @@ class FoundPopup(Popup[Wanted]):
     def say(self, words: str) -> None:
         """Says in the border what goes on."""
         self.query_one(".popup-box").border_subtitle = words
+
+    def action_help(self) -> None:
+        from tui.widgets.frame.help import HelpPopup
+
+        def possible(action: Action) -> bool:
+            own = action.scope == self.SCOPES[0]
+            return not own or self.check_action(action.action, ()) is not False
+
+        keymap = cast("Workbench", self.app).keymap
+        self.app.push_screen(HelpPopup(self.SCOPES, keymap, possible))
 
     def action_save(self) -> None:
         if self._kept is not None:
@@ -79,6 +93,7 @@ class CausesPopup(FoundPopup):
     feature to open or to steer."""
 
     BINDINGS = bindings("popup", "close") + bindings("causes")
+    SCOPES = ("causes", "list")
 
     def __init__(
         self,
@@ -214,6 +229,7 @@ class GridPopup(FoundPopup):
     explains the token over the grid."""
 
     BINDINGS = bindings("popup", "close") + bindings("grid")
+    SCOPES = ("grid", "tokens")
 
     def __init__(
         self,

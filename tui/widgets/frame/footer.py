@@ -1,5 +1,7 @@
 """The footer: the keys that work here, from the action table, on one line."""
 
+from collections.abc import Sequence
+
 from textual import events
 from textual.app import RenderResult
 from textual.content import Content
@@ -44,6 +46,11 @@ class FooterBar(Widget):
         """Whether a field of the screen has the focus; a popup has a key that closes it."""
         return not self.screen.is_modal and is_field(self.screen.focused)
 
+    def _own_keys(self) -> Sequence[tuple[str, str]]:
+        """The keys of what the field with the focus is for, where the screen's are not for it."""
+        above = self.screen.focused.ancestors if self.screen.focused is not None else ()
+        return next((own for node in above if (own := getattr(node, "FOOTER", ()))), ())
+
     def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
         """What to show and what always stays: (label of the key, action, key) each."""
         found: dict[str, tuple[str, str, str]] = {}
@@ -59,7 +66,9 @@ class FooterBar(Widget):
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
         ids = sorted(found, key=lambda name: (_rank(name), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
-        if self._typing():
+        if own := self._own_keys():
+            shown = [(key_label(key), words, key) for key, words in own]
+        elif self._typing():
             shown.insert(0, ("esc", "leave the field", "escape"))
         elif zoom is not None and getattr(self.screen, "zoomed", None) is not None:
             shown.insert(0, (zoom[0], "all panes", zoom[2]))
@@ -68,7 +77,7 @@ class FooterBar(Widget):
 
 def _rank(name: str) -> int:
     """What only the screen does comes first, what all lists do last."""
-    return {"list": 1, "sorting": 2}.get(name.partition(".")[0], 0)
+    return {"list": 1, "tokens": 1, "sorting": 2}.get(name.partition(".")[0], 0)
 
 
 def _pair(label: str, action: str, key: str) -> Content:

@@ -1,6 +1,7 @@
 """The help overlay: every key that works on the screen below, in groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Final
 
 from textual.app import ComposeResult
@@ -13,7 +14,10 @@ from tui.preferences.key_words import key
 from tui.widgets.frame.popup import Popup
 
 _KEYS: Final = 20  # cells
+_LEAST: Final = 16  # for what a key does
 _TWO_COLUMNS: Final = 160  # cells of the terminal
+# As the stylesheet has it: the width of the box, its border, padding and scrollbar, a column's gap.
+_NARROW, _WIDE, _AROUND, _GAP = 76, 156, 7, 2
 
 _TITLES = {
     "app": "Everywhere",
@@ -32,16 +36,26 @@ _ALSO = {
 }
 
 
-def help_blocks(screen_name: str, keymap: Mapping[str, str]) -> list[Content]:
-    """All keys of a screen, each scope under its title: its own first, then lists, then everywhere.
-    `keymap` overrides keys."""
+def screen_scopes(screen_name: str) -> tuple[str, ...]:
+    """What has keys on a screen: itself first, then lists, then the app."""
+    return (screen_name, "list", *_ALSO.get(screen_name, ()), "app")
+
+
+def help_blocks(
+    scopes: Sequence[str],
+    keymap: Mapping[str, str],
+    room: int | None = None,
+    possible: Callable[[Action], bool] = lambda _: True,
+) -> list[Content]:
+    """The keys of all actions that are possible, each scope under its title. `keymap` overrides
+    keys; what a key does stays beside it, in `room` cells."""
     blocks = []
-    for scope in (screen_name, "list", *_ALSO.get(screen_name, ()), "app"):
-        actions = [one for one in scope_actions(scope) if shown_keys(one, keymap)]
+    for scope in scopes:
+        actions = [one for one in scope_actions(scope) if shown_keys(one, keymap) and possible(one)]
         if actions:
             title = _title(scope)
             lines = [Content.styled(title, "bold $primary")]
-            lines += [_line(action, keymap) for action in actions]
+            lines += [_line(action, keymap, room) for action in actions]
             blocks.append(Content("\n").join(lines))
     return blocks
 
@@ -58,11 +72,13 @@ def _title(scope: str) -> str:
     return _TITLES.get(scope, scope.title())
 
 
-def _line(action: Action, keymap: Mapping[str, str]) -> Content:
+def _line(action: Action, keymap: Mapping[str, str], room: int | None) -> Content:
     keys = shown_keys(action, keymap)
     if action.scope == "new":  # a row of the menu stands for what the screen does
         action = BY_ID["runs." + action.id.partition(".")[2]]
-    return Content.assemble((f"{keys:<{_KEYS}} ", "bold $foreground"), (action.help, "$muted"))
+    lines = wrap(action.help, max(room, _LEAST)) if room is not None else [action.help]
+    words = ("\n" + " " * (_KEYS + 1)).join(lines)
+    return Content.assemble((f"{keys:<{_KEYS}} ", "bold $foreground"), (words, "$muted"))
 
 
 def in_columns(blocks: Sequence[Content], columns: int) -> list[Content]:
@@ -84,20 +100,29 @@ def in_columns(blocks: Sequence[Content], columns: int) -> list[Content]:
 
 
 class HelpPopup(Popup[None]):
-    """`?`: the keys of one screen."""
+    """`?`: the keys of a screen or of what is open over it."""
 
     HEADING = "Keys"
     BINDINGS = bindings("popup", "close")
 
-    def __init__(self, screen_name: str, keymap: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        scopes: Sequence[str],
+        keymap: Mapping[str, str],
+        possible: Callable[[Action], bool] = lambda _: True,
+    ) -> None:
         super().__init__(classes="help")
-        self._blocks = help_blocks(screen_name, keymap)
+        self._scopes, self._keymap, self._possible = scopes, keymap, possible
 
     def compose_box(self) -> ComposeResult:
-        columns = 2 if self.app.size.width >= _TWO_COLUMNS else 1
+        width = self.app.size.width
+        columns = 2 if width >= _TWO_COLUMNS else 1
+        box = _WIDE if columns > 1 else min(_NARROW, width * 96 // 100)
+        room = (box - _AROUND) // columns - _GAP - _KEYS - 1
+        blocks = help_blocks(self._scopes, self._keymap, room, self._possible)
         self.set_class(columns > 1, "-two-columns")
         with HelpScroll(), Horizontal():
-            for column in in_columns(self._blocks, columns):
+            for column in in_columns(blocks, columns):
                 yield Static(column)
 
 
