@@ -30,14 +30,14 @@ class GridRow:
 
 
 class TokenGrid(TokenCursor):
-    """Cells under the keys of a text: left and right by token, up and down by row. The tokens stand
+    """Cells under the keys of a text: left and right by token, up and down by row. The tokens are
     above; what does not fit scrolls with the cursor."""
 
     row: reactive[int] = reactive(0, init=False, repaint=False)
     column: reactive[int] = reactive(0, init=False, repaint=False)
 
     class Moved(Message):
-        """The cursor stands on another cell."""
+        """The cursor is on another cell."""
 
     def __init__(self, cell: int, id: str | None = None) -> None:
         """`cell` is the width of a cell, without the gap before it."""

@@ -1,4 +1,4 @@
-"""Whether causes are causes: features are really ablated, and what happens stands beside what was
+"""Whether causes are causes: features are really ablated, and what happens is beside what was
 predicted.
 
 Faithfulness and completeness after Marks et al. 2024, "Sparse feature circuits" (2403.19647),
@@ -94,7 +94,7 @@ def _edits(reading: Reading, features: Sequence[int], random: Sequence[int]) -> 
     """What is added to y to take away nothing, each feature, all that fire, the features together,
     all but these, the random ones, all but these: [len(features) + 6, n, n_outputs].
 
-    The plain text stands in the same batch, because a batch of another size rounds otherwise.
+    The plain text is in the same batch, because a batch of another size rounds differently.
     """
     latents = reading.plain
     size = latents.values.shape[0], reading.y.shape[-1]

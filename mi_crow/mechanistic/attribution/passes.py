@@ -32,7 +32,7 @@ _SAME = 0.05  # of the difference between two edits, for the results of one to b
 
 @dataclass(frozen=True)
 class Graph:
-    """A pass whose numbers can be differentiated by what stands at its sites."""
+    """A pass whose numbers can be differentiated by what is at its sites."""
 
     logits: Tensor  # [vocabulary] at the position that was asked for
     readings: tuple[Reading, ...]  # in the order of the sites
@@ -54,7 +54,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 def graph_pass(
     lm: "LanguageModel", encoding: "Encoding", sites: Sequence[SaeSite], position: int
 ) -> Graph:
-    """One pass over a single text [1, n] that keeps what gradients need. The sites stand in the
+    """One pass over a single text [1, n] that keeps what gradients need. The sites are in the
     order of the model. Raises MiCrowError for a site that the pass does not reach."""
     read: dict[int, Tensor] = {}
     written: dict[int, Tensor] = {}

@@ -70,7 +70,7 @@ def attribute_loaded(
     """The causes of one number of the model's answer to `text` (see `attribute.attribute`).
     `tell_memory` gets the bytes that it takes, about, before it takes them.
 
-    Raises UserError for an empty text, a target that is no token, or a feature that does not fire;
+    Raises UserError for an empty text, a target of several tokens, a feature that does not fire;
     MachineError, naming a length that would fit, when memory runs out.
     """
     from mi_crow.mechanistic.attribution.attribute import attribute, sites_before

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SaeSite:
-    """Where one SAE stands in its model; `read` and `write` differ for a transcoder."""
+    """Where one SAE is in its model; `read` and `write` differ for a transcoder."""
 
     sae_id: str
     lm: "LanguageModel"

@@ -28,7 +28,7 @@ class Influence:
 
     sae_id: str
     feature: int
-    effect: float  # on the target, through the feature that it stands under
+    effect: float  # on the target, through the feature that it is under
     share: float  # of the effects of all features of the last SAE, in absolute value
     children: "tuple[Influence, ...]" = ()
 

@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Before:
-    """What stands in the form at first."""
+    """What is in the form at first."""
 
     saes: tuple[str, ...]
     kind: str = CENTRED

@@ -288,7 +288,7 @@ def patch_line(found: Mapping[str, Any], point: str, token: int) -> Content:
 def token_labels(
     found: Inspection, rows: "Mapping[int, FeatureRow]", count: int = 3
 ) -> list[list[str]]:
-    """What stands under each token: the first features there, by name or number."""
+    """What is under each token: the first features there, by name or number."""
     return [
         [_label(feature, rows.get(feature)) for feature, _ in pairs[:count]]
         for pairs in found.per_token

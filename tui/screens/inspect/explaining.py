@@ -61,7 +61,7 @@ class Explains(PromptScreen):
 
     @property
     def text_now(self) -> str:
-        """What stands in the field."""
+        """What is in the field."""
         raise NotImplementedError
 
     @property

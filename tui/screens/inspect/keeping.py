@@ -53,7 +53,7 @@ class Found:
 
 
 def ask_to_save(app: "Workbench", found: Found) -> None:
-    """Asks for a name and saves it; what is wrong with the name stands in the form."""
+    """Asks for a name and saves it; what is wrong with the name is in the form."""
     if not may_tag(app):
         return
 

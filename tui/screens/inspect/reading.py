@@ -64,7 +64,7 @@ class Reads(Explains):
 
     @property
     def text_now(self) -> str:
-        """What stands in the field."""
+        """What is in the field."""
         return self.area.text
 
     def inspected(self, read: Inspected) -> None:

@@ -1,4 +1,4 @@
-"""In which order the features of Inspect stand, and which of them."""
+"""In which order the features of Inspect are listed, and which of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ _RARE = 0.1  # density above which `rare` leaves a feature out
 
 @dataclass(frozen=True)
 class Shown:
-    """In which order features stand, and which of them."""
+    """In which order features are listed, and which of them."""
 
     order: str = "meaning"
     which: str = "all"
