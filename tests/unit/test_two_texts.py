@@ -243,3 +243,34 @@ def test_without_a_name_all_saes_of_the_model_read_the_text(mi_crow) -> None:
     code, out = mi_crow("inspect", TEXT, "--json")
     assert code == 0
     assert {one["sae_id"] for one in json.loads(out)["saes"]} == {"second", "tiny"}
+
+
+def test_one_damaged_sae_or_index_is_named_and_the_others_read_the_text(
+    mi_crow, tmp_path: Path
+) -> None:
+    folder = tmp_path / "w" / "saes" / "second"
+    index = folder / "features.duckdb"
+    index.write_bytes(b"garbage" * 1000)
+    for break_ in (lambda: None, lambda: _truncate_weights(folder)):
+        break_()
+        code, out = mi_crow("inspect", TEXT, "--json")
+        assert code == 0, out
+        found = json.loads(out)
+        assert found["sae_id"] == "tiny"
+        assert "left out 'second'" in found["notes"][0]
+        assert mi_crow("inspect", "--sae", "second", TEXT)[0] == 1
+        index.unlink(missing_ok=True)
+
+
+def _truncate_weights(folder: Path) -> None:
+    [weights] = folder.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:200])
+
+
+def test_a_damaged_index_takes_only_the_names_from_an_answer(mi_crow, tmp_path: Path) -> None:
+    (tmp_path / "w" / "saes" / "tiny" / "features.duckdb").write_bytes(b"garbage" * 1000)
+    code, out = mi_crow("attribute", "--sae", "tiny", TEXT, "--top", "2", "--json")
+    assert code == 0, out
+    found = json.loads(out)
+    assert "names of features are missing" in found["notes"][0]
+    assert len(found["saes"][0]["causes"]) == 2

@@ -6,7 +6,7 @@ The command line loads what it needs for one call; the model session keeps it lo
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.attribution.question import Question
 from mi_crow.mechanistic.attribution.target import (
     Kind,
@@ -31,11 +31,25 @@ if TYPE_CHECKING:
 _PREDICTIONS = 8
 
 
-def load_together(workspace: Workspace, sae_ids: Sequence[str], device: str) -> list[LoadedSae]:
-    """Several SAEs of one model, loaded once. Raises UserError for SAEs of different models."""
+def load_together(
+    workspace: Workspace,
+    sae_ids: Sequence[str],
+    device: str,
+    skipped: dict[str, str] | None = None,
+) -> list[LoadedSae]:
+    """Several SAEs of one model, loaded once. With `skipped` damaged ones are left out, as long as
+    one can be read, and stand there with the reason. Raises UserError for SAEs of different
+    models, CorruptDataError."""
     from mi_crow.language_model import LanguageModel
 
-    opened = [(sae_id, *open_sae(workspace, sae_id, device)) for sae_id in dict.fromkeys(sae_ids)]
+    opened = []
+    for sae_id in dict.fromkeys(sae_ids):
+        try:
+            opened.append((sae_id, *open_sae(workspace, sae_id, device)))
+        except CorruptDataError as error:
+            if skipped is None or (not opened and sae_id == sae_ids[-1]):
+                raise
+            skipped[sae_id] = error.sentence
     first, _, spec = opened[0]
     for sae_id, _, other in opened[1:]:
         if (other.model, other.revision) != (spec.model, spec.revision):
@@ -112,8 +126,12 @@ def attribute_loaded(
             seed=question.seed,
         )
     answers = ((question.target, target.token), (question.against, target.against))
-    return as_json(known, lm, passage.encoding, found) | {
-        "notes": notes_on(lm, answers),
+    plain = as_json(known, lm, passage.encoding, found)
+    unnamed = [
+        known.damaged[one] for one in (site.sae_id for site in sites) if one in known.damaged
+    ]
+    return plain | {
+        "notes": [*notes_on(lm, answers), *unnamed],
         "memory_bytes": memory,
         "steps": question.steps,
         "tokens_read": passages.places,

@@ -6,7 +6,7 @@ A session keeps one of these, so that no index is opened twice. Torch-free.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.store.workspace import SaeSummary, Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class KnownFeatures:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._stores: dict[str, FeatureStore] = {}
+        # SAE -> why names of its features are missing, as `names` last found.
+        self.damaged: dict[str, str] = {}
 
     def store(self, sae_id: str) -> "FeatureStore | None":
         """The SAE's index with its concepts, as both are now; None without an index."""
@@ -66,13 +68,25 @@ class KnownFeatures:
 
     def names(self, sae_id: str, features: Iterable[int]) -> dict[int, dict[str, Any]]:
         """What features are called: `concept`, the name that is `proposed`, its `label` on held-out
-        texts, and the `auroc` of that label; every feature has an entry."""
+        texts, and the `auroc` of that label; every feature has an entry. A damaged index is as
+        good as none, and stands in `damaged`."""
         wanted = list(dict.fromkeys(features))
-        store = self.store(sae_id)
+        self.damaged.pop(sae_id, None)
+        try:
+            store = self.store(sae_id)
+            rows = store.rows(wanted) if store is not None else []
+        except CorruptDataError as error:
+            self.damaged[sae_id] = f"names of features are missing: {error.sentence}"
+            store, rows = None, []
         if store is None:
             given = concept_names(self.workspace, sae_id)
             nothing = {"proposed": None, "label": None, "auroc": None}
             return {one: {"concept": given.get(one), **nothing} for one in wanted}
+        if store.connection.proposals.damaged:
+            self.damaged[sae_id] = (
+                f"proposed names are missing: those of {sae_id!r} are damaged; mi-crow explain "
+                f"--sae {sae_id} makes them again"
+            )
         return {
             row.feature: {
                 "concept": row.concept,
@@ -80,7 +94,7 @@ class KnownFeatures:
                 "label": row.top_label,
                 "auroc": row.top_auroc if row.top_label else None,
             }
-            for row in store.rows(wanted)
+            for row in rows
         }
 
     def figures(self, sae_id: str) -> "tuple[np.ndarray, np.ndarray] | None":

@@ -23,12 +23,13 @@ from mi_crow.cli.commands.meaning.contrast import check_run_is_used, finish, pri
 from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos, fill_in, leave_out, refuse_given
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.concepts.inspection_words import difference_words
 from mi_crow.mechanistic.vectors.texts import is_of_run, looks_like_file
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.known import KnownFeatures
     from mi_crow.mechanistic.steering.ranking import Ranking
 
 _SHOWN_TOKENS = 6
@@ -120,11 +121,17 @@ def _one_text(workspace: Workspace, options: Namespace) -> int:
     ranking = ranking_of(options.sort, options.max_density, options.named)
     for name in options.vector:
         vector_path(workspace, name)  # fail before a model loads
-    loaded = load_together(workspace, sae_ids, device_of(options))
+    known = KnownFeatures(workspace)
+    skipped: dict[str, str] = {}
+    if not options.sae and len(sae_ids) > 1:
+        sae_ids, skipped = _with_sound_indexes(known, sae_ids)
+        loaded = load_together(workspace, sae_ids, device_of(options), skipped)
+    else:
+        loaded = load_together(workspace, sae_ids, device_of(options))
     if options.chat:
         text = _conversation(loaded[0].lm.tokenizer, text)
     found = inspect_several(
-        KnownFeatures(workspace),
+        known,
         loaded,
         text,
         options.top,
@@ -138,9 +145,39 @@ def _one_text(workspace: Workspace, options: Namespace) -> int:
         )
     result = found[0] if len(found) == 1 else {**found[0], "saes": found}
     result = {**result, "model_id": loaded[0].lm.model_id}
+    if notes := [
+        *(f"left out {one!r}: {why}" for one, why in skipped.items()),
+        *known.damaged.values(),
+    ]:
+        result["notes"] = notes
     code = print_result(options.json, result, partial(_show, ranking=ranking))
-    save(options, "inspect" if len(found) == 1 else "layers", text, result, sae_ids)
+    save(
+        options,
+        "inspect" if len(found) == 1 else "layers",
+        text,
+        result,
+        [one.sae_id for one in loaded],
+    )
     return code
+
+
+def _with_sound_indexes(
+    known: "KnownFeatures", sae_ids: list[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The SAEs whose index is whole or not there, and the others, each with what is wrong. Raises
+    CorruptDataError where none is left."""
+    sound: list[str] = []
+    damaged: dict[str, str] = {}
+    for one in sae_ids:
+        try:
+            known.store(one)
+        except CorruptDataError as error:
+            if not sound and len(damaged) + 1 == len(sae_ids):
+                raise
+            damaged[one] = error.sentence
+        else:
+            sound.append(one)
+    return sound, damaged
 
 
 def _saes(workspace: Workspace, given: list[str]) -> list[str]:
@@ -262,6 +299,8 @@ def _show(result: dict[str, Any], ranking: "Ranking | None") -> None:
             print_line(f"{one['sae_id']} at {one['point']}, {_explained(one)}", "bold")
         _show_inspection(one, ranking)
     _show_vectors(result)
+    for note in result.get("notes", ()):
+        print_line(note, "yellow")
 
 
 def _show_vectors(result: dict[str, Any]) -> None:

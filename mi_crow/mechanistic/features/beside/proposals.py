@@ -128,6 +128,7 @@ class ProposalReader:
         self._explanations = index.with_name(EXPLANATIONS_NAME)
         self._identity = self._now()
         self._lines: dict[str, Lines] = {}
+        self.damaged: bool = False  # the file of names, as `exist` found
 
     def changed_on_disk(self) -> bool:
         """Whether names or explanations were written since the index was opened."""
@@ -157,6 +158,7 @@ class ProposalReader:
             )
             features = self._connection.rows("SELECT count(*) FROM idx.features")
         except MiCrowError:
+            self.damaged = True
             return False
         return rows[0] == (features[0][0], True)
 
