@@ -13,6 +13,7 @@ from mi_crow.errors import UserError
 
 _COLUMNS = 14  # tokens that fit a table
 _STRONGEST = 12
+_LEAST, _LEAST_SHOWN = 0.0005, 0.005  # shares below which a figure would be -0.0% or -0%
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -83,7 +84,10 @@ def _show(result: dict[str, Any]) -> None:
     if len(tokens) <= _COLUMNS:
         columns = [Column(repr(token)[1:-1], right=True) for token in tokens]
         rows = [
-            [point, *(f"{100 * value:.0f}%" for value in row)]
+            [
+                point,
+                *(f"{100 * value:.0f}%" if abs(value) >= _LEAST_SHOWN else "0%" for value in row),
+            ]
             for point, row in zip(points, effects, strict=True)
         ]
         print_table(["at", *columns], rows)
@@ -92,7 +96,7 @@ def _show(result: dict[str, Any]) -> None:
         (abs(value), value, point, token)
         for point, row in zip(points, effects, strict=True)
         for token, value in enumerate(row)
-        if value
+        if abs(value) >= _LEAST
     ]
     strongest = sorted(cells, key=lambda one: -one[0])[:_STRONGEST]
     print_table(
