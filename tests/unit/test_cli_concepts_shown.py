@@ -171,6 +171,7 @@ def test_a_long_dry_run_is_cut(indexed: Workspace, say: Say, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 def test_a_feature_is_checked_by_number_or_name(
     workspace: Workspace, tiny_model_dir: Path, annotations: Annotations, say: Say
 ) -> None:
