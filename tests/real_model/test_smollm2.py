@@ -146,7 +146,9 @@ def test_steering_changes_the_text_and_scale_by_one_does_not(pipeline: Pipeline)
 
     moved, still = steer("+1.5max"), steer("x1")
     assert moved["steered"] != moved["baseline"]
-    assert still["steered"] == still["baseline"] == moved["baseline"]
+    # Not with the baseline of `moved`: that was written beside another text, and a matrix product
+    # of two rows may round otherwise than one of a single row.
+    assert still["steered"] == still["baseline"]
 
 
 def test_evaluation_keeps_most_of_the_loss(pipeline: Pipeline) -> None:
