@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from mi_crow.errors import UserError
+
 _result: TextIO | None = None
 
 
@@ -17,8 +19,12 @@ def out() -> TextIO:
 
 
 def read_input() -> str:
-    """All of standard input; bytes that are not text become replacement characters."""
-    return sys.stdin.read()
+    """All of standard input; bytes that are not text become replacement characters. Raises
+    UserError where these are more than a tenth of it."""
+    text = sys.stdin.read()
+    if text.count("\ufffd") > len(text) / 10:
+        raise UserError("standard input is not text", hint="pipe in UTF-8 text")
+    return text
 
 
 def prepare() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mi_crow.cli import display, main
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.workspace import Workspace
 from tests.helpers.session_fixture import add_tiny_sae
@@ -144,3 +145,15 @@ def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) 
     silent = display.PlainLines(quiet=True)
     silent.show({"event": "log", "message": "x"})
     assert capsys.readouterr().err == ""
+
+
+def test_standard_input_that_is_no_text_is_refused(monkeypatch) -> None:
+    from mi_crow.cli.streams import read_input
+
+    data = io.TextIOWrapper(io.BytesIO(bytes(range(128, 256))), "utf-8", errors="replace")
+    monkeypatch.setattr("sys.stdin", data)
+    with pytest.raises(UserError, match="standard input is not text"):
+        read_input()
+    mostly = io.TextIOWrapper(io.BytesIO(b"a harbour at night \xff"), "utf-8", errors="replace")
+    monkeypatch.setattr("sys.stdin", mostly)
+    assert read_input().startswith("a harbour")

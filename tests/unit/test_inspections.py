@@ -77,7 +77,14 @@ RESULTS: dict[str, dict[str, Any]] = {
     },
     "lens": {
         "tokens": TOKENS,
-        "layers": [{"point": "resid_post.0", "top": [[[" left", 0.5]], [[" home", 0.25]]]}],
+        "layers": [
+            {
+                "point": "resid_post.0",
+                "top": [[[" left", 0.5]], [[" home", 0.25]]],
+                "entropy": [1.5, 2.5],
+                "kl": [0.75, 0.0],
+            }
+        ],
     },
     "patch": {
         "tokens": TOKENS,
@@ -184,6 +191,10 @@ def test_markdown_says_what_was_found_and_stays_a_table(annotations, kind: Any) 
         assert "| 7 | sails \\| masts |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len(tables) > 2
+    if kind == "lens":
+        assert "| resid_post.0 | “ left” 50.0% | “ home” 25.0% |" in tables
+        assert "| resid_post.0 | 1.5 | 2.5 |" in tables
+        assert "| resid_post.0 | 0.75 | 0 |" in tables
 
 
 def test_markdown_of_an_attribution_says_the_question_and_names_figures_as_everywhere(

@@ -163,12 +163,15 @@ def _tree(tree: Sequence[Mapping[str, Any]], depth: int) -> Iterable[str]:
 
 
 def _lens(found: Mapping[str, Any]) -> Iterable[str]:
-    tokens = found["tokens"]
-    rows = [
-        (one["point"], *(_token(cell[0][0]) for cell in one["top"]))
-        for one in reversed(found["layers"])
+    titles, layers = tuple(map(_token, found["tokens"])), found["layers"][::-1]
+    likeliest = [
+        (one["point"], *(f"{_token(token)} {_share(share)}" for [(token, share), *_] in one["top"]))
+        for one in layers
     ]
-    yield _table(("after", *map(_token, tokens)), rows)
+    yield _table(("says after", *titles), likeliest)
+    for title, name in (("entropy, nats", "entropy"), ("KL to the output, nats", "kl")):
+        rows = [(one["point"], *map(_figure, one[name])) for one in layers]
+        yield _table((title, *titles), rows)
 
 
 def _layers(found: Mapping[str, Any]) -> Iterable[str]:
