@@ -1,7 +1,9 @@
 """A workspace whose every text, name and error speaks to the terminal."""
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 
 import duckdb
 
@@ -53,7 +55,11 @@ def _write(workspace: Workspace) -> None:
     for feature in range(0, 64, 3):
         annotations.set_concept(SAE, feature, f"name{ATTACK}", note=ATTACK, tags=[ATTACK])
     annotations.set_concept(SAE, FEATURE, f"{CONCEPT}{ATTACK}", note=ATTACK)
-    annotations.save_preset(f"preset{ATTACK}", [])
+    annotations.save_preset("preset", [])
+    annotations.close()
+    with closing(sqlite3.connect(workspace.annotations_path)) as stored, stored:
+        # Such names are refused today; they may have been stored before.
+        stored.execute("UPDATE presets SET name = name || ?", [ATTACK])
     cfg_path = workspace.saes_dir / SAE / "cfg.json"
     cfg = json.loads(cfg_path.read_text())
     cfg.setdefault("metadata", {})["model_name"] = f"org/model{ATTACK}"

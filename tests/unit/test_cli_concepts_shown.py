@@ -36,6 +36,7 @@ def say(
 ) -> Say:
     """What `mi-crow concepts ...` prints, each run of spaces as one."""
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
 
     def call(*words: str, code: int = 0, command: str = "concepts") -> str:
         assert main([command, *words]) == code

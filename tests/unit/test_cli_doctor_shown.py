@@ -30,6 +30,7 @@ def say(
 ) -> Say:
     """What `mi-crow doctor ...` prints, each run of spaces as one."""
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
     monkeypatch.setattr(doctor_checks, "ask", lambda *command, timeout=10.0: None)
 
     def call(*words: str) -> str:

@@ -30,6 +30,7 @@ def say(
     """What a command prints, each run of spaces as one."""
     make_index(workspace, SAE)
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
 
     def call(*words: str, code: int = 0) -> str:
         assert main([*words]) == code

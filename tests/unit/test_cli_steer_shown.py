@@ -28,6 +28,7 @@ def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
 
     def call(*words: str, code: int = 0) -> str:
         assert main(["steer", *words]) == code

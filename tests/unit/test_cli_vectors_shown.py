@@ -28,6 +28,7 @@ def say(
 ) -> Say:
     """What `mi-crow vector ...` prints, each run of spaces as one."""
     monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
+    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
 
     def call(*words: str, code: int = 0) -> str:
         assert main(["vector", *words]) == code
