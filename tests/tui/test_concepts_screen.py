@@ -92,6 +92,8 @@ async def test_notes_and_confidence_are_kept(open_concepts):
         await press(pilot, "C", *"0.5", "enter")
         (concept,) = (c for c in pilot.app.context.annotations.concepts(SAE) if c.feature == 3)
         assert (concept.note, concept.confidence) == ("parts", 0.5)
+        pilot.app.clear_notifications()
+        await pilot.pause()
         assert "parts" in screen_text(pilot)
 
 

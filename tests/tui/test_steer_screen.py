@@ -292,6 +292,7 @@ async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, mo
         written = (tmp_path / "texts.md").read_text()
         assert written.count("## Generation") == 2
         assert "feature 3 +0.4 max" in written
+        pilot.app.clear_notifications()  # they lie over the title
         await press(pilot, "K", "space", "space", "equals_sign")
         assert "Two saved generations" in screen_text(pilot)
         await press(pilot, "escape", "K", "x")
