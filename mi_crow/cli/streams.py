@@ -20,9 +20,9 @@ def out() -> TextIO:
 
 def read_input() -> str:
     """All of standard input; bytes that are not text become replacement characters. Raises
-    UserError where these are more than a tenth of it."""
+    UserError where these are more than a third of it."""
     text = sys.stdin.read()
-    if text.count("\ufffd") > len(text) / 10:
+    if text.count("\ufffd") > len(text) / 3:
         raise UserError("standard input is not text", hint="pipe in UTF-8 text")
     return text
 
