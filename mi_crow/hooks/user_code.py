@@ -56,7 +56,7 @@ class UserFunction:
         path = expanded(self.path)
         try:
             if not path.exists():
-                raise UserError(f"there is no file {self.path!r}", hint=_HINT)
+                raise UserError(f"file {self.path!r} not found", hint=_HINT)
             if not path.is_file() or path.stat().st_size > _MOST_BYTES:
                 raise UserError(f"{self.path!r} is not a Python file", hint=_HINT)
             return path.read_bytes()

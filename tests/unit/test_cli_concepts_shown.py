@@ -1,22 +1,20 @@
 """`mi-crow concepts` and `explain` on the terminal: coverage, checks, imports, what was removed."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mi_crow.cli import main
 from mi_crow.cli.commands.meaning import explain
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
+from tests.helpers.printed import Say, saying
 from tests.helpers.session_fixture import add_tiny_sae
 from tests.helpers.steering_fixture import TEXT
 
 SAE = "s"
-Say = Callable[..., str]
 
 
 @pytest.fixture
@@ -35,16 +33,7 @@ def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
     """What `mi-crow concepts ...` prints, each run of spaces as one."""
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
-
-    def call(*words: str, code: int = 0, command: str = "concepts") -> str:
-        assert main([command, *words]) == code
-        told = capsys.readouterr()
-        out = told.err if code else told.out
-        return out if "--json" in words else "\n".join(" ".join(x.split()) for x in out.split("\n"))
-
-    return call
+    return saying(workspace, monkeypatch, capsys, "concepts")
 
 
 def test_coverage_is_a_sentence_each_and_a_curve(

@@ -4,13 +4,12 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mi_crow.cli import doctor_checks, main
+from mi_crow.cli import doctor_checks
 from mi_crow.cli.commands import doctor
 from mi_crow.cli.doctor_checks import CheckResult, examine
 from mi_crow.jobs.device_lock import QueueLook
@@ -19,9 +18,8 @@ from mi_crow.store.runs.manifest import PartSpec
 from mi_crow.store.runs.parts import StoredRows, stored_rows, write_part
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import copy_index
+from tests.helpers.printed import Say, saying
 from tests.helpers.stored_runs import LAYER, documents_table, manifest_of, write_run
-
-Say = Callable[..., str]
 
 
 @pytest.fixture
@@ -29,15 +27,8 @@ def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
     """What `mi-crow doctor ...` prints, each run of spaces as one."""
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
     monkeypatch.setattr(doctor_checks, "ask", lambda *command, timeout=10.0: None)
-
-    def call(*words: str) -> str:
-        assert main(["doctor", *words]) == 0
-        return "\n".join(" ".join(line.split()) for line in capsys.readouterr().out.split("\n"))
-
-    return call
+    return saying(workspace, monkeypatch, capsys, "doctor")
 
 
 def about(topic: str, found: list[CheckResult]) -> list[CheckResult]:

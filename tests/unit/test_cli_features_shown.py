@@ -1,12 +1,10 @@
 """`mi-crow features` and `feature` on the terminal: chosen columns, proposals, explanations."""
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.beside.explanations import explanations_path, write_explanations
 from mi_crow.mechanistic.features.beside.proposals import (
@@ -18,9 +16,9 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Explanation
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
+from tests.helpers.printed import Say, saying
 
 SAE = "s"
-Say = Callable[..., str]
 
 
 @pytest.fixture
@@ -29,16 +27,7 @@ def say(
 ) -> Say:
     """What a command prints, each run of spaces as one."""
     make_index(workspace, SAE)
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
-
-    def call(*words: str, code: int = 0) -> str:
-        assert main([*words]) == code
-        told = capsys.readouterr()
-        out = told.err if code else told.out
-        return out if "--json" in words else "\n".join(" ".join(x.split()) for x in out.split("\n"))
-
-    return call
+    return saying(workspace, monkeypatch, capsys)
 
 
 def built_at(workspace: Workspace) -> float:

@@ -2,20 +2,18 @@
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mi_crow.cli import display, main
+from mi_crow.cli import display
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.workspace import Workspace
+from tests.helpers.printed import Say, saying
 from tests.helpers.session_fixture import add_tiny_sae
 from tests.helpers.steering_fixture import TEXT, WIDTH
-
-Say = Callable[..., str]
 
 
 @pytest.fixture
@@ -23,16 +21,7 @@ def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
     """What a command prints, each run of spaces as one."""
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
-
-    def call(*words: str, code: int = 0) -> str:
-        assert main([*words, "--device", "cpu"]) == code
-        told = capsys.readouterr()
-        out = told.err if code else told.out
-        return out if "--json" in words else "\n".join(" ".join(x.split()) for x in out.split("\n"))
-
-    return call
+    return saying(workspace, monkeypatch, capsys, after=("--device", "cpu"))
 
 
 @pytest.mark.slow

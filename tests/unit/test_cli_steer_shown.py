@@ -3,39 +3,29 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.steering.measure.results import open_measurement
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
+from tests.helpers.printed import Say, saying
 from tests.helpers.session_fixture import add_tiny_sae
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-Say = Callable[..., str]
 
 
 @pytest.fixture
 def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
-
-    def call(*words: str, code: int = 0) -> str:
-        assert main(["steer", *words]) == code
-        told = capsys.readouterr()
-        return told.err if code else told.out
-
-    return call
+    return saying(workspace, monkeypatch, capsys, "steer", spaced=True)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`mi-crow vector` on the terminal: the list, one vector, its features and the texts along it."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.vectors.stored import SteeringVector, load_vector, save_vector
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_runs import documents, save_run
+from tests.helpers.printed import Say, saying
 from tests.helpers.session_fixture import add_tiny_sae
 from tests.helpers.steering_fixture import WIDTH
 from tests.helpers.tiny_models import TEXTS, build_tokenizer
-
-Say = Callable[..., str]
 
 
 @pytest.fixture
@@ -27,15 +24,7 @@ def say(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Say:
     """What `mi-crow vector ...` prints, each run of spaces as one."""
-    monkeypatch.setenv("MI_CROW_WORKSPACE", str(workspace.root))
-    monkeypatch.setenv("COLUMNS", "400")  # no row is cut or folded
-
-    def call(*words: str, code: int = 0) -> str:
-        assert main(["vector", *words]) == code
-        told = capsys.readouterr()
-        return told.err if code else told.out
-
-    return call
+    return saying(workspace, monkeypatch, capsys, "vector", spaced=True)
 
 
 def save(workspace: Workspace, name: str, points: tuple[str, ...], made: dict[str, Any]) -> None:

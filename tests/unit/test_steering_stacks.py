@@ -338,7 +338,7 @@ def test_a_function_of_the_user_runs_only_where_that_is_allowed(tiny_lm, tmp_pat
     assert "has changed since" in refusal(one)
     again = parse_intervention(f"layer:{LAYER}=call {path}:double")
     assert "double raised ValueError: too much" in refusal(again)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="not found"):
         parse_intervention(f"layer:{LAYER}=call {tmp_path}/none.py:double")
     with pytest.raises(UserError, match="is not a function of a file"):
         parse_intervention(f"layer:{LAYER}=call {tmp_path}:double")

@@ -33,7 +33,7 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     ("outside", "what is left of the target once features, SAE error, bias and tokens are counted"),
     (
         "faithfulness",
-        "how much of the target the listed features keep up alone: 1 all of it, 0 none",
+        "the share of the target that remains with only the listed features: 1 is all, 0 none",
     ),
     ("completeness", "how much of it the others keep up without them: 0 where none is missing"),
 )

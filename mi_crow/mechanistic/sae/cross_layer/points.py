@@ -33,7 +33,7 @@ def moved(record: CrossLayerRecord, read: str | None, written: str | None) -> Cr
         if written is not None and written != read:
             raise UserError(
                 "a crosscoder predicts what it reads: it takes no --target-layer",
-                hint="give --layer alone",
+                hint="give only --layer",
             )
         written = read
     layers = tuple(

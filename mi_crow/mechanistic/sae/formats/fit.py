@@ -96,7 +96,9 @@ def _token_rows(
     start = sae.metadata.bos(bos)
     rows = [ids for ids in lm.tokenize(given, length, start) if ids] if given else []
     if not rows:
-        raise UserError("there is no text to check the SAE on", hint="give another --dataset")
+        raise UserError(
+            "the dataset has no text to check the SAE on", hint="give another --dataset"
+        )
     special = special_ids(lm.tokenizer)
     if all(one in special for ids in rows for one in ids):
         raise UserError("the texts contain only special tokens", hint="give another --dataset")

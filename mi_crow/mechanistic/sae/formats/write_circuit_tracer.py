@@ -112,7 +112,7 @@ def _hook(point: str, name: str) -> str:
 
 def _check_clt(saes: Mapping[str, SparseAutoencoder]) -> None:
     if len(saes) > 1:
-        raise UserError("an SAE over several layers is a set of its own: export it alone")
+        raise UserError("an SAE over several layers already is a set")
     [(name, sae)] = saes.items()
     assert isinstance(sae, CrossLayerSae)
     if sae.architecture == CROSSCODER:
