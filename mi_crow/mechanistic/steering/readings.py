@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _MOST_TARGETS = 64
 _LOGITS = 2**26  # of one pass: a quarter of a GiB of fp32
+
+
+_Part = TypeVar("_Part", bound=Detector)
 
 
 class TargetActivations(Detector):
@@ -61,12 +64,11 @@ class TargetActivations(Detector):
         self.found = self._activations(x) * where[..., None]
 
 
-class AllLayersActivations:
-    """The same for features of all layers, from a detector for each, which has zeros for those of
-    other layers."""
+class _OnLayers(Generic[_Part]):
+    """Detectors on several layers, switched as one."""
 
-    def __init__(self, parts: Sequence[TargetActivations], n_features: int) -> None:
-        self._parts, self._n = tuple(parts), n_features
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = tuple(parts)
 
     def enable(self) -> None:
         for part in self._parts:
@@ -75,6 +77,15 @@ class AllLayersActivations:
     def disable(self) -> None:
         for part in self._parts:
             part.disable()
+
+
+class AllLayersActivations(_OnLayers[TargetActivations]):
+    """The same for features of all layers, from a detector for each, which has zeros for those of
+    other layers."""
+
+    def __init__(self, parts: Sequence[TargetActivations], n_features: int) -> None:
+        super().__init__(parts)
+        self._n = n_features
 
     @property
     def found(self) -> Tensor:
@@ -100,22 +111,15 @@ class _LayerRead(Detector):
         self.seen = x.detach().clone(), where
 
 
-class SharedActivations:
+class SharedActivations(_OnLayers[_LayerRead]):
     """The same for features that read several layers at once, from a detector for each layer."""
 
     def __init__(
         self, sae: SharedCrosscoder, parts: Sequence[_LayerRead], features: Sequence[int]
     ) -> None:
-        self._sae, self._parts = sae, tuple(parts)
+        super().__init__(parts)
+        self._sae = sae
         self._features = torch.tensor(features, dtype=torch.int64, device=sae.device)
-
-    def enable(self) -> None:
-        for part in self._parts:
-            part.enable()
-
-    def disable(self) -> None:
-        for part in self._parts:
-            part.disable()
 
     @property
     def found(self) -> Tensor:

@@ -112,7 +112,9 @@ def _hook(point: str, name: str) -> str:
 
 def _check_clt(saes: Mapping[str, SparseAutoencoder]) -> None:
     if len(saes) > 1:
-        raise UserError("an SAE over several layers already is a set")
+        raise UserError(
+            "an SAE over several layers is a whole set already", hint="export only that SAE"
+        )
     [(name, sae)] = saes.items()
     assert isinstance(sae, CrossLayerSae)
     if sae.architecture == CROSSCODER:
