@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.naming_line import NamingLine
     from tui.workbench import Workbench
 
+TAGGING_OFF = "tagging is off"
+
 Change = Callable[["Annotations"], str]
 """Writes, and returns a sentence about what was done."""
 
 
-def may_tag(app: "Workbench") -> bool:
-    """Whether anything can be named; if not, says why before anybody types."""
+def may_tag(app: "Workbench", off: str = TAGGING_OFF) -> bool:
+    """Whether names and what else is saved beside them can be written; if not, says before anybody
+    types what is `off`, and why."""
     why = app.context.tagging_off
     if why:
-        app.notify(printable(why), severity="warning")
+        app.notify(printable(f"{off}: {why}"), severity="warning")
     return not why
 
 

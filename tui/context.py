@@ -35,7 +35,7 @@ class ConceptsLook:
 
     version: int | None  # grows with every change; None while nobody has named anything
     notice: str | None  # the file was replaced or removed
-    tagging_off: str | None  # why nothing can be named, in one sentence
+    tagging_off: str | None  # why nothing can be named
     news: "Sequence[PastChange]" = ()  # what others changed since the last look, newest first
 
 
@@ -157,7 +157,7 @@ class AppContext:
             from mi_crow.mechanistic.concepts.annotations_disk import write_obstacle
 
             reason = write_obstacle(path)
-        return ConceptsLook(version, notice, reason and f"tagging is off: {reason}", news)
+        return ConceptsLook(version, notice, reason, news)
 
     def _news(self, annotations: "Annotations", version: int) -> "Sequence[PastChange]":
         """What others changed since the last call."""

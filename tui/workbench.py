@@ -22,6 +22,7 @@ from mi_crow.visible import visible_lines
 from tui import messages
 from tui.actions import MOVES, SCREENS, changes_workspace
 from tui.allocation import collect_again, collect_at_rest
+from tui.annotate import TAGGING_OFF
 from tui.clipboard import copied_by_tmux
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
@@ -221,7 +222,8 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
 
     def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
-        for sentence in (look.notice, look.tagging_off if not self.context.tagging_off else None):
+        off = look.tagging_off if not self.context.tagging_off else None
+        for sentence in (look.notice, off and f"{TAGGING_OFF}: {off}"):
             if sentence:
                 self.notify(printable(sentence), severity="warning")
         if look.news:

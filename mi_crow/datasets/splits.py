@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 TRAIN, HELDOUT = "train", "heldout"
+TRAINED_SHARE = 0.9  # of the texts: one in ten is held out
 
 
 def split_of(text: str) -> str:

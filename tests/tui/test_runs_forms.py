@@ -268,9 +268,10 @@ def test_defaults_say_where_they_come_from(app_workspace):
     found = advice(FORMS["train"](at)).defaults
     assert str(found["run_id"]) == "demo  ·  under the cursor"
     assert str(found["layer"]) == "resid_post.2  ·  the only one of demo"
-    assert str(found["training.steps"]) == "400  ·  2 passes over 80,331 tokens, at least 400"
+    passes = "2 passes over 72.3k tokens to train on"
+    assert str(found["training.steps"]) == f"400  ·  {passes}, at least 400"
     more = advice(FORMS["train"](at), training__batch_size="64").defaults
-    assert more["training.steps"].text == "2511"
+    assert more["training.steps"].text == "2260"
     assert "training.steps" not in advice(FORMS["train"](at), training__epochs="2").defaults
 
 

@@ -6,6 +6,7 @@ from tests.helpers.index_fixture import copy_index
 from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import N_FEATURES
+from tui.screens.inspect.keeping import Found, ask_to_save
 
 SAE = "demo-topk"
 
@@ -19,6 +20,10 @@ async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_
             await press(pilot, "2", "t")
             assert "tagging is off" in notices(pilot)
             assert not pilot.app.screen.prompt.is_open
+            pilot.app.clear_notifications()
+            ask_to_save(pilot.app, Found("inspect", "a text", {}))
+            await settle(pilot)
+            assert notices(pilot).startswith("nothing can be saved: ")
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_train_flags(started: Callable[..., Any], workspace: Workspace) -> None:
 def test_training_lasts_two_passes_but_at_least_400_steps(
     started: Callable[..., Any], workspace: Workspace
 ) -> None:
-    assert started("train", "--run", "one").training.steps == 977  # 2 x 1,000,000 / 2,048
+    assert started("train", "--run", "one").training.steps == 879  # 2 x 900,000 / 2,048
     assert started("train", "--run", "two", "--layer", "x").training.steps == 400
     assert started("train", "--run", "one", "--epochs", "3").training.epochs == 3
 

@@ -19,6 +19,7 @@ from mi_crow.bounds import (
     Words,
     check_fields,
 )
+from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.architectures import BY_ARCH
@@ -64,8 +65,9 @@ def default_lr(n_latents: int, steps: int) -> float:
 
 
 def default_steps(tokens: int, batch_size: int) -> int:
-    """The steps that the command line and the form take for a run of this many tokens."""
-    return max(CLI_MIN_STEPS, math.ceil(CLI_PASSES * tokens / batch_size))
+    """The steps that the command line and the form take for a run of this many tokens: of these
+    the part that is not held out is passed over."""
+    return max(CLI_MIN_STEPS, math.ceil(CLI_PASSES * TRAINED_SHARE * tokens / batch_size))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Found:
 
 def ask_to_save(app: "Workbench", found: Found) -> None:
     """Asks for a name and saves it; what is wrong with the name is in the form."""
-    if not may_tag(app):
+    if not may_tag(app, "nothing can be saved"):
         return
 
     def said(name: str | None) -> None:

@@ -104,9 +104,11 @@ class SavedInspectionsScreen(WritesFiles, Compares):
         elif choice.action == "export":
             self._exported = choice.keys
             self.ask_where(f"write {len(choice.keys)} to", "inspections.md", " · .json or .md")
-        elif may_tag(self.mi_crow) and choice.action == "rename":
+        elif not may_tag(self.mi_crow, "what is saved cannot be changed"):
+            return
+        elif choice.action == "rename":
             self._rename(name)
-        elif may_tag(self.mi_crow):
+        else:
             write(self.mi_crow, partial(_remove, choice.keys))
 
     def _rename(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from textual import events, on
@@ -51,6 +52,7 @@ class VectorsPopup(Popup[VectorChoice]):
     """Lists the vectors; enter reads one as features and texts. Dismisses with what to do."""
 
     HEADING = "Vectors"
+    CSS_PATH = [Popup.CSS_PATH, Path(__file__).with_name("vectors.tcss")]
     BINDINGS = [*bindings("popup", "close"), *bindings("vectors")]
 
     def __init__(self, found: Sequence[Known], context: "AppContext", at: str = "") -> None:

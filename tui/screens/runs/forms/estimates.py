@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import MiCrowError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 from mi_crow.language_model.outline import Outline
@@ -25,7 +26,6 @@ from tui.text import count, duration, size
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
 
-_TRAINED_SHARE = 0.9  # one text in ten is held out
 _FLOAT = 4  # bytes
 _COPIES = 4  # of a parameter while training: itself, its gradient, two moments of Adam
 # What decides how much memory a training takes.
@@ -76,7 +76,7 @@ def expect_training(
 ) -> tuple[str, ...]:
     """Steps and epochs, time, disk and memory of a training."""
     training = config.training
-    available = run.manifest.n_tokens * _TRAINED_SHARE if run is not None else None
+    available = run.manifest.n_tokens * TRAINED_SHARE if run is not None else None
     steps = training.steps
     if steps is None:
         wanted = training.tokens or (training.epochs or 1) * (available or 0)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.mechanistic.sae.config import (
     CLI_MIN_STEPS,
     CLI_PASSES,
@@ -23,6 +24,7 @@ from tui.screens.runs.forms.capture import (
 from tui.screens.runs.forms.job_form import JobForm, Reading
 from tui.screens.runs.forms.parameters import USUAL
 from tui.screens.runs.forms.train_fields import train_fields
+from tui.text import count
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values, WrongValueError
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ class TrainForm(JobForm):
             which = "the only one" if len(layers) == 1 else f"the first of {len(layers)}"
             reading.defaults["layer"] = Default(layers[0].point, f"{which} of {run.run_id}")
         batch = reading.get("training.batch_size") or 2048
-        why = f"{CLI_PASSES} passes over {run.manifest.n_tokens:,} tokens, at least {CLI_MIN_STEPS}"
+        trained = count(run.manifest.n_tokens * TRAINED_SHARE)
+        why = f"{CLI_PASSES} passes over {trained} tokens to train on, at least {CLI_MIN_STEPS}"
         return Default(str(default_steps(run.manifest.n_tokens, batch)), why)
 
     def _rate_default(self, reading: Reading, run: RunSummary | None) -> None:
