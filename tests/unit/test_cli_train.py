@@ -173,3 +173,19 @@ def test_an_index_of_a_run_refuses_what_is_for_texts() -> None:
     live = live_texts(parse(["index", "--sae", "s", "--dataset", "d", "--split", "test"]))
     assert live is not None
     assert (live.dataset.split, live.context_length, live.bos) == ("test", 128, "auto")
+
+
+def test_options_of_the_losses(start: Start) -> None:
+    plain = start().training
+    assert (plain.penalty, plain.orthogonality, plain.aligned) == ("step", 0.0, False)
+    asked = start("--arch", "jumprelu", "--penalty", "tanh", "--orthogonality", "0.25", "--aligned")
+    told = asked.training
+    assert (told.penalty, told.orthogonality, told.aligned) == ("tanh", 0.25, True)
+
+
+def test_a_penalty_of_another_architecture_is_refused(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(AssertionError):
+        start("--arch", "batchtopk", "--penalty", "tanh")
+    assert "batchtopk has no tanh penalty" in capsys.readouterr().err

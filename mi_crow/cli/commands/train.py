@@ -128,6 +128,11 @@ def _add_sae(parser: ArgumentParser) -> None:
             "l1_lambda": "fixed sparsity coefficient, instead of a target",
         },
     )
+    penalty = (
+        "sparsity penalty: the number of latents that fire (step), or for jumprelu also a tanh "
+        "of each"
+    )
+    add_fields(group, SaeTrainingConfig, {"penalty": penalty})
     group.add_argument("--target-layer", help="layer that a transcoder predicts")
     add_switch(group, "--skip", "give a transcoder a skip connection")
     group.add_argument(
@@ -166,7 +171,16 @@ def _add_recipe(parser: ArgumentParser) -> None:
         "exclude tokens whose norm is above this multiple of the median; 0 keeps all",
         type=number_within(NOT_NEGATIVE),
     )
-    add_fields(group, SaeTrainingConfig, {"precision": "precision of the encoder"})
+    add_fields(
+        group,
+        SaeTrainingConfig,
+        {
+            "precision": "precision of the encoder",
+            "orthogonality": "coefficient of a loss that keeps decoder rows apart (OrtSAE), "
+            "e.g. 0.25",
+            "aligned": "keep the inner product of each latent's encoder and decoder row at one",
+        },
+    )
     add_setting(
         group,
         "--share",

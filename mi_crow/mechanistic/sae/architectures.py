@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
 
 RULES = "mi_crow.mechanistic.sae.rules"
+# Sparsity penalties: of the latents that fire, see rules/jumprelu.py.
+STEP, TANH = "step", "tanh"
+PENALTIES = (STEP, TANH)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Architecture:
     saelens: str = ""  # SAELens's name; empty: `name`
     in_saelens: bool = True  # otherwise only we can read what is stored under that name
     steers_sparsity: bool = False  # as the class says: it aims for an L0 instead of having k
+    penalties: tuple[str, ...] = (STEP,)  # as the class says: those that it can be trained with
 
     @property
     def transcodes(self) -> bool:
@@ -53,7 +57,14 @@ TABLE = (
     Architecture(
         "matryoshka", "matryoshka", "MatryoshkaSae", "matryoshka", ("k",), "matryoshka_batchtopk"
     ),
-    Architecture("jumprelu", "jumprelu", "JumpReluSae", "jumprelu", steers_sparsity=True),
+    Architecture(
+        "jumprelu",
+        "jumprelu",
+        "JumpReluSae",
+        "jumprelu",
+        steers_sparsity=True,
+        penalties=PENALTIES,
+    ),
     Architecture("standard", "l1", "L1Sae", "l1", steers_sparsity=True),
     Architecture("gated", "gated", "GatedSae", "gated", steers_sparsity=True),
     Architecture(
@@ -79,6 +90,7 @@ TABLE = (
         "transcoder-jumprelu",
         ("skip",),
         steers_sparsity=True,
+        penalties=PENALTIES,
     ),
     Architecture("abstopk", "abstopk", "AbsTopKSae", None, ("k",)),
     Architecture("matching_pursuit", "matching_pursuit", "MatchingPursuitSae", None),

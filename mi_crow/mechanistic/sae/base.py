@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae import extensions
+from mi_crow.mechanistic.sae.architectures import STEP
 from mi_crow.mechanistic.sae.input_norm import TokenUnits, normalised, restored
 from mi_crow.mechanistic.sae.kernels.bags import decode_rows
 from mi_crow.mechanistic.sae.kernels.entries import Entries
+from mi_crow.mechanistic.sae.kernels.unit_rows import random_unit_rows
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.outputs import (
     LossContext,
@@ -74,8 +76,7 @@ class SparseAutoencoder(nn.Module, ABC):
     stored_as: ClassVar[str | None] = None
     # Whether a loss with a coefficient decides how many latents are active, and not a number k.
     steers_sparsity: ClassVar[bool] = False
-    # Whether that loss leads to a target by itself; otherwise its coefficient is controlled.
-    target_in_loss: ClassVar[bool] = False
+    penalties: ClassVar[tuple[str, ...]] = (STEP,)  # the trainer sets one of them in `penalty`
     # Whether latents may be negative; everywhere else they are at least 0, and 0 means inactive.
     signed: ClassVar[bool] = False
     tied: ClassVar[bool] = False  # the decoder's rows are the encoder too, which has no parameters
@@ -108,6 +109,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.centred = False  # subtracts the mean of each token, and adds it back (see `centring`)
         self.metadata: SaeMetadata = SaeMetadata()
         self.sharing: Sharing = SINGLE_PROCESS
+        self.penalty: str = STEP
         # Drawn on the CPU, so that a seed means the same SAE on every device. On the meta device an
         # SAE has shapes alone: that is how files are loaded without a second copy.
         source = "meta" if torch.device(device).type == "meta" else "cpu"
@@ -150,6 +152,11 @@ class SparseAutoencoder(nn.Module, ABC):
     def calibrate(self, x: Tensor, l0: float) -> None:
         """Sets what starts best from data, on inputs x [n, n_inputs] in training units, for about
         `l0` active latents a token. Called once, for a fresh SAE whose sparsity is steered."""
+
+    @property
+    def target_in_loss(self) -> bool:
+        """Whether that loss leads to a target by itself; if not, its coefficient is controlled."""
+        return False
 
     def after_step(self) -> None:
         """Called after every optimizer step: for parameters that have to stay in a range."""
@@ -368,8 +375,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def part_of_latents(self, sharing: Sharing) -> Self:
         """A copy on the device of `sharing` with the latents that are this process's."""
         part = copy.copy(self)
-        part.sharing = sharing
-        part._parameters, part._buffers = {}, {}
+        part.sharing, part._parameters, part._buffers = sharing, {}, {}
         for name, tensor in self.state_dict().items():
             own = (sharing.own_latents(tensor) if is_by_latent(name) else tensor).clone()
             own = own.to(sharing.device)
@@ -392,9 +398,3 @@ class SparseAutoencoder(nn.Module, ABC):
 def is_by_latent(name: str) -> bool:
     """Whether the tensor of this name has one row a latent."""
     return name not in ("b_dec", "W_skip")
-
-
-def random_unit_rows(n: int, width: int, generator: torch.Generator, device: str) -> Tensor:
-    """[n, width] fp32, rows of length one in random directions."""
-    rows = torch.randn(n, width, generator=generator, dtype=torch.float32, device=device)
-    return rows / rows.norm(dim=1, keepdim=True)

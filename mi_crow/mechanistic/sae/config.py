@@ -22,7 +22,7 @@ from mi_crow.bounds import (
 from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
-from mi_crow.mechanistic.sae.architectures import BY_ARCH
+from mi_crow.mechanistic.sae.architectures import BY_ARCH, PENALTIES, STEP, Architecture
 
 ARCHITECTURES = tuple(BY_ARCH)
 TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
@@ -95,6 +95,9 @@ class SaeTrainingConfig:
     l1_lambda: float | None = None
     target_l0: float | None = None
     sparsity_warmup_steps: int | None = None  # of the coefficient; None: the same as warmup_steps
+    penalty: str = STEP  # on latents that fire; JumpReLU alone also has `tanh`
+    orthogonality: float = 0.0  # coefficient of OrtSAE's loss, see train/decoder_geometry.py
+    aligned: bool = False  # encoder and decoder rows keep an inner product of one
     outlier_factor: float | None = (
         10.0  # tokens above this multiple of the median norm are left out
     )
@@ -149,6 +152,8 @@ class SaeTrainingConfig:
         "checkpoint_every": ("checkpoint_every", COUNT),
         "log_every": ("log_every", COUNT),
         "precision": ("precision", Words(PRECISIONS)),
+        "penalty": ("the penalty", Words(PENALTIES)),
+        "orthogonality": ("the coefficient of orthogonality", NOT_NEGATIVE),
     }
 
     def __post_init__(self, *published: Any) -> None:
@@ -169,6 +174,20 @@ class SaeTrainingConfig:
                 f"a batch of {self.batch_size} cannot be split into {self.accumulate} pieces",
                 hint="lower --accumulate",
             )
+
+
+def check_recipe(training: SaeTrainingConfig, name: str, row: Architecture) -> None:
+    """Raises UserError for options that an SAE of this architecture, by its `name`, lacks."""
+    if training.penalty not in row.penalties:
+        raise UserError(
+            f"{name} has no {training.penalty} penalty", hint="use --arch jumprelu, or leave it out"
+        )
+    if training.aligned and row.transcodes:
+        raise UserError(
+            "a transcoder reads and writes different activations: its encoder cannot be aligned "
+            "with its decoder",
+            hint="leave out --aligned",
+        )
 
 
 @dataclass(frozen=True)
@@ -236,6 +255,8 @@ class TrainConfig:
             for what, value in (("--target-layer", self.target_layer), ("--skip", self.skip)):
                 if value:
                     raise UserError(f"{what} is for transcoders", hint="use --arch transcoder")
+        if self.init is None:
+            check_recipe(self.training, self.arch, BY_ARCH[self.arch])
         if self.init is not None and (self.sweep_k or self.sweep_expansion):
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
 
@@ -261,6 +282,8 @@ class TrainConfig:
             "--skip": self.skip,
             "--stream": self.stream,
             "--shuffled": self.training.shuffled,
+            "--orthogonality": self.training.orthogonality,
+            "--aligned": self.training.aligned,
         }
         for flag, value in refused.items():
             if value:

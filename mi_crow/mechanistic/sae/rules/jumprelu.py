@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.architectures import PENALTIES, STEP, TANH
 from mi_crow.mechanistic.sae.base import LossContext, OutputOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
@@ -19,7 +20,11 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     threshold_for_l0,
 )
 from mi_crow.mechanistic.sae.rules.losses import auxk_loss, fired_or_none, variance_share
+from mi_crow.mechanistic.sae.rules.pre_act import pre_act_loss
 from mi_crow.mechanistic.sae.rules.ragged import RaggedSae
+
+TANH_SCALE = 4.0  # c, for inputs of mean norm sqrt(n_inputs)
+TANH_THRESHOLD = 0.1  # where thresholds start with the penalty `tanh`, in the same units
 
 
 class JumpReluSae(RaggedSae):
@@ -34,12 +39,19 @@ class JumpReluSae(RaggedSae):
 
     `bandwidth` is epsilon for inputs of mean squared norm one, as there; the trainer's inputs are
     sqrt(n_inputs) times as long, and epsilon with them.
+
+    With the penalty `tanh` the loss is |x - x_hat|^2 + lambda sum_i tanh(c z_i |W_dec,i|), c = 4,
+    and lambda is steered to the target; decoder norms are one here. Conerly et al. 2025, "Circuits
+    Updates: January", "Dictionary learning optimization techniques". From there too: all thresholds
+    start at 0.1 and the biases where the wanted number of latents fires, and a small penalty moves
+    latents towards their threshold, here those that are dead (see `pre_act.py`). The
+    pseudo-derivatives stay those above.
     """
 
     architecture: ClassVar[str] = "jumprelu"
     steers_sparsity: ClassVar[bool] = True
     encoder_tensors: ClassVar[tuple[str, ...]] = ("b_enc", "threshold")
-    target_in_loss: ClassVar[bool] = True
+    penalties: ClassVar[tuple[str, ...]] = PENALTIES
     learning_rates: ClassVar[dict[str, float]] = {"threshold": 10.0}
 
     def __init__(
@@ -56,15 +68,25 @@ class JumpReluSae(RaggedSae):
         self.bandwidth = bandwidth
         self.threshold: nn.Parameter = nn.Parameter(torch.zeros_like(self.b_enc))
 
+    @property
+    def target_in_loss(self) -> bool:
+        return self.penalty == STEP
+
     def starting_coefficient(self, variance: float, target_l0: float) -> float:
-        return 1.0
+        # A latent is worth its place from the square root of lambda: half of a typical one.
+        return 1.0 if self.penalty == STEP else variance / target_l0 / 4
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, l0: float) -> None:
         """One threshold for all latents, which `l0` latents a token are above: a BatchTopK SAE's
-        start. From zero thresholds, half of all latents would be active for long."""
+        start. From zero thresholds, half of all latents would be active for long. For the penalty
+        `tanh`, which is flat for strong latents, the biases take the rest of it."""
         level = threshold_for_l0(self.encoder_input(x), self.encoder_rows, self.b_enc, l0)
-        self.threshold.copy_(level.expand_as(self.threshold))
+        threshold = level
+        if self.penalty == TANH:
+            threshold = torch.full_like(level, TANH_THRESHOLD)
+            self.b_enc.sub_(level - threshold)
+        self.threshold.copy_(threshold.expand_as(self.threshold))
 
     def config(self) -> dict[str, Any]:
         return {}
@@ -78,7 +100,8 @@ class JumpReluSae(RaggedSae):
         return encode_above(self.encoder_input(x), self.encoder_rows, self.b_enc, floor)
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
-        """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
+        """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`; with the penalty
+        `tanh` then also `pre_act`."""
         epsilon = self.bandwidth * math.sqrt(self.n_inputs)
         inputs = self.encoder_input(x)
         # Entries half a bandwidth below the threshold are silent, but move it.
@@ -88,12 +111,17 @@ class JumpReluSae(RaggedSae):
         residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu}
-        losses["sparsity"] = context.sparsity * self._sparsity(step, entries, context)
+        losses["sparsity"] = context.sparsity * self._sparsity(z, step, entries, context)
         losses |= auxk_loss(self, inputs, residual, context)
+        if self.penalty == TANH:
+            losses |= pre_act_loss(self, inputs, self.threshold, context)
         fired = fired_or_none(z.detach(), entries.columns, self.n_latents)
         return TrainingOutput(losses, fvu.detach(), fired)
 
-    def _sparsity(self, step: Tensor, entries: Entries, context: LossContext) -> Tensor:
+    def _sparsity(self, z: Tensor, step: Tensor, entries: Entries, context: LossContext) -> Tensor:
+        if self.penalty == TANH:
+            cost = self.sharing.sum_over_latents((TANH_SCALE * z).tanh().sum())
+            return cost / (context.variance * entries.n_tokens)
         active = self.sharing.sum_over_latents(step.sum())
         l0 = self.sharing.batch_mean(active, entries.n_tokens)
         if context.target_l0 is None:

@@ -108,6 +108,9 @@ def _learn(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
         fired = output.fired.reshape(-1)
         firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
         metrics.add_output(output, share)
+    if (loss := state.orthogonality_loss()) is not None:
+        loss.backward()
+        metrics.add_loss("orthogonality", state.sharing.total_over_latents(loss.detach()))
     state.reduce_gradients()
     if plan.logs_at(state.step + 1):
         metrics.gradient_norm = state.gradient_norm()

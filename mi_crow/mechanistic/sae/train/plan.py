@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.architectures import BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, default_lr
+from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, check_recipe, default_lr
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
 from mi_crow.same_fields import same_fields
 from mi_crow.store.json_object import JsonRecord
@@ -38,6 +39,9 @@ class TrainingPlan(JsonRecord):
     l1_lambda: float | None  # fixed coefficient of the sparsity loss; None: steered or none
     target_l0: float | None  # what the coefficient is steered towards; None: fixed or none
     sparsity_warmup_steps: int
+    penalty: str
+    orthogonality: float
+    aligned: bool
     outlier_norm: float | None  # in the input's own units
     accumulate: int
     precision: str  # "fp32" or "bf16"
@@ -92,6 +96,8 @@ def make_plan(
             f"an SAE that normalises each token by {sae.input_norm} cannot be trained further",
             hint="train a new one",
         )
+    if (row := BY_NAME.get(sae.architecture)) is not None:  # none over several layers
+        check_recipe(config, f"a {sae.architecture} SAE", row)
     factor = config.outlier_factor
     outlier_norm = None if factor is None else factor * source.median_norm()
     tokens = source.count(TRAIN, outlier_norm)

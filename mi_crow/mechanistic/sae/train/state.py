@@ -7,10 +7,12 @@ from torch import Tensor
 
 from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.sae.architectures import TANH
 from mi_crow.mechanistic.sae.base import LossContext, SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.rules.sparsity_control import SparsityControl
 from mi_crow.mechanistic.sae.sharing import Sharing
-from mi_crow.mechanistic.sae.train.plan import StartingPoint, TrainingPlan
+from mi_crow.mechanistic.sae.train.decoder_geometry import align_encoder, orthogonality_loss
+from mi_crow.mechanistic.sae.train.plan import DEFAULT_L0, StartingPoint, TrainingPlan
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
 _ADAM_EPS = 6.25e-10
@@ -33,6 +35,7 @@ class TrainState:
 
     def __init__(self, sae: SparseAutoencoder, plan: TrainingPlan) -> None:
         self.sae = sae
+        sae.penalty = plan.penalty
         self.plan = plan
         self.n_latents: int = sae.n_latents  # of all processes
         self.step: int = 0
@@ -92,10 +95,13 @@ class TrainState:
         if fresh:
             with torch.no_grad():
                 sae.b_dec.copy_(point.centre)
+        if self.plan.aligned:
+            align_encoder(sae.encoder_rows, sae.W_dec)
         if target is not None:
             self.control = self._control(sae.starting_coefficient(point.variance, target))
-            if fresh:
-                sae.calibrate(point.sample.to(sae.device), target)
+        # With a fixed coefficient a threshold of zero may rise, but not by the tanh penalty.
+        if fresh and (target is not None or sae.penalty == TANH):
+            sae.calibrate(point.sample.to(sae.device), target or DEFAULT_L0)
 
     def context(self) -> LossContext:
         """The context of the next step's losses."""
@@ -128,6 +134,18 @@ class TrainState:
         """Sums the gradients to those of the whole batch."""
         self.sharing.reduce_gradients(self.sae.parameters())
 
+    def orthogonality_loss(self) -> Tensor | None:
+        """This process's part of the loss of the decoder's rows among themselves, weighted; None
+        where the plan has none."""
+        if not self.plan.orthogonality:
+            return None
+        loss = orthogonality_loss(self.sae.W_dec, self.plan.seed, self.step)
+        if self.sharing.splits_latents:
+            share = self.sae.n_latents / self.n_latents
+        else:  # every process has all rows, and the gradients are summed
+            share = 1 / self.sharing.ranks.world
+        return self.plan.orthogonality * share * loss
+
     def gradient_norm(self) -> Tensor:
         """L2 norm of the gradient of all parameters, before a step: a scalar."""
         squares: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -150,9 +168,13 @@ class TrainState:
         for rows in self.sae.unit_rows():
             if rows.grad is not None:
                 _remove_parallel(rows.grad, rows)
+        if self.plan.aligned and self.sae.encoder_rows.grad is not None:
+            _remove_parallel(self.sae.encoder_rows.grad, self.sae.W_dec)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.normalise_decoder()
+        if self.plan.aligned:
+            align_encoder(self.sae.encoder_rows, self.sae.W_dec)
         self.sae.after_step()
 
     @torch.no_grad()

@@ -33,6 +33,7 @@ class StepMetrics:
         self.gradient_norm: Tensor | None = None
         self._state, self._source, self._clock = state, source, clock
         self._step: list[tuple[TrainingOutput, float]] = []  # pieces of the latest step
+        self._of_weights: dict[str, Tensor] = {}  # of the latest step
         # Since the last row: firings of each of this process's latents, and tokens.
         self._firings = torch.zeros(state.sae.n_latents, dtype=torch.int64, device=state.sae.device)
         self._tokens = 0
@@ -50,6 +51,10 @@ class StepMetrics:
         # Detached, so that no graph outlives its step.
         losses = {name: loss.detach() for name, loss in output.losses.items()}
         self._step.append((output._replace(losses=losses), share))
+
+    def add_loss(self, name: str, loss: Tensor) -> None:
+        """Adds this process's part of a loss that is of the weights and not of tokens."""
+        self._of_weights[name] = loss
 
     def add_firings(self, firings: Tensor) -> None:
         """Adds how often each of this process's latents fired on the batch, int64 [M]."""
@@ -94,6 +99,7 @@ class StepMetrics:
         for output, share in self._step:
             for name, loss in {**output.losses, "fvu": output.fvu}.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + share * loss
+        sums |= self._of_weights
         together = self._state.sharing.total_over_tokens(torch.stack(list(sums.values())))
         return dict(zip(sums, together.tolist(), strict=True))
 

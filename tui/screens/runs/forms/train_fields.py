@@ -8,6 +8,7 @@ from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
     FAMILIES,
     LOGGERS,
+    PENALTIES,
     PRECISIONS,
     SHARES,
 )
@@ -61,10 +62,12 @@ def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     weight = f"for {AIM_FOR_L0_IN_WORDS}: a fixed coefficient instead of a target"
     reaches, own = "whatever reaches the target", "none: an SAE predicts its own input"
     further = "an SAE, by its id or path, to train further"
+    penalty = "on latents that fire: their number, or for jumprelu a tanh of each"
     return (
         ask("n_latents", "latents", many, LATENTS, "by the expansion"),
         ask("training.target_l0", "target L0", target, FACTOR, "as k"),
         ask("training.l1_lambda", "sparsity weight", weight, NOT_NEGATIVE, reaches),
+        ask("training.penalty", "penalty", penalty, choices=PENALTIES),
         ask("target_layer", "target layer", "what a transcoder predicts", why=own),
         ask("skip", "skip connection", "of a transcoder"),
         ask("init", "continue", further, why="a new one"),
@@ -76,6 +79,8 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     pieces = "pieces of a batch; more need less memory"
     warm, tenth = "steps until the learning rate is reached", "a tenth of the steps, at most 1,000"
     outliers = "tokens above this multiple of the median norm are left out; 0 keeps all"
+    apart, none = "weight of a loss that keeps decoder rows apart (OrtSAE)", "none"
+    aligned = "the inner product of each latent's encoder and decoder row stays one"
     control = "a control: each dimension from another token, so that no structure is left"
     return (
         ask("training.epochs", "epochs", "passes over the run, instead of steps", COUNT, length),
@@ -92,6 +97,8 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
             why="bf16 on CUDA, else fp32",
             choices=PRECISIONS,
         ),
+        ask("training.orthogonality", "orthogonality", apart, NOT_NEGATIVE, none),
+        ask("training.aligned", "aligned", aligned),
         ask("training.shuffled", "shuffled", control),
         seed_field(ask, "training.seed"),
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae.base import SparseAutoencoder, random_unit_rows
+from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRecord, LayerRecord
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.kernels.entries import (
@@ -23,6 +23,7 @@ from mi_crow.mechanistic.sae.kernels.entries import (
     entries_above,
     pre_activations,
 )
+from mi_crow.mechanistic.sae.kernels.unit_rows import random_unit_rows
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.outputs import LossContext, SparseLatents, TrainingOutput
 from mi_crow.mechanistic.sae.rules.batchtopk import KEPT, SAFE
