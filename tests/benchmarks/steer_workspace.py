@@ -25,6 +25,7 @@ LABELS = (
 )
 _MOST = 130  # texts of a label
 _RUN, _SAE = "texts", "sae"
+LAYERS = ("resid_post.9", "resid_post.15", "resid_post.21")  # of SmolLM2: one pass stores them all
 LATENTS, K, BATCH, STEPS = 4096, 32, 1024, 800
 
 
@@ -32,8 +33,9 @@ def prepare(
     workspace: Path, model: str, layer: str, steps: int, device: str, dataset: Path | None
 ) -> str:
     """Makes what is missing; the SAE's id. Without `dataset`, whose rows have `text` and `label`,
-    the texts are passages of fortunes and pydoc."""
-    run = f"{_RUN}-{layer}".replace(":", "-")
+    the texts are passages of fortunes and pydoc. Of SmolLM2 one run holds three layers."""
+    layers = LAYERS if model == SMOLLM2 and layer in LAYERS else (layer,)
+    run = (_RUN if len(layers) > 1 else f"{_RUN}-{layer}").replace(":", "-")
     sae_id = f"{_SAE}-{layer}".replace(":", "-")
     texts = dataset or workspace.parent / f"{workspace.name}-texts.jsonl"
     if not texts.is_file():
@@ -42,13 +44,13 @@ def prepare(
     held = Workspace(workspace)
     if run not in {one.run_id for one in held.list_runs() if one.manifest.complete}:
         of_texts = ("--dataset", str(texts), "--label-field", "label", "--context-length", "128")
-        named = ("--layer", layer, "--name", run, "--device", device)
-        _step(held, run, "capture", "--model", folder, *of_texts, *named)
+        named = (*(word for one in layers for word in ("--layer", one)), "--name", run)
+        _step(held, run, "capture", "--model", folder, *of_texts, *named, "--device", device)
     saes = {one.sae_id: one for one in held.list_saes()}
     if sae_id not in saes:
         size = ("--n-latents", str(LATENTS), "--k", str(K), "--batch-size", str(BATCH))
         named = ("--steps", str(steps), "--name", sae_id, "--device", device)
-        _step(held, sae_id, "train", "--run", run, *size, *named)
+        _step(held, sae_id, "train", "--run", run, "--layer", layer, *size, *named)
     if sae_id not in saes or not saes[sae_id].has_index:
         _step(held, sae_id, "index", "--sae", sae_id, "--device", device)
     return sae_id

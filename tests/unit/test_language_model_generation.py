@@ -217,3 +217,15 @@ def test_prompts_of_one_length_share_a_batch_and_read_as_alone(tiny_lm):
     for prompt, seed, one in zip(prompts, (3, 4, 5), together, strict=True):
         alone = tiny_lm.generate(prompt, 6, 0.8, seed=seed, n=2)
         assert (one.prompt, one.texts, one.token_ids) == (prompt, alone.texts, alone.token_ids)
+
+
+def test_the_output_matrix_is_read_once_for_all_prompts(tiny_lm):
+    seen: list[bool] = []
+    head = tiny_lm.model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    try:
+        generate_each(tiny_lm, ["The ferry left", "Knead it well"], Sampling(2, 0), [0, 1])
+    finally:
+        hook.remove()
+    assert len(seen) == 2
+    assert all(seen)  # else the product copies the matrix for every prompt

@@ -84,8 +84,11 @@ class Steps:
         self._use_cache = use_cache and self._cache_name is not None
         self._takes_positions = "position_ids" in known
         self._short = _short_context(lm)
-        # Logits at every position of the prompt would be memory that nobody reads.
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._keeps_logits = "logits_to_keep" in known
+        # An index takes the last tokens of all rows together. A slice leaves them apart, and each
+        # would be multiplied by a copy of the output matrix of its own. Not every model whose code
+        # comes with it takes an index.
+        self._takes_index = type(lm.model).__module__.startswith("transformers.")
 
     def logits(self) -> Tensor:
         """Logits [branches, prompts * n, vocabulary], fp32, after the last token of each row."""
@@ -154,7 +157,10 @@ class Steps:
         context = ForwardContext(
             new, mask, torch.isin(new, self._special), cached, self._prompts.shape[1], acts
         )
-        inputs = dict(self._options)
+        inputs: dict[str, Any] = {}
+        if self._keeps_logits:  # at every position of the prompt they would be memory unread
+            several = self._takes_index and len(new) > 1 and new.shape[1] > 1
+            inputs["logits_to_keep"] = new.new_tensor([new.shape[1] - 1]) if several else 1
         if cache is not None and self._cache_name is not None:
             inputs[self._cache_name] = cache
         if self._takes_positions:  # not every model knows from its cache where it is
