@@ -110,10 +110,12 @@ def _durable(workspace: Workspace, name: str, begun: float) -> float:
     connection = sqlite3.connect(workspace.annotations_path)
     try:
         while time.perf_counter() - begun < 10:
+            # A feature that had a name loses it after it has got the new one: two entries.
             query = (
-                "SELECT 1 FROM history WHERE id = (SELECT max(id) FROM history) AND after LIKE ?"
+                "SELECT 1 FROM history WHERE id > (SELECT max(id) FROM history) - 2 "
+                "AND after LIKE ?"
             )
-            if connection.execute(query, (f"%{name}%",)).fetchone():
+            if connection.execute(query, (f'%"{name}"%',)).fetchone():
                 return time.perf_counter() - begun
             time.sleep(0.002)
     finally:

@@ -67,6 +67,30 @@ async def test_a_focus_that_moves_draws_nothing_else_again(wide_features, monkey
     assert 0 not in lines  # of the header
 
 
+async def test_a_name_is_drawn_before_anything_is_laid_out_for_what_follows(
+    wide_features, monkeypatch
+):
+    happened: list[str] = []
+    draw, reflow = PieceCompositor._drawn, Compositor.reflow
+
+    def noting(compositor, spans):
+        pieces = draw(compositor, spans)
+        strips = [one for line in pieces for one in line.values() if one is not None]
+        happened.append("named" if "qqq" in "".join(one.text for one in strips) else "drawn")
+        return pieces
+
+    def counting(compositor, *arguments):
+        happened.append("laid out")
+        return reflow(compositor, *arguments)
+
+    await press(wide_features, "t", *"qqq")
+    monkeypatch.setattr(PieceCompositor, "_drawn", noting)
+    monkeypatch.setattr(Compositor, "reflow", counting)
+    await press(wide_features, "enter")
+    assert happened[0] == "named"
+    assert "laid out" in happened
+
+
 async def test_a_layout_that_moves_no_scrollbar_is_final(wide_features, monkeypatch):
     laid_out: list[object] = []
     reflow = Compositor.reflow

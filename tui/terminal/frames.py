@@ -82,6 +82,23 @@ class OneFrame(Screen[Result]):
             self.app._batch_count = batch
         self._layout_required = False
 
+    def draw_now(self, widget: Widget) -> None:
+        """Draws what changed of a widget where it stands, also while the frame is held: what was
+        waited for need not wait for a layout that comes of it."""
+        if not self.is_current:
+            return
+        regions = self._compositor._dirty_regions.copy()
+        widgets, batch = self._dirty_widgets - {widget}, self.app._batch_count
+        self._compositor._dirty_regions.clear()
+        self._compositor.update_widgets({widget})
+        self.app._batch_count = 0
+        try:
+            super()._compositor_refresh()
+        finally:
+            self.app._batch_count = batch
+        self._compositor._dirty_regions |= regions
+        self._dirty_widgets |= widgets
+
     def _refresh_layout(self, size: Size | None = None, scroll: bool = False) -> None:
         # Textual lays everything out once more when the room for what a pane holds changed, which
         # is what it has just found out: only a scrollbar that comes or goes takes room from it.

@@ -102,7 +102,7 @@ class PromptLine(Horizontal):
         `proposal` shows in an empty line, in place of the placeholder, and right accepts it.
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
         what is wrong with a text, or nothing. With `opens`, the answer opens something: the line
-        goes in the frame that shows it.
+        goes in the frame that shows it, or that the screen lets go.
         """
         self._opens = opens
         if not self.is_open:

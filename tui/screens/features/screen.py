@@ -222,6 +222,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · ctrl+t stays",
             check=naming_mistake,
             select=True,
+            opens=True,
         )
 
     @on(PromptLine.Typed)
@@ -252,13 +253,15 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._save_name(message.value, stay=message.stay)
 
     def _save_name(self, line: str, *, stay: bool) -> None:
-        """Names the feature that was asked about; its row shows it before it is written."""
+        """Names the feature that was asked about; its row shows it before it is written, and before
+        the rest of the screen is drawn without the line."""
         naming = self._naming
         name = name_feature(self.mi_crow, naming, line, self._not_named)
         if naming is not None and name is not None:
             self.table.say_name(naming.feature, name)
         if naming is not None and name and not stay and self.table.feature == naming.feature:
             self.action_unnamed(1)
+        self.let_frame_go()
 
     def _not_named(self, error: Exception) -> None:
         self.table.reread()

@@ -99,7 +99,7 @@ class FeatureTable(ThreadWork, CursorList):
         self._read_visible()
 
     def say_name(self, feature: int, name: str) -> None:
-        """Shows a name that is being written, until the row is read again."""
+        """Shows a name that is being written, at once, until the row is read again."""
         place = self.place_of(feature)
         row = self.row_at(place) if place is not None else None
         if place is None or row is None:
@@ -109,8 +109,10 @@ class FeatureTable(ThreadWork, CursorList):
         rows[offset] = replace(row, concept=name or None)
         self._blocks.discard(block)
         self._blocks[block] = tuple(rows)
-        self.forget_strips()
+        self.forget_lines(range(place, place + 1))
         self.refresh_lines(place, 1)
+        if isinstance(self.screen, OneFrame):
+            self.screen.draw_now(self)
 
     @property
     def shown_ids(self) -> Sequence[int]:
