@@ -93,6 +93,11 @@ def _share(
     """This rank's share of the work, in the folder that rank 0 chose."""
     config = with_device(config, take_device(device_of(config)))
     ranks.wait()  # no rank starts before each has found its device
+    if kind.makes is None:
+        if ranks.rank == 0 and kind.check is not None:
+            kind.check(workspace, config)
+        ranks.wait()
+        return kind.work(Work(workspace, config, progress, None, ranks))
     claimed = _claim(workspace, kind, config) if ranks.rank == 0 else None
     with _locked(claimed):
         folder = Path(ranks.agree(str(claimed)))

@@ -119,8 +119,8 @@ def _index(work: Work) -> dict[str, Any]:
     _flush_denormals()
     from mi_crow.mechanistic.features.index.build import build_index
 
-    made = build_index(work.workspace, work.config, work.progress).as_json()
-    if not work.config.names:
+    made = build_index(work.workspace, work.config, work.progress, ranks=work.ranks).as_json()
+    if not work.config.names or work.ranks.rank > 0:
         return made
     work.progress.log("naming the features")
     return made | {"names": _names(work.workspace, work.config, work.progress)}
@@ -167,7 +167,7 @@ def _flush_denormals() -> None:
 KINDS: dict[str, Kind] = {
     "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
     "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
-    "index": Kind(IndexConfig, _index, check=check_index),
+    "index": Kind(IndexConfig, _index, check=check_index, ranked=True),
     "explanations": Kind(
         ExplanationsConfig,
         _calling("explain.explanations.job", "explain_with", exact=True),

@@ -25,7 +25,7 @@ CAPTURE = {
         ("torchrun", 0, "capture", "auto", "nproc must be a whole number of at least 1, not 0"),
         ("torchrun", "2", "capture", "auto", "nproc must be a whole number"),
         ("torchrun", True, "capture", "auto", "nproc must be a whole number"),
-        ("torchrun", 2, "index", "auto", "index runs in one process, 2 cannot share it"),
+        ("torchrun", 2, "evaluate", "auto", "evaluate runs in one process, 2 cannot share it"),
         ("torchrun", 2, "demo", "auto", "demo runs in one process"),
         ("torchrun", 2, "capture", "cuda:1", "2 processes cannot share the device 'cuda:1'"),
         ("torchrun", 2, "capture", "mps", "2 processes cannot share the device 'mps'"),

@@ -69,7 +69,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_model_flags(parser, default=None)
     leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
     add_estimate_flags(parser)
-    add_job(parser)
+    add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:

@@ -55,9 +55,10 @@ class JoinedReader:
     def n_tokens(self) -> int:
         return self.readers[0].n_tokens
 
-    def parts(self) -> Iterator[JoinedPart]:
-        """The parts in the order of the manifest, opened one by one."""
-        for parts in zip(*(reader.parts() for reader in self.readers), strict=True):
+    def parts(self, first: int = 0, step: int = 1) -> Iterator[JoinedPart]:
+        """The parts in the order of the manifest, every `step`-th from `first` on, opened one by
+        one."""
+        for parts in zip(*(reader.parts(first, step) for reader in self.readers), strict=True):
             yield JoinedPart(parts)
 
 

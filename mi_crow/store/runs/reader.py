@@ -91,12 +91,13 @@ class RunReader:
     def n_tokens(self) -> int:
         return self.manifest.n_tokens
 
-    def parts(self) -> Iterator[RunPart]:
-        """The parts in the order of the manifest, opened one by one.
+    def parts(self, first: int = 0, step: int = 1) -> Iterator[RunPart]:
+        """The parts in the order of the manifest, every `step`-th from `first` on, opened one by
+        one.
 
         Raises CorruptDataError naming a file that does not match the manifest.
         """
-        for part in self.manifest.parts:
+        for part in self.manifest.parts[first::step]:
             yield RunPart(self.run_dir, self.layer, self.manifest.dtype, part)
 
     def count(self, split: str = "train", max_norm: float | None = None) -> int:

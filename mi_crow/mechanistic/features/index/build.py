@@ -16,11 +16,20 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.codes import CodeStore
 from mi_crow.mechanistic.features.index.encode_pass import EncodePass
+from mi_crow.mechanistic.features.index.primitives import arithmetic_device
+from mi_crow.mechanistic.features.index.ranked.merging import ChunkFiles, merged
+from mi_crow.mechanistic.features.index.ranked.share import Share
+from mi_crow.mechanistic.features.index.ranked.spool import Spool, write_spooled
 from mi_crow.mechanistic.features.index.sources import Sources, find_sources
 from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
-from mi_crow.mechanistic.features.index.tables.weight_copy import copy_weights, weights_digest
+from mi_crow.mechanistic.features.index.tables.weight_copy import (
+    content_digest,
+    copy_weights,
+    weights_digest,
+)
+from mi_crow.mechanistic.features.index.tables.weight_origin import known_content, weights_origin
 from mi_crow.mechanistic.features.index.tables.weight_tables import write_directions, write_logits
-from mi_crow.mechanistic.features.index.write import IndexWriter, writing_index
+from mi_crow.mechanistic.features.index.write import IndexWriter, TableWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
@@ -29,6 +38,7 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import TMP_PREFIX
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.json_object import JsonRecord
@@ -58,25 +68,32 @@ def build_index(
     progress: Progress | None = None,
     sae: SparseAutoencoder | None = None,
     lm: "LanguageModel | None" = None,
+    ranks: Ranks = ALONE,
 ) -> IndexResult:
     """Streams runs or texts through the SAE once and writes everything about every feature.
+
+    Several processes (`ranks`) share the documents, then the features; the first one writes what a
+    single process would write, row for row.
 
     `sae` and `lm` are loaded where they are not given. An existing index stays readable until the
     new one replaces it; concepts are stored elsewhere and stay.
 
     Raises UserError before anything is written when SAE, run and model do not match, CancelledError
-    when asked to stop.
+    when asked to stop, RankLostError when another process is gone.
     """
     progress = progress or NullProgress()
     begun = time.perf_counter()
     path = workspace.index_path(config.sae_id)
+    from_files = sae is None and lm is None
     sae = sae or load_sae(path.parent, device=_device(config.device))
     check_not_signed(sae, config.sae_id, "indexed")
     _round_product(sae, config)
     sources = find_sources(workspace, config, sae, progress, lm)
     room = explain_shortage(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
-    with room, _locked(path.parent), writing_index(path) as writer:
-        tokens = _fill_tables(writer, path, config, sae, sources, progress)
+    with room, _opened(path, ranks) as (writer, share):
+        weights = _weights(path, config, sae, sources, from_files) if writer is not None else {}
+        tokens = _fill_tables(writer, share, path, config, sae, sources, weights, progress)
+    ranks.wait()  # until the first process has renamed the file
     return IndexResult(
         config.sae_id,
         sae.n_latents,
@@ -101,31 +118,73 @@ def _round_product(sae: SparseAutoencoder, config: IndexConfig) -> None:
     sae.rounded_to = torch.bfloat16
 
 
+@contextmanager
+def _opened(path: Path, ranks: Ranks) -> Iterator[tuple[IndexWriter | None, Share]]:
+    """The writer, in the first process, and the share of each. What is temporary goes in the
+    end."""
+    if ranks.rank > 0:
+        yield None, Share(ranks, Path(ranks.agree(None)))
+        return
+    with (
+        _locked(path.parent),
+        writing_index(path) as writer,
+        tempfile.TemporaryDirectory(
+            prefix=f"{TMP_PREFIX}index-", dir=path.parent, ignore_cleanup_errors=ranks.world > 1
+        ) as scratch,
+    ):
+        yield writer, Share(ranks, Path(ranks.agree(scratch)))
+
+
 def _fill_tables(
-    writer: IndexWriter,
+    writer: IndexWriter | None,
+    share: Share,
     path: Path,
     config: IndexConfig,
     sae: SparseAutoencoder,
     sources: Sources,
+    facts: dict[str, str],
     progress: Progress,
 ) -> int:
-    """Fills every table; returns the number of tokens, outliers left out."""
-    digest = weights_digest(sae, sources.lm, config)
-    weights = copy_weights(writer, path, digest) if config.append else None
+    """Fills every table; returns the number of tokens, outliers left out. `writer` is None in all
+    processes but the first; `facts` are those of the weights."""
+    copied = None
+    if config.append:
+        copied = copy_weights(writer, path, facts["weights"]) if writer is not None else {}
+        copied = share.gather(copied or {})[0] or None
+    tables_to: TableWriter = writer if share.alone and writer else Spool(share.own_folder())
+    weights = copied
     if weights is None:
         progress.log("directions, neighbours and logits")
-        weights = write_directions(writer, config, sae, progress)
-        weights |= write_logits(writer, config, sae, sources.lm, progress)
+        weights = write_directions(tables_to, config, sae, progress, share)
+        weights |= write_logits(tables_to, config, sae, sources.lm, progress, share)
+        weights = share.gather(weights)[0]
     progress.log("activations")
-    with tempfile.TemporaryDirectory(prefix=f"{TMP_PREFIX}index-", dir=path.parent) as scratch:
-        codes = CodeStore(Path(scratch), sae.n_latents)
-        encoding = EncodePass(
-            sae, codes, writer, sources.lm.tokenizer, config.seed, config.batch_size
-        )
-        encoding.run(sources, progress)
-        progress.log("statistics and examples")
-        tables = FeatureTables(writer, config, encoding.corpus, encoding.bins.bins(), weights)
-        tables.write(codes, progress)
+    codes, files = CodeStore(share.folder, sae.n_latents), ChunkFiles(share.own_folder())
+    encoding = EncodePass(
+        sae,
+        codes if share.alone else files,
+        tables_to,
+        sources.lm.tokenizer,
+        config.seed,
+        config.batch_size,
+        share,
+    )
+    encoding.run(sources, progress)
+    corpus, bins, numberings = encoding.corpus, encoding.bins, ()
+    if not share.alone:
+        device = arithmetic_device(sae.device)
+        whole = merged(share, corpus, bins, files, sae.n_latents, config.seed, device)
+        corpus, bins, codes, numberings = whole.corpus, whole.bins, whole.codes, whole.numberings
+        sources.check_any(corpus.n_tokens + corpus.n_outliers)
+    progress.log("statistics and examples")
+    tables = FeatureTables(tables_to, config, corpus, bins.bins(), weights, share)
+    tables.write(codes, progress)
+    share.ranks.wait()
+    if writer is None:
+        return corpus.n_tokens
+    if not share.alone:
+        folders = [share.own_folder(rank) for rank in range(share.ranks.world)]
+        write_spooled(writer, folders, numberings)
     writer.write_meta(
         {
             "sae_id": config.sae_id,
@@ -134,9 +193,9 @@ def _fill_tables(
             "target_layer": target_layer(sae),
             **_layers(sae),
             "n_features": sae.n_latents,
-            "n_tokens": encoding.corpus.n_tokens,
-            "n_documents": encoding.corpus.n_documents,
-            "n_outliers": encoding.corpus.n_outliers,
+            "n_tokens": corpus.n_tokens,
+            "n_documents": corpus.n_documents,
+            "n_outliers": corpus.n_outliers,
             "outlier_norm": sae.metadata.outlier_norm,
             "built_at": time.time(),
             "sources": sources.as_json(),
@@ -144,11 +203,25 @@ def _fill_tables(
             "window": config.window,
             "bands": config.bands,
             "map": config.map,
-            "weights": digest,
+            **facts,
             **tables.facts(),
         }
     )
-    return encoding.corpus.n_tokens
+    return corpus.n_tokens
+
+
+def _weights(
+    path: Path, config: IndexConfig, sae: SparseAutoencoder, sources: Sources, from_files: bool
+) -> dict[str, str]:
+    """What `meta` says of the weights. Those that came from the same files as the weights of the
+    index there is are not read once more."""
+    lm, origin = sources.lm, ""
+    if from_files:
+        kinds = str(sae.decoder_rows.dtype), str(lm.dtype)
+        origin = weights_origin(path.parent, kinds[0], lm.model_id, lm.revision, kinds[1])
+    content = known_content(path, origin) or content_digest(sae, lm)
+    digest = weights_digest(content, sae, lm, config)
+    return {"weights": digest, "weights_content": content, "weights_origin": origin}
 
 
 def _layers(sae: SparseAutoencoder) -> dict[str, Any]:

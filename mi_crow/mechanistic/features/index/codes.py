@@ -8,8 +8,8 @@ up to a budget; beyond it they go to files that are mapped, so that neither its 
 host's grows with the corpus.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +155,32 @@ class CodeStore:
             yield gather_block(self.chunks, first, last, self.device)
 
     def _on_disk(self, chunk: Chunk) -> Chunk:
-        tensors: dict[str, Any] = {}
-        for name, tensor in vars(chunk).items():
-            path = self._folder / f"{len(self.chunks):06d}-{name}.npy"
-            np.save(path, tensor.cpu().numpy())
-            # Copy on write: torch requires writable memory.
-            tensors[name] = torch.from_numpy(np.load(path, mmap_mode="c"))
-        return Chunk(**tensors)
+        save_chunk(chunk, self._folder, len(self.chunks))
+        return open_chunk(self._folder, len(self.chunks))
+
+
+def save_chunk(
+    chunk: Chunk, folder: Path, number: int, instead: Mapping[str, Tensor] | None = None
+) -> None:
+    """Writes a chunk's files; with `instead` only these, which take the place of its tensors."""
+    for name, tensor in (vars(chunk) if instead is None else instead).items():
+        path = _path(folder, number, name)
+        path.unlink(missing_ok=True)  # it may be mapped: what is mapped stays as it was
+        np.save(path, tensor.cpu().numpy())
+
+
+def open_chunk(folder: Path, number: int) -> Chunk:
+    """A chunk that `save_chunk` wrote, mapped from its files."""
+    tensors: dict[str, Any] = {}
+    for one in fields(Chunk):
+        # Copy on write: torch requires writable memory.
+        mapped = np.load(_path(folder, number, one.name), mmap_mode="c")
+        tensors[one.name] = torch.from_numpy(mapped)
+    return Chunk(**tensors)
+
+
+def _path(folder: Path, number: int, name: str) -> Path:
+    return folder / f"{number:06d}-{name}.npy"
 
 
 def gather_block(

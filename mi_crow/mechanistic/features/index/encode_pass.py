@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from mi_crow.mechanistic.features.index.codes import (
     Chunk,
     CodedTokens,
-    CodeStore,
     latent_dtype,
     make_chunk,
 )
@@ -25,12 +24,14 @@ from mi_crow.mechanistic.features.index.primitives import (
     columns,
     nonzero,
 )
+from mi_crow.mechanistic.features.index.ranked.numbering import Place
+from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.index.sources import Sources
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
 from mi_crow.mechanistic.features.index.tables.token_texts import document_token_texts
-from mi_crow.mechanistic.features.index.write import IndexWriter
+from mi_crow.mechanistic.features.index.write import TableWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
@@ -56,6 +57,7 @@ class Corpus:
     lengths: list[np.ndarray] = field(default_factory=list)  # int64: tokens, special ones included
     n_tokens: int = 0  # outliers left out
     n_outliers: int = 0
+    places: list[Place] = field(default_factory=list)  # one per part
 
     @property
     def n_documents(self) -> int:
@@ -81,18 +83,27 @@ class _Encoded:
     document_features: dict[str, np.ndarray]
 
 
+class Chunks(Protocol):
+    """Takes the chunks of the corpus, in order."""
+
+    def add(self, chunk: Chunk) -> None: ...
+
+
 class EncodePass:
-    """Reads every source once. Documents are numbered consecutively over all sources."""
+    """Reads every source once, or this process's share of the parts. Documents are numbered
+    consecutively over all that is read."""
 
     def __init__(
         self,
         sae: SparseAutoencoder,
-        codes: CodeStore,
-        writer: IndexWriter,
+        codes: Chunks,
+        writer: TableWriter,
         tokenizer: Any,
         seed: int,
         batch_size: int | None = None,
+        share: Share = WHOLE,
     ) -> None:
+        self._share = share
         self.corpus: Corpus = Corpus()
         self.bins: BinFitter = BinFitter()
         self._sae = sae
@@ -109,38 +120,53 @@ class EncodePass:
         """Raises CancelledError between two batches when asked to stop, CorruptDataError when some
         activations are not finite."""
         begun, done, total = perf_counter(), 0, sources.n_tokens
-        for reader in sources.readers:
-            with closing(self._all_encoded(reader, progress)) as pieces:
+        for source, reader in enumerate(sources.readers):
+            with closing(self._all_encoded(source, reader, progress)) as pieces:
                 for found in pieces:
                     self._keep(found)
-                    done += found.rows
+                    done += found.rows * self._share.ranks.world  # the others do as much
                     rate = done / max(perf_counter() - begun, 1e-9)
                     progress.update(min(done, total), total, "token", {"tokens_s": rate})
 
     def _all_encoded(
-        self, reader: RunReader | JoinedReader | LiveRun, progress: Progress
+        self, source: int, reader: RunReader | JoinedReader | LiveRun, progress: Progress
     ) -> Generator[_Encoded, None, None]:
         """Every piece in order. On a CPU several at once, except from the running model, which
         needs all threads."""
         work = partial(self._encoded, progress=progress)
         if self._sae.device.type != "cpu" or isinstance(reader, LiveRun):
-            yield from map(work, self._pieces(reader))
+            yield from map(work, self._pieces(source, reader))
             return
         own = torch.get_num_threads()
         at_once = min(own, _MOST_AT_ONCE)
-        yield from map_in_order(work, self._pieces(reader, at_once), at_once, round(own / at_once))
+        # Cut as for the most threads: what is encoded together does not depend on their number.
+        pieces = self._pieces(source, reader, _MOST_AT_ONCE)
+        yield from map_in_order(work, pieces, at_once, round(own / at_once))
 
     def _pieces(
-        self, reader: RunReader | JoinedReader | LiveRun, at_once: int = 1
+        self, source: int, reader: RunReader | JoinedReader | LiveRun, at_once: int = 1
     ) -> Iterator[_Piece]:
-        """All rows; the documents of a part are written before its first piece is yielded. A part
-        is cut into about equal pieces, `at_once` or a multiple of that, so that no thread waits
-        long for another at the end."""
-        for part in reader.parts():
+        """All rows of this process's parts; the documents of a part are written before its first
+        piece is yielded. A part is cut into about equal pieces, `at_once` or a multiple of that, so
+        that no thread waits long for another at the end."""
+        for place, part in self._own_parts(source, reader):
             first = self.corpus.n_documents
+            self.corpus.places.append(place)
             self._take_documents(part)
             for rows in _cut(part, self._shares(len(part), at_once)):
                 yield _Piece(part, rows, first)
+
+    def _own_parts(
+        self, source: int, reader: RunReader | JoinedReader | LiveRun
+    ) -> Iterator[tuple[Place, Part]]:
+        """The parts that are read here, with their places in the order of all."""
+        if isinstance(reader, LiveRun):
+            for part in reader.parts(self._share.ranks):
+                yield (source, *part.place), part
+            return
+        first, step = self._share.turn
+        for number, part in enumerate(reader.parts(first, step)):
+            yield (source, first + number * step, 0), part
 
     def _shares(self, rows: int, at_once: int) -> int:
         """How many pieces a part of `rows` rows is cut into."""

@@ -15,7 +15,7 @@ from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.plan import PartPlan
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.progress import Progress, raise_if_stopped
-from mi_crow.ranks import ALONE
+from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import DTYPES, Part
 
@@ -29,9 +29,12 @@ _SAMPLE_DOCUMENTS = 256
 class LivePart(Part):
     """One part in memory: rows on the model's device, documents on the host."""
 
-    def __init__(self, table: pa.Table, rows: Tensor, norms: Tensor) -> None:
+    def __init__(
+        self, table: pa.Table, rows: Tensor, norms: Tensor, place: tuple[int, int] = (0, 0)
+    ) -> None:
         """`table` follows DOCUMENT_SCHEMA; rows [n, d] in the order of its kept tokens, norms [n]
-        fp32."""
+        fp32; `place`: shard and piece."""
+        self.place: tuple[int, int] = place
         self._table, self._rows = table, rows
         self._norms = norms.cpu()
 
@@ -79,20 +82,24 @@ class LiveRun:
         _, kept, documents = self._source.sample(_SAMPLE_DOCUMENTS)
         return int(sum(kept) / max(len(kept), 1) * documents)
 
-    def parts(self) -> Iterator[Part]:
-        """The parts in order, each made when it is asked for. Raises UserError for texts without
-        a token, MiCrowError for an activation that is not finite, CancelledError."""
-        plans = self._source.plans(self._source.todo(self.manifest, 1), ALONE)
+    def parts(self, ranks: Ranks = ALONE) -> Iterator[LivePart]:
+        """The parts of this process in order, each made when it is asked for. Raises UserError for
+        texts without a token, MiCrowError for an activation that is not finite, CancelledError."""
+        plans = self._source.plans(self._source.todo(self.manifest, ranks.world), ranks)
         tokens = 0
         with closing(read_ahead(plans, _PLANS_AHEAD, "index-tokens")) as ready:
             for plan in ready:
                 tokens += plan.tokens
                 yield self._filled(plan)
-        if not tokens:
-            raise UserError(
-                f"dataset {self._live.config.dataset.source!r} gave no tokens",
-                hint="its texts contain only special tokens",
-            )
+        if not tokens and ranks.world == 1:
+            raise self.no_tokens()
+
+    def no_tokens(self) -> UserError:
+        """What is wrong with texts without a token."""
+        return UserError(
+            f"dataset {self._live.config.dataset.source!r} gave no tokens",
+            hint="its texts contain only special tokens",
+        )
 
     def _filled(self, plan: PartPlan) -> LivePart:
         device = self._live.lm.device
@@ -102,4 +109,4 @@ class LiveRun:
             raise_if_stopped(self._progress)
             places = torch.from_numpy(batch.part_rows).to(device)
             rows[places], norms[places] = found.values, found.norms
-        return LivePart(plan.table, rows, norms)
+        return LivePart(plan.table, rows, norms, (plan.shard, plan.piece))

@@ -60,6 +60,12 @@ class Sources:
         """Rows to read, outliers included; an estimate for texts."""
         return sum(reader.n_tokens for reader in self.readers)
 
+    def check_any(self, rows: int) -> None:
+        """Raises UserError when texts gave no rows at all."""
+        live = next((one for one in self.readers if isinstance(one, LiveRun)), None)
+        if rows == 0 and live is not None:
+            raise live.no_tokens()
+
     def as_json(self) -> list[dict[str, object]]:
         """For `meta.sources`: what is needed to read each one again."""
         return [origin.as_json() for origin in self.origins]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MEMORY_LIMIT = "512MB"
+
+
+class TableWriter(Protocol):
+    """Takes rows for the tables of an index."""
+
+    def append(self, table: str, columns: Mapping[str, Any]) -> None:
+        """As `IndexWriter.append`."""
+        ...
 
 
 class IndexWriter:
@@ -35,15 +43,8 @@ class IndexWriter:
 
         Columns that are left out become NULL. Append features in ascending order.
         """
-        import pyarrow as pa
-
-        if table == "documents":
-            table, columns = "stored_documents", _stored(**columns)
-        arrays = {
-            name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-            for name, values in columns.items()
-        }
-        rows = pa.table(arrays)
+        table, columns = stored_rows(table, columns)
+        rows = as_rows(columns)
         if not rows.num_rows:
             return
         # executemany takes 4 ms a row; Arrow 0.2 us.
@@ -84,6 +85,22 @@ def writing_index(path: Path) -> Iterator[IndexWriter]:
         finally:
             connection.close()
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
+
+
+def stored_rows(table: str, columns: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The table in the file, and its columns, for rows of `table`."""
+    return ("stored_documents", _stored(**columns)) if table == "documents" else (table, columns)
+
+
+def as_rows(columns: Mapping[str, Any]) -> "pa.Table":
+    """NumPy arrays, Arrow arrays or lists of one length as a table."""
+    import pyarrow as pa
+
+    arrays = {
+        name: values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+        for name, values in columns.items()
+    }
+    return pa.table(arrays)
 
 
 def _stored(

@@ -78,7 +78,7 @@ class IndexForm(SaeForm):
             device_field(ask, self.at.device),
             *_more_fields(replace(ask, section="More of the index")),
             *_live_fields(live),
-            *job_fields(ranked=False),
+            *job_fields(ranked=True),
         )
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:

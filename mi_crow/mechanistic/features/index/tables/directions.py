@@ -93,14 +93,15 @@ def umap_points(decoder: Tensor, seed: int) -> Tensor:
 
 
 @torch.inference_mode()
-def neighbours(decoder: Tensor, count: int) -> Iterator[Neighbours]:
+def neighbours(decoder: Tensor, count: int, turn: tuple[int, int] = (0, 1)) -> Iterator[Neighbours]:
     """The `count` features with the highest decoder cosine to each feature, a block of features at
-    a time; ties by number. Never holds M x M cosines."""
+    a time; ties by number. Never holds M x M cosines. `turn`: the first of the blocks to do, and
+    how far it is to the next."""
     rows = unit_rows(decoder)
     total = rows.shape[0]
     count = min(count, total - 1)
     step = max(1, _CELLS // total)
-    for first in range(0, total if count > 0 else 0, step):
+    for first in range(turn[0] * step, total if count > 0 else 0, turn[1] * step):
         cosine = rows[first : first + step] @ rows.T
         own = torch.arange(cosine.shape[0], device=rows.device)
         cosine[own, own + first] = -2.0  # below any cosine: no feature is its own neighbour

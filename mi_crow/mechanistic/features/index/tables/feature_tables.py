@@ -13,6 +13,7 @@ from mi_crow.mechanistic.features.index.codes import CodeStore, FeatureBlock, ga
 from mi_crow.mechanistic.features.index.encode_pass import Corpus
 from mi_crow.mechanistic.features.index.in_order import map_in_order
 from mi_crow.mechanistic.features.index.primitives import columns
+from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.index.tables.examples import choose, pool, with_windows
 from mi_crow.mechanistic.features.index.tables.labels import (
@@ -21,7 +22,7 @@ from mi_crow.mechanistic.features.index.tables.labels import (
     labelled_documents,
 )
 from mi_crow.mechanistic.features.index.tables.statistics import HistogramBins, moments
-from mi_crow.mechanistic.features.index.write import IndexWriter, equal_lists, lists
+from mi_crow.mechanistic.features.index.write import TableWriter, equal_lists, lists
 from mi_crow.progress import Progress, raise_if_stopped
 
 # Blocks processed at once, which bounds the memory. Other devices than the CPU serialise their work
@@ -36,13 +37,16 @@ class FeatureTables:
 
     def __init__(
         self,
-        writer: IndexWriter,
+        writer: TableWriter,
         config: IndexConfig,
         corpus: Corpus,
         bins: HistogramBins,
         weights: Mapping[str, np.ndarray],
+        share: Share = WHOLE,
     ) -> None:
-        """`weights`: columns of `features` [n_latents] that the weights gave."""
+        """`weights`: columns of `features` [n_latents] that the weights gave. `share`: the blocks
+        of features that are written here."""
+        self._share = share
         self._writer = writer
         self._config = config
         self._corpus = corpus
@@ -56,7 +60,8 @@ class FeatureTables:
 
     def write(self, codes: CodeStore, progress: Progress) -> None:
         """Raises CancelledError between two blocks when asked to stop."""
-        self._write_labels()
+        if self._share.is_first:
+            self._write_labels()
         chunks = codes.chunks
         sample = TokenSample(self._corpus.n_tokens, codes.n_latents)
         self._sampled = sample.count(chunks)
@@ -73,7 +78,8 @@ class FeatureTables:
             return [*tables, ("coactivations", dict(columns(found)))]
 
         at_once = _BLOCKS_AT_ONCE.get(device.type, 1)
-        with closing(map_in_order(block_tables, codes.block_ranges(), at_once)) as blocks:
+        own = (one for n, one in enumerate(codes.block_ranges()) if self._share.mine(n))
+        with closing(map_in_order(block_tables, own, at_once)) as blocks:
             for tables in blocks:
                 raise_if_stopped(progress)
                 for table, filled in tables:

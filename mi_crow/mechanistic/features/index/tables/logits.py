@@ -65,13 +65,15 @@ class LogitLens:
         return (rows.to(self._weight.dtype) @ self._weight.T).float()
 
     @torch.inference_mode()
-    def effects(self, decoder: Tensor, count: int) -> Iterator[LogitEffects]:
+    def effects(
+        self, decoder: Tensor, count: int, turn: tuple[int, int] = (0, 1)
+    ) -> Iterator[LogitEffects]:
         """The `count` most promoted and suppressed tokens and the shape of the distribution, some
-        features at a time."""
+        features at a time; `turn` as in `neighbours`."""
         count = min(count, self.vocabulary)
         cells = _CELLS.get(self.device.type, _CELLS_ELSEWHERE)
         step = max(1, cells // self.vocabulary)
-        for first in range(0, decoder.shape[0], step):
+        for first in range(turn[0] * step, decoder.shape[0], turn[1] * step):
             logits = self.logits(decoder[first : first + step])
             high, low = logits.topk(count, dim=1), logits.topk(count, dim=1, largest=False)
             skew, kurtosis = _shape(logits)

@@ -82,7 +82,7 @@ class BinFitter:
     """Counts all activations and then fits the bins to their range."""
 
     def __init__(self) -> None:
-        self._counts = torch.zeros(1 << (31 - _FINEST), dtype=torch.int64)
+        self.counts: Tensor = torch.zeros(1 << (31 - _FINEST), dtype=torch.int64)
 
     @staticmethod
     def counted(values: Tensor) -> Tensor:
@@ -91,11 +91,11 @@ class BinFitter:
         return bincount(bits, 1 << (31 - _FINEST))
 
     def add(self, counted: Tensor) -> None:
-        self._counts = self._counts.to(counted.device) + counted
+        self.counts = self.counts.to(counted.device) + counted
 
     def bins(self) -> HistogramBins:
         """As fine as the number of bins allows; the few smallest activations share the first."""
-        count = self._counts.cpu().numpy()
+        count = self.counts.cpu().numpy()
         seen = np.flatnonzero(count)
         if not len(seen):
             return HistogramBins(_COARSEST, 127, 1)  # [1, 2), where nothing is

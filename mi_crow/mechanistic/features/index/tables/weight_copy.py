@@ -21,19 +21,27 @@ _TABLES = ("neighbours", "logits", "tokens")
 _COLUMNS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis", "map_x", "map_y")
 
 
-def weights_digest(sae: SparseAutoencoder, lm: "LanguageModel", config: IndexConfig) -> str:
-    """SHA-256 of all that those tables depend on: the SAE's matrices, the model's last norm and
-    output embedding, its tokenizer, and how much is kept."""
-    norm, head = lm.layers.unembedding()
+def weights_digest(
+    content: str, sae: SparseAutoencoder, lm: "LanguageModel", config: IndexConfig
+) -> str:
+    """SHA-256 of all that those tables depend on: the weights (`content_digest`), the model's
+    tokenizer, and how much is kept."""
     settings: dict[str, Any] = {
         "schema": INDEX_SCHEMA_VERSION,
+        "weights": content,
         "tokenizer": lm.tokenizer_hash,
         "transcodes": sae.transcodes,
         "logits": config.top_logits,
         "neighbours": config.neighbours,
         "map": [config.map, config.seed if config.map == "umap" else 0],
     }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def content_digest(sae: SparseAutoencoder, lm: "LanguageModel") -> str:
+    """SHA-256 of the SAE's matrices and of the model's last norm and output embedding."""
+    norm, head = lm.layers.unembedding()
+    digest = hashlib.sha256()
     # A transcoder's encoder is in no table.
     tensors = [sae.decoder_rows, *([] if sae.transcodes else [sae.encoder_rows])]
     tensors += head.parameters()

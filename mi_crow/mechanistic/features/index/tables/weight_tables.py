@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.tables.directions import (
     directions,
     neighbours,
@@ -14,7 +15,7 @@ from mi_crow.mechanistic.features.index.tables.directions import (
 )
 from mi_crow.mechanistic.features.index.tables.logits import LogitEffects, LogitLens
 from mi_crow.mechanistic.features.index.tables.token_texts import vocabulary_texts
-from mi_crow.mechanistic.features.index.write import IndexWriter
+from mi_crow.mechanistic.features.index.write import TableWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.progress import Progress, raise_if_stopped
 
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 
 
 def write_directions(
-    writer: IndexWriter, config: IndexConfig, sae: SparseAutoencoder, progress: Progress
+    writer: TableWriter,
+    config: IndexConfig,
+    sae: SparseAutoencoder,
+    progress: Progress,
+    share: Share = WHOLE,
 ) -> dict[str, np.ndarray]:
-    """Writes `neighbours`; returns columns of `features`: norms, cosines and the map.
+    """Writes `neighbours`; returns columns of `features`, in the first process: norms, cosines and
+    the map.
 
     A transcoder has no encoder-decoder cosine: the two are in different spaces.
     """
     decoder = sae.decoder_rows.detach()
-    for found in neighbours(decoder, config.neighbours):
+    for found in neighbours(decoder, config.neighbours, share.turn):
         raise_if_stopped(progress)
         n, count = found.other.shape
         writer.append(
@@ -42,6 +48,8 @@ def write_directions(
                 "cosine": found.cosine.numpy().ravel(),
             },
         )
+    if not share.is_first:
+        return {}
     umap = config.map == "umap"
     points = umap_points(decoder, config.seed) if umap else plane(unit_rows(decoder))
     facts = directions(decoder, None if sae.transcodes else sae.encoder_rows.detach())
@@ -56,11 +64,12 @@ def write_directions(
 
 
 def write_logits(
-    writer: IndexWriter,
+    writer: TableWriter,
     config: IndexConfig,
     sae: SparseAutoencoder,
     lm: "LanguageModel",
     progress: Progress,
+    share: Share = WHOLE,
 ) -> dict[str, np.ndarray]:
     """Writes `logits` and their `tokens`; returns columns of `features`: the shape of the effect.
 
@@ -76,22 +85,29 @@ def write_logits(
             "logit effects are without a final norm: no module between the last block and the "
             "output embedding is one"
         )
-    skew, kurtosis = [], []
-    used = np.zeros(lens.vocabulary, dtype=bool)
-    for effects in lens.effects(sae.decoder_rows.detach(), config.top_logits):
+    rows = sae.decoder_rows.detach()
+    own = {name: np.zeros(len(rows), dtype=np.float32) for name in ("skew", "kurtosis")}
+    done, used = np.zeros(len(rows), dtype=bool), np.zeros(lens.vocabulary, dtype=bool)
+    for effects in lens.effects(rows, config.top_logits, share.turn):
         raise_if_stopped(progress)
         used[effects.promoted.numpy().ravel()] = True
         used[effects.suppressed.numpy().ravel()] = True
         _write_effects(writer, effects)
-        skew.append(effects.skew.numpy())
-        kurtosis.append(effects.kurtosis.numpy())
-    ids = np.flatnonzero(used)
-    texts = vocabulary_texts(lm.tokenizer, ids.tolist())
-    writer.append("tokens", {"token_id": ids.astype(np.int32), "token": texts})
-    return {"skew": np.concatenate(skew), "kurtosis": np.concatenate(kurtosis)}
+        some = slice(effects.first, effects.first + len(effects.skew))
+        own["skew"][some], own["kurtosis"][some] = effects.skew.numpy(), effects.kurtosis.numpy()
+        done[some] = True
+    for other in share.gather({**own, "done": done, "used": used}):
+        used |= other["used"]
+        for name, column in own.items():
+            column[other["done"]] = other[name][other["done"]]
+    if share.is_first:
+        ids = np.flatnonzero(used)
+        texts = vocabulary_texts(lm.tokenizer, ids.tolist())
+        writer.append("tokens", {"token_id": ids.astype(np.int32), "token": texts})
+    return own
 
 
-def _write_effects(writer: IndexWriter, effects: LogitEffects) -> None:
+def _write_effects(writer: TableWriter, effects: LogitEffects) -> None:
     n, count = effects.promoted.shape
     signs = np.tile(np.repeat(np.array([1, -1], dtype=np.int8), count), n)
     both = np.concatenate([effects.promoted.numpy(), effects.suppressed.numpy()], axis=1)
