@@ -200,3 +200,27 @@ def test_of_several_features_the_one_that_steers_best_is_taken(tmp_path):
     search = searching(quick, tmp_path)
     assert search.choose([7, 8, 9]) == 9
     assert search.choose([8]) == 8
+
+
+def test_a_second_strength_is_for_the_more_promising(tmp_path):
+    tries = []
+
+    def quick(one, n):
+        tries.append(one.op)
+        # The dearest does the most, and would within the limit.
+        dear = one.op == "swap"
+        effect = {"swap": 0.9}.get(one.op, 0.1 if one.schedule.kind == "constant" else 0.2)
+        return {
+            "effect": effect * one.value,
+            "perplexity_ratio": 1 + one.value * (2.5 if dear else 1),
+        }
+
+    search = searching(quick, tmp_path)
+    aim = Aim(3, (4, 5), ((3, 1.0), (6, 0.5)), "made", "spread")
+    built = [(one, arm) for one in recipes_named([]) if (arm := one.build(aim))]
+    tried, _ = search.run(built)
+    once = [one.recipe.name for one in tried if len(one.tries) == 1]
+    assert len(once) == len(built) - 8
+    assert all(one.dropped for one in tried if one.recipe.name in once)
+    assert "swap" not in once
+    assert {"decay", "group-decay", "means-decay"} & {*once} == set()

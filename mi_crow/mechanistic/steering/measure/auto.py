@@ -4,30 +4,42 @@ They are chosen on development prompts with seeds of their own (see `search`); w
 measured afterwards, on other prompts and another seed.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
 from mi_crow.mechanistic.steering.measure.aims.described import texts_described
+from mi_crow.mechanistic.steering.measure.aims.own_texts import (
+    MOST,
+    others_of,
+    own_vector,
+    worthy,
+)
 from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
+from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
 from mi_crow.mechanistic.steering.measure.checks import check_auto, features_for, rater_of
 from mi_crow.mechanistic.steering.measure.config import DEVELOPMENT, REPORTED, AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import Judge
-from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
+from mi_crow.mechanistic.steering.measure.recipes import Aim, Recipe, recipes_named
 from mi_crow.mechanistic.steering.measure.results import (
     Measurement,
     measurement_id,
     open_measurement,
 )
-from mi_crow.mechanistic.steering.measure.search import Finalist, Search, short
+from mi_crow.mechanistic.steering.measure.search import (
+    Finalist,
+    Search,
+    development_seed,
+    short,
+)
 from mi_crow.mechanistic.steering.measure.setup import LOWER, make_bench, prompts_of
 from mi_crow.mechanistic.steering.measure.sweep import control_of
 from mi_crow.mechanistic.vectors.stored import list_vectors, vector_path
@@ -81,7 +93,8 @@ def run_auto(
     bench.rater = rater_of(config.rating, config.label, config.description)
     name = config.name or measurement_id("auto", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "auto", asdict(config))
-    search = Search(bench, config, development, measurement, progress, bench.judge.own_effect)
+    enough = bench.judge.own_effect
+    search = Search(bench, config, development, measurement, progress, enough)
     feature = search.choose(features)
     (row,) = indexed.store.rows([feature])
     bench.target, bench.greatest = feature, row.max_act
@@ -89,7 +102,8 @@ def run_auto(
     kept = {one.name for one in list_vectors(workspace)}
     aim = _aim(bench, indexed, config, feature, {recipe.name for recipe in recipes})
     built = [(recipe, arm) for recipe in recipes if (arm := recipe.build(aim))]
-    tried, finalists = search.run(built)
+    learnt = _Learnt(bench, config, feature, development, recipes, measurement)
+    tried, finalists = search.run(built, learnt)
     if not finalists:
         raise UserError(
             f"no recipe moves feature {feature} at a ratio of perplexities of at most "
@@ -137,7 +151,7 @@ def run_auto(
     }
     measurement.finish(result)
     used = {one["target"] for row in rows for one in row["interventions"]}
-    for vector in {aim.vector, aim.spread} - {"", *kept}:
+    for vector in {aim.vector, aim.spread, learnt.vector} - {"", *kept}:
         if f"vector:{vector}" not in used:
             vector_path(workspace, vector).unlink()
     if config.preset is not None:
@@ -161,13 +175,64 @@ def _aim(
             sides = texts.about(feature, seed) if label is None else texts.labelled(label, seed)
         if recipes & {"group", "group-decay"}:
             allies = allies_of(indexed.store, sides, feature)
-        if recipes & {"means", "means-floor", "means-decay"}:
+        if recipes & {"means", "means-floor", "means-decay", "means-plausible"}:
             vector = topic_vector(bench.workspace, bench.loaded, sides, feature, label)
         if "means-layers" in recipes:
             at_layers = (bench.workspace, bench.loaded, sides, feature, label)
             spread = topic_vector(*at_layers, spread=True)
     rivals = tuple(one for one in rivals if one not in dict(allies))
     return Aim(feature, rivals, allies, vector, spread)
+
+
+class _Learnt:
+    """The recipes that learn from what the model wrote on the topic."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        config: AutoConfig,
+        feature: int,
+        prompts: Sequence[str],
+        recipes: Sequence[Recipe],
+        measurement: Measurement,
+    ) -> None:
+        self._bench, self._config, self._feature = bench, config, feature
+        self._prompts, self._measurement = list(prompts), measurement
+        self._recipes = [one for one in recipes if one.own]
+        self.vector: str = ""
+
+    def __call__(self, written: list[tuple[str, float]]) -> list[tuple[Recipe, Arm]]:
+        """Nothing where too few texts are on the topic."""
+        if not self._recipes:
+            return []
+        bench, config, n = self._bench, self._config, 2 * self._config.development
+        seed = development_seed(config.trial, 1)
+        plain = bench.baseline(config.trial, self._prompts, n, seed, None, whole=False)
+        others = others_of(bench.judge, plain)
+        found = [*written, *self._asked(plain, n, seed)]
+        of = (self._feature, config.label)
+        with suppress(UserError):
+            self.vector = own_vector(bench.workspace, bench.loaded, found, others, *of)
+        aim = Aim(self._feature, own=self.vector)
+        return [(one, arm) for one in self._recipes if (arm := one.build(aim))]
+
+    def _asked(self, plain: ArmTexts, n: int, seed: int) -> list[tuple[str, float]]:
+        """What the model writes where it is asked to, if it can be said what about."""
+        about = self._config.description or (self._config.label or "").rpartition(":")[2]
+        if self._config.label_free or not about.strip():
+            return []
+        kept = self._measurement.part("asked")
+        if kept is None:
+            asked = {f"Write about {about.strip()}: {one}": one for one in self._prompts}
+            told = self._bench.read(Arm(()), self._config.trial, [*asked], n, seed, whole=False)
+            told = replace(told, prompts=[asked[one] for one in told.prompts])
+            kept = worthy(self._bench.judge, told, plain, MOST)
+            self._measurement.keep("asked", kept)
+        return [(text, worth) for text, worth in kept]
+
+
+def _without_texts(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "own"}
 
 
 def _report(
@@ -189,7 +254,7 @@ def _report(
             **arm.as_json(config.sae_id),
             "recipe": name,
             "strength": one.strength,
-            "development": {**one.row, "tried": short(one.tried)},
+            "development": {**_without_texts(one.row), "tried": short(one.tried)},
             **bench.figures(arm, trial, prompts, trial.n, trial.seed),
             **(control_of(bench, arm, config, prompts, others) if others else {}),
         }

@@ -20,6 +20,7 @@ from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import Written, rows_forced, write_now
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.mechanistic.steering.measure.aims.own_texts import worthy
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.certainty import mean_error, ratio_error, ratio_room
 from mi_crow.mechanistic.steering.measure.config import REPORTED, Trial
@@ -114,8 +115,8 @@ class Bench:
         self, arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int
     ) -> dict[str, Any]:
         """Only the share, the effect (`Judge.effect`) and the ratio of perplexities, of which a
-        search needs many; the standard errors of the effect and of the ratio's logarithm, and how
-        much higher this may be on other prompts (see `ratio_room`).
+        search needs many; the standard errors of the effect and of the ratio's logarithm, how much
+        higher this may be on other prompts (see `ratio_room`), and the worthiest texts (`worthy`).
         Raises NotFiniteError where the predictions are not finite."""
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible, whole=False)
         steered = self.read(arm, trial, prompts, n, seed, whole=False)
@@ -127,6 +128,7 @@ class Bench:
             "perplexity_ratio": steered.perplexity / baseline.perplexity,
             "ratio_error": ratio_error(steered, baseline),
             "ratio_room": ratio_room(steered, baseline, REPORTED),
+            "own": worthy(self.judge, steered, baseline),
         }
 
     def baseline(

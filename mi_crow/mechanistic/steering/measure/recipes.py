@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.steering.interventions import Intervention, Op
@@ -11,6 +12,7 @@ from mi_crow.mechanistic.steering.targets import group_of
 
 _DECAY, _FEEDBACK = Schedule("decay"), Schedule("feedback")
 _BETA = 0.1  # the plausible share of Li et al. 2023
+_LOOSE = 0.05  # with a direction that leaves the text its style
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Aim:
     allies: tuple[tuple[int, float], ...] = ()  # features with weights, the feature among them
     vector: str = ""  # from other texts to those that are about the feature
     spread: str = ""  # the same at several layers
+    own: str = ""  # to what the model wrote about it while others were tried
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Recipe:
     help: str
     build: Callable[[Aim], Arm | None]  # None where the aim lacks what it needs
     first: float = 0.4  # norms: the strength that a search begins with
+    own: bool = False  # needs texts that others made the model write
 
 
 def _single(
@@ -65,16 +69,23 @@ def _group(op: Op, schedule: Schedule = CONSTANT) -> Callable[[Aim], Arm | None]
 
 
 def _means(
-    op: Op = "add", schedule: Schedule = CONSTANT, spread: bool = False
+    op: Op = "add",
+    schedule: Schedule = CONSTANT,
+    vector: Literal["vector", "spread", "own"] = "vector",
+    beta: float | None = None,
 ) -> Callable[[Aim], Arm | None]:
     def build(aim: Aim) -> Arm | None:
-        vector = aim.spread if spread else aim.vector
-        if not vector:
+        name = {"vector": aim.vector, "spread": aim.spread, "own": aim.own}[vector]
+        if not name:
             return None
-        one = Intervention(f"vector:{vector}", op, 1.0, "norm", schedule=schedule)
-        return Arm((one,))
+        one = Intervention(f"vector:{name}", op, 1.0, "norm", schedule=schedule)
+        return Arm((one,), beta)
 
     return build
+
+
+def _own(schedule: Schedule = CONSTANT, beta: float | None = None) -> Callable[[Aim], Arm | None]:
+    return _means(schedule=schedule, vector="own", beta=beta)
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -95,8 +106,13 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("group-decay", "the same group, fading over 16 tokens", _group("add", _DECAY), 0.7),
     Recipe("means", "the difference of means of its texts and others", _means(), 0.3),
     Recipe("means-floor", "the same, raised where it is below", _means("floor"), 0.3),
-    Recipe("means-layers", "the same, added at three layers", _means(spread=True), 0.1),
+    Recipe("means-layers", "the same, added at three layers", _means(vector="spread"), 0.1),
     Recipe("means-decay", "the same, fading over 16 tokens", _means(schedule=_DECAY), 0.7),
+    Recipe("means-plausible", "the same, within the plausible set", _means(beta=_LOOSE), 0.5),
+    # These come last: they learn from what the others made the model write.
+    Recipe("own", "the difference of means of its own texts on it and others", _own(), 0.25, True),
+    Recipe("own-decay", "the same, fading over 16 tokens", _own(_DECAY), 0.5, True),
+    Recipe("own-plausible", "the same, within the plausible set", _own(beta=_LOOSE), 0.5, True),
 )
 
 

@@ -1,14 +1,14 @@
 """The search of `mi-crow steer --auto`: which recipe at which strength, on development prompts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mi_crow.errors import NotFiniteError
 from mi_crow.mechanistic.steering.measure.arms import Arm, best_of
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.config import AutoConfig
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, Trial
 from mi_crow.mechanistic.steering.measure.recipes import Aim, Recipe, recipes_named
 from mi_crow.mechanistic.steering.measure.results import Measurement
 from mi_crow.progress import Progress, raise_if_stopped
@@ -19,9 +19,13 @@ _STEP = 1.6
 _CLOSE = 1.1  # strengths nearer than this are not told apart
 MARGIN = 0.85  # of what the perplexity may rise by, in a try
 _HEAT = 2  # strengths of each recipe before the worse are dropped
+_WARM = 8  # recipes that have more than the first of these
 _GOING, _FINALISTS = 4, 3  # recipes
 _STEPS_BACK = 3  # strengths tried again where one costs too much after all
 _BACK = (0.5, 0.95)  # of the strength, at most and at least
+
+Further = Callable[[list[tuple[str, float]]], list[tuple[Recipe, Arm]]]
+"""What else may be tried, from the texts on the topic that were written so far (see `worthy`)."""
 
 
 @dataclass
@@ -59,11 +63,12 @@ class Finalist:
 class Search:
     """The tries of all recipes on development prompts.
 
-    Each recipe has a few strengths tried on half the continuations; the best recipes go on. The
-    best of those are measured again with another seed, which alone decides: a figure by which one
-    of many was chosen is too good. There the ratio of perplexities has to be below the limit for
-    other prompts too, with 95% certainty (see `ratio_room`); of those that do as much, within their
-    standard errors, the one that costs least wins.
+    Each recipe has one strength tried on half the continuations, and the more promising another;
+    then those of `further` are tried, and the best of all go on. The best of those are measured
+    again with another seed, which alone decides: a figure by which one of many was chosen is too
+    good. There the ratio of perplexities has to be below the limit for other prompts too, with 95%
+    certainty (see `ratio_room`); of those that do as much, within their standard errors, the one
+    that costs least wins.
 
     `enough`: an effect that needs no better one. Where a first strength has it and this is
     confirmed, nothing more is tried, except the first strengths of recipes that were asked for.
@@ -102,13 +107,15 @@ class Search:
                 self._more(one, 1, self._half)
         return min(every, key=lambda feature: self._rank(every[feature]))
 
-    def run(self, built: Sequence[tuple[Recipe, Arm]]) -> tuple[list[Tried], list[Finalist]]:
+    def run(
+        self, built: Sequence[tuple[Recipe, Arm]], further: Further | None = None
+    ) -> tuple[list[Tried], list[Finalist]]:
         """All recipes as they were tried, and the finalists, the best first."""
         config = self._config
         first = min(_HEAT, config.tries)
         rest = min(_GOING, len(built)) * (config.tries - first)
         finals = min(_FINALISTS, len(built))
-        self._total += len(built) * first + rest + 2 * finals
+        self._total += len(built) + min(_WARM, len(built)) * (first - 1) + rest + 2 * finals
         every = [Tried(recipe, arm) for recipe, arm in built]
         for one in every:
             self._more(one, 1, self._half)
@@ -116,9 +123,17 @@ class Search:
                 return every, found
         if found := self._enough_at_once(every):
             return every, found
-        for one in every:
+        promising = sorted(every, key=self._promise)[:_WARM]
+        for one in promising:
             self._more(one, first - 1, self._half)
-        order = sorted(every, key=self._rank)
+        late = learnt(every, further)
+        self._total += first * len(late)
+        for one in late:
+            self._more(one, first, self._half)
+        for one in every:
+            one.dropped = one not in promising
+        every += late
+        order = sorted((one for one in every if not one.dropped), key=self._rank)
         for one in order[_GOING:]:
             one.dropped = True
         for one in order[:_GOING]:
@@ -155,6 +170,13 @@ class Search:
         best = one.best(self._limit)
         return (1.0, 0.0) if best is None else (-best[1]["effect"], _ratio(best[1]))
 
+    def _promise(self, one: Tried) -> float:
+        """Lower is better: the first strength's effect, of one that costs too much as large a part
+        as the limit is of its cost, in logarithms."""
+        ((_, row),) = one.tries
+        cost = math.log(max(_ratio(row), self._limit))
+        return -row["effect"] * math.log(self._limit) / cost if math.isfinite(cost) else 1.0
+
     def _more(self, one: Tried, count: int, n: int) -> None:
         for _ in range(count):
             strength = one.next_strength(self._limit)
@@ -190,7 +212,7 @@ class Search:
         if row is None:
             raise_if_stopped(self._progress)
             trial = self._config.trial
-            seed = (trial.seed + (1 + half) * _DEVELOPMENT_SEED) % 2**32
+            seed = development_seed(trial, half)
             try:
                 row = self._bench.quick(arm, trial, self._prompts, n, seed)
             except NotFiniteError as error:
@@ -203,6 +225,19 @@ class Search:
     def step(self) -> None:
         self._done += 1
         self._progress.update(min(self._done, self._total), self._total, "try")
+
+
+def development_seed(trial: Trial, half: int) -> int:
+    """The seed of tries (0) or of what confirms them (1)."""
+    return (trial.seed + (1 + half) * _DEVELOPMENT_SEED) % 2**32
+
+
+def learnt(every: Sequence[Tried], further: Further | None) -> list[Tried]:
+    """The recipes that `further` makes of the texts that were written in the tries."""
+    if further is None:
+        return []
+    told = [text for one in every for _, row in one.tries for text in row.get("own", ())]
+    return [Tried(*one) for one in further([(text, worth) for text, worth in told])]
 
 
 def _ratio(row: dict[str, Any]) -> float:

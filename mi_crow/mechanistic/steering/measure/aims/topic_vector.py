@@ -1,9 +1,9 @@
 """The direction from other texts to those on a topic, as a vector of the workspace."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def topic_vector(
     The topic is that of `feature`, or `label`. A vector that was made from the same texts is not
     made again. Raises UserError where there are no texts, or too few blocks to spread over.
     """
-    points = _spread(loaded) if spread else [_written(loaded)]
+    points = _spread(loaded) if spread else [point_of(loaded)]
     chosen = [[one for one in some if not one.heldout][:_TEXTS] for some in texts]
     told = [[one.text for one in some] for some in chosen]
     of = {
@@ -63,15 +63,28 @@ def topic_vector(
     if held.get(name, {}).get("of") == of:
         return name
     sides = [_read(workspace, loaded, points, some) for some in chosen]
+    saved_direction(workspace, loaded, name, points, sides, of, (len(told[0]), len(told[1])))
+    return name
+
+
+def saved_direction(
+    workspace: Workspace,
+    loaded: LoadedSae,
+    name: str,
+    points: "Sequence[HookPoint]",
+    sides: "Sequence[Mapping[HookPoint, TextActivations]]",
+    of: Mapping[str, Any],
+    counts: tuple[int, int],
+) -> None:
+    """Saves the difference of means of two sides at each of `points`, with what it was made of."""
     directions: dict[str, Tensor] = {}
     figures: dict[str, dict[str, float]] = {}
     for point in points:
         found = _at(*(side[point] for side in sides))
         directions[point.point], figures[point.point] = found
-    made = {**origin_of(loaded.lm), "method": "mean", "of": of, "layers": figures}
-    counts = {"texts_for": len(told[0]), "texts_against": len(told[1])}
-    save_vector(workspace, SteeringVector(name, directions, {**made, **counts}), replace=True)
-    return name
+    made = {**origin_of(loaded.lm), "method": "mean", "of": dict(of), "layers": figures}
+    told = {"texts_for": counts[0], "texts_against": counts[1]}
+    save_vector(workspace, SteeringVector(name, directions, {**made, **told}), replace=True)
 
 
 def _read(
@@ -99,7 +112,8 @@ def _at(about: TextActivations, others: TextActivations) -> tuple[Tensor, dict[s
     return direction, {"max": greatest, "median_norm": median, "outlier_norm": limit}
 
 
-def _written(loaded: LoadedSae) -> "HookPoint":
+def point_of(loaded: LoadedSae) -> "HookPoint":
+    """Where the SAE writes."""
     return point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
 
 
