@@ -9,10 +9,10 @@ import pytest
 from mi_crow.errors import CancelledError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.naming_line import NamingLine, parse_naming
 from mi_crow.mechanistic.explain.config import ExplainConfig
-from mi_crow.mechanistic.explain.evidence import log_odds
+from mi_crow.mechanistic.explain.evidence import SCOPES, Background, Firings, log_odds
 from mi_crow.mechanistic.explain.job import ExplainResult, explain_features
-from mi_crow.mechanistic.explain.rules import false_alarms
-from mi_crow.mechanistic.explain.words import NUMBER, read_corpus
+from mi_crow.mechanistic.explain.rules import MOST_IDS, Parts, Rules, false_alarms, score
+from mi_crow.mechanistic.explain.words import LINE_BREAK, NUMBER, read_corpus, token_texts
 from mi_crow.mechanistic.features.beside.proposals import proposals_path
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import QueryError, parse_query
@@ -131,6 +131,62 @@ def test_words_are_runs_of_tokens_up_to_a_space(store: FeatureStore) -> None:
     at = int(corpus.starts[first.document]) + first.position
     assert corpus.texts[int(corpus.words[at])] in WORDS
     assert corpus.texts[NUMBER] == "a number"
+
+
+class _Unnamed:
+    """An index of whose tokens none is promoted or suppressed."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.sae_id = store.sae_id
+        self._of = store.connection
+
+    def columns(self, query: str, values: list | None = None) -> dict[str, np.ndarray]:
+        found = self._of.columns(query, values or [])
+        if "idx.tokens" in query:
+            return {name: column[:0] for name, column in found.items()}
+        return found
+
+
+def test_a_token_that_nothing_promotes_has_the_text_of_the_documents(store: FeatureStore) -> None:
+    corpus = read_corpus(store.connection, 0)
+    known = token_texts(store.connection, corpus.tokens, corpus.starts)
+    met = token_texts(_Unnamed(store), corpus.tokens, corpus.starts)  # type: ignore[arg-type]
+    used = np.unique(corpus.tokens).tolist()
+    assert [met[one].strip() for one in used] == [known[one].strip() for one in used]
+    assert read_corpus(_Unnamed(store), 0).texts == corpus.texts  # type: ignore[arg-type]
+
+
+def test_a_line_break_is_a_word(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = read_corpus(store.connection, 0)
+    token = int(corpus.tokens[3])
+    texts = token_texts(store.connection, corpus.tokens, corpus.starts)
+    texts[token] = "\n\n"
+    monkeypatch.setattr("mi_crow.mechanistic.explain.words.token_texts", lambda *_: texts)
+    changed = read_corpus(store.connection, 0)
+    assert set(changed.words[changed.tokens == token].tolist()) == {LINE_BREAK}
+    assert changed.texts[LINE_BREAK] == "a line break"
+
+
+def test_a_rule_of_two_parts_is_scored_by_how_many_hold(store: FeatureStore) -> None:
+    corpus = read_corpus(store.connection, 0)
+    rng = np.random.default_rng(0)
+    tokens = np.sort(rng.choice(len(corpus.tokens), 40, replace=False))
+    strengths = rng.random(40)
+    firings = Firings(np.zeros(40, dtype=np.int64), tokens, strengths, 1)
+    background = Background(corpus, np.ones(len(corpus.labels), dtype=bool), rng)
+    ids = np.full((1, MOST_IDS), -1)
+    word, label = ids.copy(), ids.copy()
+    word[0, :2] = corpus.words[tokens[:2]]
+    label[0, 0] = corpus.labels[corpus.document[tokens[0]]]
+    kinds = [np.array([SCOPES.index(scope)], dtype=np.int8) for scope in ("on", "label")]
+    parts = Parts(kinds[0], word), Parts(kinds[1], label)
+    there = [part.seen(corpus, firings, background) for part in parts]
+    fires = np.sum([found for found, _ in there], axis=0)
+    silent = np.sum([np.unpackbits(bits[0])[: background.size] for _, bits in there], axis=0)
+    above = (fires[:, None] > silent) + 0.5 * (fires[:, None] == silent)
+    expected = (above.mean(axis=1) * strengths).sum() / strengths.sum()
+    rules = Rules(*parts, np.zeros(1))
+    assert score(corpus, rules, firings, background, np.zeros(1)).auroc == pytest.approx([expected])
 
 
 def test_log_odds_grow_with_the_count_and_shrink_with_the_rate() -> None:

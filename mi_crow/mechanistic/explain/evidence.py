@@ -98,6 +98,7 @@ class Background:
         draws = rng.choice(among, min(len(among), _DRAWN), replace=False)
         self._tokens = np.sort(draws)
         self.size: int = len(draws)
+        self.width: int = -(-self.size // 8)  # bytes of as many bits
         self._bits: dict[Scope, tuple[np.ndarray, np.ndarray]] = {}
         self._rates: dict[Scope, np.ndarray] = {}
         for scope in SCOPES:
@@ -112,7 +113,7 @@ class Background:
             row = np.concatenate([np.flatnonzero(flat < n) for n in STARTS])
             flat = np.repeat(STARTS, [int((seen < n).sum()) for n in STARTS])
         known, number = np.unique(flat, return_inverse=True)
-        bits = np.zeros((len(known) + 1, -(-self.size // 8)), dtype=np.uint8)
+        bits = np.zeros((len(known) + 1, self.width), dtype=np.uint8)
         np.bitwise_or.at(bits, (number, row >> 3), (1 << (row & 7)).astype(np.uint8))
         return known, bits
 
@@ -152,7 +153,6 @@ def candidates(
         return chosen[:, :most]
     seen = seen_at(corpus, scope, firings.token)
     feature = np.repeat(firings.feature, seen.shape[1])
-    firing = np.repeat(np.arange(len(firings.token)), seen.shape[1])
     flat = seen.reshape(-1).astype(np.int64)
     keep = flat > NO_WORD if scope not in ("label", "next") else flat >= 0
     if scope == "around":
@@ -164,14 +164,19 @@ def candidates(
         ours = np.isin(key, rows[(allowed >= 0) & (allowed < width)])
         keep[keep] = ours
         key = key[ours]
-    if seen.shape[1] > 1:  # a word counts once a firing
-        each = np.sort(key * len(firings.token) + firing[keep])
-        key = each[_first_of_equal(each)] // max(len(firings.token), 1)
+    total = firings.per_feature()
+    if scope == "around":  # a word counts once a document: several firings share their words
+        document, n = corpus.document[firings.token].astype(np.int64), len(corpus.labels)
+        each = np.sort(key * n + np.repeat(document, seen.shape[1])[keep])
+        key = each[_first_of_equal(each)] // max(n, 1)
+        pairs = np.sort(firings.feature * n + document)
+        there = pairs[_first_of_equal(pairs)] // max(n, 1)
+        total = np.bincount(there, minlength=firings.n_features)
+    total = np.maximum(total, 1)
     key.sort()
     first = np.flatnonzero(_first_of_equal(key))
     keys, counts = key[first], np.diff(np.append(first, len(key)))
     of, ids = keys // width, keys % width
-    total = np.maximum(firings.per_feature(), 1)
     rate = background.rate(scope, ids)
     gain = counts / total[of] - rate
     telling = (log_odds(counts, total[of], rate, background.size) >= LEAST_Z) & (counts > 1)

@@ -101,12 +101,12 @@ class _Naming:
         scores = score(corpus, rules, held_out, self._unseen, density)
         chance = score(corpus, self._others(rules, first), held_out, self._unseen, density)
         best = [columns.labels[one] if one >= 0 else None for one in columns.best[first:last]]
+        telling = [[corpus.label_names[label] for label in _known(row)] for row in found["label"]]
         facts = [
             Facts(
-                int(rules.kind[one]),
-                _known(rules.ids[one]),
+                rules.parts(one),
                 _known(found["around"][one]),
-                best[one],
+                best[one] if best[one] in telling[one] else None,
                 float(columns.auroc[first + one]),
                 int(fires[one]),
                 float(density[one]),
@@ -130,8 +130,8 @@ class _Naming:
 
     def _others(self, rules: Rules, first: int) -> Rules:
         """Every feature with the rule of another one of its block that has a rule."""
-        order = np.arange(len(rules.kind))
-        named = np.flatnonzero(rules.kind != NONE)
+        order = np.arange(len(rules.first.kind))
+        named = np.flatnonzero(rules.first.kind != NONE)
         shuffled = np.random.default_rng([self._seed, first]).permutation(named)
         order[shuffled] = np.roll(shuffled, 1)
         return rules.permuted(order)

@@ -1,11 +1,11 @@
 """A feature's rule and its evidence in words: a short name and what kind of feature it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mi_crow.mechanistic.explain.evidence import SCOPES
-from mi_crow.mechanistic.explain.rules import NONE, PHRASE
-from mi_crow.mechanistic.explain.words import NUMBER, Corpus
+from mi_crow.mechanistic.explain.rules import PHRASE
+from mi_crow.mechanistic.explain.words import KINDS_OF_WORDS, LINE_BREAK, SPACE, Corpus
 from mi_crow.mechanistic.features.catalogue import DENSE, UNCLEAR
 from mi_crow.visible import visible
 
@@ -20,16 +20,16 @@ _KINDS = {
     "label": "topic",
     "start": "position",
 }
+_READ = ("on", "before", "after", "next", "around", "label", "start")  # parts in this order
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known of one feature."""
 
-    rule: int  # of Rules.kind
-    ids: Sequence[int]  # without the missing ones
+    parts: Sequence[tuple[int, Sequence[int]]]  # of its rule, kind and ids; the best first
     around: Sequence[int]  # words that stand out around its firings, the most telling first
-    label: str | None  # that it predicts best
+    label: str | None  # that it predicts best, where that stands out in the naming documents too
     label_auroc: float  # held-out; NaN where not measured
     fires: int
     density: float
@@ -41,59 +41,81 @@ def kind_of(facts: Facts, corpus: Corpus) -> str:
         return "dead"
     if facts.density > DENSE:
         return "dense"
-    if facts.rule == NONE:
+    if not facts.parts:
         return UNCLEAR
-    if facts.rule == PHRASE:
+    kind, ids = facts.parts[0]
+    if kind == PHRASE:
         return "phrase"
-    scope = SCOPES[facts.rule]
-    if scope == "on" and all(_is_mark(corpus.texts[one]) for one in facts.ids):
+    if SCOPES[kind] == "on" and all(_is_mark(one, corpus) for one in ids):
         return "punctuation"
-    return _KINDS[scope]
+    return _KINDS[SCOPES[kind]]
 
 
 def name_of(facts: Facts, corpus: Corpus, token_text: Sequence[str]) -> str:
-    """A short name; empty where nothing stands out."""
-    if facts.rule == NONE or not facts.fires:
+    """A short name; empty where nothing stands out. The more of its parts hold, the likelier the
+    feature fires."""
+    if not facts.parts or not facts.fires:
         return ""
     topic = facts.label if facts.label_auroc >= LEAST_LABEL else None
-    if facts.rule == PHRASE:
-        return _cut(f"“{_word(facts.ids[0], corpus)} {_word(facts.ids[1], corpus)}”{_of(topic)}")
-    scope = SCOPES[facts.rule]
+    of_scope = {"on" if kind == PHRASE else SCOPES[kind]: (kind, ids) for kind, ids in facts.parts}
+    if topic in _said(of_scope, corpus) or "start" in of_scope:
+        topic = None
+    named = []
+    for scope in sorted(of_scope, key=_READ.index):
+        kind, ids = of_scope[scope]
+        if kind == PHRASE:
+            named.append(_phrase(ids[0], ids[1], corpus))
+        elif scope == "around" and topic:
+            named.append(f"{topic}: {_list(ids, corpus)}")
+            topic = None
+        elif scope == "label" and len(of_scope) == 1:
+            words = _list(facts.around[:3], corpus)
+            named.append(": ".join(filter(None, (_part(scope, ids, corpus, token_text), words))))
+        else:
+            named.append(_part(scope, ids, corpus, token_text))
+    return _cut(" · ".join(named) + (f" ({topic})" if topic else ""))
+
+
+def _said(of_scope: Mapping[str, tuple[int, Sequence[int]]], corpus: Corpus) -> list[str]:
+    """The labels that a rule names."""
+    return [corpus.label_names[one] for one in of_scope["label"][1]] if "label" in of_scope else []
+
+
+def _part(scope: str, ids: Sequence[int], corpus: Corpus, token_text: Sequence[str]) -> str:
+    """What one part of a rule says."""
     if scope == "start":
-        n = facts.ids[0]
-        return "the first token" if n == 1 else f"the first {n} tokens"
+        return "the first token" if ids[0] == 1 else f"the first {ids[0]} tokens"
     if scope == "label":
-        label = corpus.label_names[facts.ids[0]]
-        return _cut(": ".join(filter(None, (label, _list(facts.around[:3], corpus)))))
+        return ", ".join(corpus.label_names[one] for one in ids)
     if scope == "next":
-        texts = (visible(token_text[one].strip() or token_text[one]) for one in facts.ids)
-        return _cut(f"then {_quoted(list(dict.fromkeys(texts)))}")
+        texts = (visible(token_text[one].strip() or token_text[one]) for one in ids)
+        return "then " + ", ".join(f"“{text}”" for text in dict.fromkeys(texts))
     if scope == "around":
-        words = _list(facts.ids, corpus)
-        return _cut(f"{topic}: {words}" if topic else f"about {words}")
-    words = _quoted([_word(one, corpus) for one in facts.ids])
+        return f"about {_list(ids, corpus)}"
     start = {"on": "", "before": "after ", "after": "before "}[scope]
-    return _cut(f"{start}{words}{_of(topic)}")
+    return start + ", ".join(_quoted(one, corpus) for one in ids)
 
 
-def _of(topic: str | None) -> str:
-    return f" ({topic})" if topic else ""
+def _phrase(before: int, word: int, corpus: Corpus) -> str:
+    if {before, word} & set(KINDS_OF_WORDS):
+        return f"{_quoted(word, corpus)} after {_quoted(before, corpus)}"
+    return f"“{_word(before, corpus)} {_word(word, corpus)}”"
 
 
 def _list(ids: Sequence[int], corpus: Corpus) -> str:
     return ", ".join(_word(one, corpus) for one in ids)
 
 
-def _quoted(words: Sequence[str]) -> str:
-    return ", ".join(word if word == "a number" else f"“{word}”" for word in words)
+def _quoted(one: int, corpus: Corpus) -> str:
+    return KINDS_OF_WORDS.get(one) or f"“{_word(one, corpus)}”"
 
 
 def _word(one: int, corpus: Corpus) -> str:
-    return "a number" if one == NUMBER else visible(corpus.texts[one])
+    return visible(corpus.texts[one])
 
 
-def _is_mark(text: str) -> bool:
-    return not any(char.isalnum() for char in text)
+def _is_mark(one: int, corpus: Corpus) -> bool:
+    return one in (LINE_BREAK, SPACE) or not any(char.isalnum() for char in corpus.texts[one])
 
 
 def _cut(name: str) -> str:

@@ -1,7 +1,8 @@
 """The indexed documents as words: for each token the word it belongs to and those beside it.
 
 A word is a run of tokens of letters, or of digits, up to the next space; a mark is a word of its
-own. All numbers count as one word. Words are compared without case.
+own. All numbers count as one word, and so do line breaks, and tokens of spaces. Words are compared
+without case.
 """
 
 import re
@@ -16,11 +17,14 @@ from mi_crow.mechanistic.features.connection import IndexConnection
 
 MOST_TOKENS = 1 << 27  # held in memory, 20 bytes each; documents beyond them are left out
 NO_WORD = 0  # no token there, or a special one
-NUMBER = 1
+NUMBER, LINE_BREAK, SPACE = 1, 2, 3
+KINDS_OF_WORDS = {NUMBER: "a number", LINE_BREAK: "a line break", SPACE: "blank space"}
 _TOKENS_AT_ONCE = 4_000_000  # that one query returns
+_TEXTS_AT_ONCE = 10_000
 _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]|<\|.*\|>", re.DOTALL)
 _SPACES = " \t\r\n▁Ġ"
-_NOTHING, _LETTERS, _DIGITS, _MARK = range(4)  # what a token is made of
+_NOTHING, _DIGITS, _LINE, _BLANK, _LETTERS, _MARK = range(6)  # what a token is made of
+_ALIKE = {_NOTHING: NO_WORD, _DIGITS: NUMBER, _LINE: LINE_BREAK, _BLANK: SPACE}
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -54,7 +58,8 @@ class Corpus:
     def is_name(self) -> np.ndarray:
         """Words that a reader understands in a name: letters, two or more, or numbers."""
         readable = [len(text) > 1 and text.isalpha() for text in self.texts]
-        return np.array(readable, dtype=bool) | (np.arange(len(self.texts)) == NUMBER)
+        readable[NUMBER] = True
+        return np.array(readable, dtype=bool)
 
 
 def read_corpus(connection: IndexConnection, seed: int) -> Corpus:
@@ -74,7 +79,7 @@ def read_corpus(connection: IndexConnection, seed: int) -> Corpus:
     starts = np.concatenate([[0], ends[:kept]]).astype(np.int64)
     names, labels = np.unique(found["label"][:kept].astype(str), return_inverse=True)
     tokens = _read_tokens(connection, starts)
-    runs, texts = _words(tokens, starts, _token_texts(connection, tokens))
+    runs, texts = _words(tokens, starts, token_texts(connection, tokens, starts))
     words, before, after = _neighbours(runs, starts)
     nameless = names == ""  # at most one
     return Corpus(
@@ -110,13 +115,33 @@ def _read_tokens(connection: IndexConnection, starts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _token_texts(connection: IndexConnection, tokens: np.ndarray) -> list[str]:
-    """The text of every token id up to the greatest that is known; empty for those that are not."""
+def token_texts(connection: IndexConnection, tokens: np.ndarray, starts: np.ndarray) -> list[str]:
+    """The text of every token id up to the greatest that is known; empty for those that are not.
+
+    The index names the tokens that features promote or suppress; for a vocabulary of a real model
+    these are not all, and the others have the text that they have where they are met first.
+    """
     found = connection.columns("SELECT token_id, token FROM idx.tokens")
     size = int(max(found["token_id"].max(initial=0), tokens.max(initial=0))) + 1
     texts = [""] * size
     for token, text in zip(found["token_id"].tolist(), found["token"].tolist(), strict=True):
         texts[token] = text
+    first = np.full(size, -1, dtype=np.int64)
+    first[tokens[::-1]] = np.arange(len(tokens) - 1, -1, -1)
+    first[found["token_id"]] = -1
+    missing = np.flatnonzero(first >= 0)
+    for some in np.array_split(missing, -(-len(missing) // _TEXTS_AT_ONCE)) if len(missing) else ():
+        document = np.searchsorted(starts, first[some], side="right") - 1
+        place = first[some] - starts[document]
+        met = connection.columns(
+            "SELECT token, substring(coalesce(seen, text), coalesce(token_ends[place], 0) + 1, "
+            "token_ends[place + 1] - coalesce(token_ends[place], 0)) AS piece "
+            "FROM (SELECT unnest(?::INTEGER[]) AS token, unnest(?::INTEGER[]) AS document, "
+            "unnest(?::INTEGER[]) AS place) JOIN idx.stored_documents USING (document)",
+            [some.tolist(), document.tolist(), place.tolist()],
+        )
+        for token, text in zip(met["token"].tolist(), met["piece"].tolist(), strict=True):
+            texts[token] = text or ""
     return texts
 
 
@@ -141,15 +166,15 @@ def _words(tokens: np.ndarray, starts: np.ndarray, texts: list[str]) -> tuple[_R
     place = (np.arange(len(tokens)) - first[of_token]).astype(np.uint64)
     digits = (form[tokens].astype(np.uint64) + np.uint64(1)) * _MULTIPLIER ** (place + np.uint64(1))
     sums = np.add.reduceat(digits, first) if len(first) else digits
-    sums = np.where(made_of[first] == _DIGITS, np.uint64(NUMBER), sums)
-    sums = np.where(made_of[first] == _NOTHING, np.uint64(NO_WORD), sums)
+    for made, word in _ALIKE.items():
+        sums = np.where(made_of[first] == made, np.uint64(word), sums)
     _, example, number = np.unique(sums, return_index=True, return_inverse=True)
     lengths = np.diff(np.append(first, len(tokens)))
-    known = {"": NO_WORD, "a number": NUMBER}
+    known = {"": NO_WORD, **{text: word for word, text in KINDS_OF_WORDS.items()}}
     ids = np.empty(len(example), dtype=np.int32)
     for one, run in enumerate(example.tolist()):
-        if made_of[first[run]] in (_NOTHING, _DIGITS):
-            ids[one] = NUMBER if made_of[first[run]] == _DIGITS else NO_WORD
+        if (alike := _ALIKE.get(int(made_of[first[run]]))) is not None:
+            ids[one] = alike
             continue
         pieces = tokens[first[run] : first[run] + lengths[run]].tolist()
         text = "".join(texts[token] for token in pieces).strip(_SPACES).casefold()
@@ -168,7 +193,9 @@ def _forms(texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         bare = text.strip(_SPACES)
         spaced[token] = text[:1] in _SPACES if text else False
         form[token] = known.setdefault(bare.casefold(), len(known))
-        if not bare or _SPECIAL.fullmatch(bare):
+        if not bare:
+            kind[token] = _LINE if set(text) & set("\r\n") else _BLANK if text else _NOTHING
+        elif _SPECIAL.fullmatch(bare):
             kind[token] = _NOTHING
         elif bare.isdigit():
             kind[token] = _DIGITS
