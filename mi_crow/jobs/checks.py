@@ -26,6 +26,7 @@ from mi_crow.language_model.outline import check_layers, outline_of
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import CLT, SAE, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.two_runs import check_same_tokenizer
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
@@ -67,6 +68,10 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         return
     manifest = run_manifest(workspace, config.run_id)
     width = max(stored_layer(manifest, name).width for name in config.layers or (config.layer,))
+    if config.tuned_run is not None:
+        tuned = run_manifest(workspace, config.tuned_run)
+        check_same_tokenizer(manifest, tuned)
+        layers_together(tuned, config.layers, transcodes=False)
     if config.family != SAE:
         reads, _ = layers_together(manifest, config.layers, transcodes=config.family == CLT)
         width = max(spec.width for spec in reads)
@@ -205,7 +210,7 @@ def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> 
             hint="name another with --run",
         ) from error
     check_run(sae_id, sae.model_id, sae.tokenizer_hash, manifest)
-    for layer in sae.layers:  # their widths are checked when they are read
+    for layer in sae.layers if not sae.models else ():  # widths are checked when they are read
         stored_layer(manifest, layer)
     if sae.layers:
         return sae

@@ -158,11 +158,14 @@ def _exclusive(workspace: Workspace, *, wait: bool) -> Iterator[bool]:
 
 def _in_cfg(cfg: Any, old: str, new: str) -> bool:
     own = cfg["metadata"]["mi_crow"]
-    return _replace(own, "run_id", old, new)
+    changed = [_replace(one, "run_id", old, new) for one in (own, *cfg.get("models", ()))]
+    return any(changed)
 
 
 def _in_training(data: Any, old: str, new: str) -> bool:
-    return _replace(data["config"], "run_id", old, new)
+    config = data["config"]
+    changed = [_replace(config, key, old, new) for key in ("run_id", "tuned_run")]
+    return any(changed)
 
 
 def _in_sweep(data: Any, old: str, new: str) -> bool:

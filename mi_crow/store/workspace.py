@@ -51,6 +51,7 @@ class SaeSummary:
     tokenizer_hash: str | None = None  # of the model it was trained on, when that is known
     evaluation_trouble: str = ""  # why its evaluation cannot be read, where there is one
     layers: tuple[str, ...] = ()  # all that it reads, of an SAE over several layers
+    models: tuple[tuple[str, str, str | None], ...] = ()  # of one over two: role, model and run
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,10 @@ def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
         tokenizer_hash=own.text("tokenizer_hash", None),
         evaluation_trouble=trouble,
         layers=metadata.texts("layers", ()) if "layers" in cfg.values else (),
+        models=tuple(
+            (one.text("role"), one.text("name"), one.text("run_id", None))
+            for one in cfg.objects("models", ())
+        ),
     )
 
 

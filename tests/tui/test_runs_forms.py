@@ -213,6 +213,20 @@ def test_one_sae_of_several_layers(app_workspace, monkeypatch, no_slurm, texts):
     assert "is of several layers" in advice(form, **texts | {"layer": "mlp_in.1"}).trouble
 
 
+def test_a_crosscoder_of_two_models(app_workspace, monkeypatch, no_slurm):
+    for name in ("base", "tuned"):
+        layers = [LayerSpec("model.layers.1", "resid_post.1", 128)]
+        made_files.add_run(app_workspace, name, layers=layers, tokens=5000)
+    texts = {"run_id": "base", "tuned_run": "tuned", "family": "crosscoder", "k": "8"}
+    texts["layer"] = "resid_post.1"
+    test_the_command_means_the_job_that_the_form_starts(
+        app_workspace, monkeypatch, no_slurm, "train", texts
+    )
+    test_a_job_s_own_values_start_the_same_job(app_workspace, no_slurm, "train", texts)
+    form = FORMS["train"](situation(app_workspace, run_id="base"))
+    assert "was given for both models" in advice(form, **texts | {"tuned_run": "base"}).trouble
+
+
 def test_what_the_command_takes_anyway_is_not_in_it(app_workspace):
     form = FORMS["index"](situation(app_workspace, sae_id="smol-sae"))
     root = str(app_workspace.root)

@@ -54,6 +54,18 @@ def test_every_architecture_can_be_asked_for(start: Start, arch: str) -> None:
     assert (config.target_layer, config.skip) == (("b", True) if target else (None, False))
 
 
+def test_a_second_run_makes_a_crosscoder_of_two_models(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = (LayerSpec("a", "resid_post.1", 8), LayerSpec("b", "mlp_out.1", 8))
+    add_run(Workspace.open(), "tuned", layers=layers, tokens=5000)
+    config = start("--crosscoder", "--tuned-run", "tuned")
+    assert (config.run_id, config.tuned_run, config.layers) == ("run", "tuned", ("a",))
+    arguments = ["train", "--run", "run", "--layer", "a", "--tuned-run", "tuned"]
+    assert main(arguments) == 2
+    assert "--tuned-run is for crosscoders" in capsys.readouterr().err
+
+
 def test_layers_together_or_each(start: Start) -> None:
     both = start("--layer", "b")
     assert (both.family, both.layer, both.layers, both.arch) == ("sae", "a", ("a", "b"), "topk")

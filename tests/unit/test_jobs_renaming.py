@@ -132,6 +132,19 @@ def test_an_index_finds_a_renamed_run_under_its_old_id(workspace: Workspace) -> 
     assert workspace.run_named("never") == "never"
 
 
+def test_both_runs_of_a_crosscoder_of_two_models_follow(workspace: Workspace) -> None:
+    cfg = workspace.sae_dir("old") / "cfg.json"
+    stored = json.loads(cfg.read_text())
+    stored["models"] = [
+        {"role": "base", "name": "m", "revision": None, "run_id": "elsewhere"},
+        {"role": "tuned", "name": "n", "revision": None, "run_id": "old"},
+    ]
+    cfg.write_text(json.dumps(stored))
+    rename_run(workspace, "old", "new")
+    found = read_sae_summary(workspace.sae_dir("old"))
+    assert found.models == (("base", "m", "elsewhere"), ("tuned", "n", "new"))
+
+
 def test_concepts_of_another_sae_are_never_taken_over(workspace: Workspace) -> None:
     annotations = Annotations(workspace.annotations_path)
     annotations.set_concept("removed", 1, "what an SAE of this id left")

@@ -12,7 +12,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     sae_to_read,
 )
-from mi_crow.cli.formatting import number, share
+from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts, print_table
 from mi_crow.mechanistic.sae.config import EvaluateConfig
@@ -27,6 +27,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         parser,
         EvaluateConfig,
         {
+            "tuned_run": "of a crosscoder of two models: run of the tuned one (default: its own)",
             "model": "model to use instead of the run's",
             "documents": "held-out documents for the loss",
             "batch_size": "documents per batch (default: 8); lower it when memory runs out",
@@ -51,6 +52,7 @@ def show_result(result: dict[str, Any]) -> None:
             "L0": number(result["l0"]),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
             **_loss(result),
+            **origins_fact(result),
         }
     )
     _show_layers(result.get("layers") or ())
@@ -68,6 +70,14 @@ def _loss(result: Mapping[str, Any]) -> dict[str, str]:
         f"mean {number(result.get('ce_mean'))}",
         "loss recovered": f"{share(result['loss_recovered'])}, KL {number(result['kl'])} nats",
     }
+
+
+def origins_fact(result: Mapping[str, Any]) -> dict[str, str]:
+    """Of a crosscoder of two models how many latents are of each."""
+    origins = result.get("origins")
+    if not origins:
+        return {}
+    return {"latents": ", ".join(f"{name} {count(n)}" for name, n in origins.items())}
 
 
 def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:

@@ -313,6 +313,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
         {
             "feature": str(row.feature),
             **({"layer": detail.layer} if detail.layer else {}),
+            **({"origin": detail.models.words()} if detail.models else {}),
             "concept": row.concept or "(none)",
             **_explained(detail),
             **_proposed(detail),

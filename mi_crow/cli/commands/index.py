@@ -43,6 +43,8 @@ from mi_crow.same_fields import same_fields
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     parser.add_argument("--run", help="run to read (default: the one it was trained on)")
+    tuned = "of a crosscoder of two models: run of the tuned one (default: its own)"
+    add_fields(parser, IndexConfig, {"tuned_run": tuned})
     added = "add --run or --dataset to the existing index"
     add_fields(parser, IndexConfig, {"append": added, "top_examples": "examples per feature"})
     add_setting(

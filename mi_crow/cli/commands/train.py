@@ -68,6 +68,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="layer of the run; optional when it has only one; repeatable: an SAE of each, or with "
         "--crosscoder and --clt one of all",
     )
+    tuned = (
+        "with --crosscoder: run of a model made from that of --run, over the same texts; the "
+        "latents read both models, and each is told to be of both or of one (model diffing)"
+    )
+    add_fields(parser, TrainConfig, {"tuned_run": tuned})
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)
@@ -210,6 +215,8 @@ def run(options: Namespace) -> int:
     ks, expansions = _flat(options.k), _flat(options.expansion)
     family = CROSSCODER if options.crosscoder else CLT if options.clt else SAE
     layers = tuple(_flat(options.layer))
+    if options.tuned_run is not None and not layers:
+        layers = (_only_layer(manifest),)
     _refuse_shape_of_another(options, ks, expansions)
     config = same_fields(
         TrainConfig,

@@ -85,6 +85,35 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "activation",
         "what a name for it would explain: firings, fewer the better its proposed name",
     ),
+    _C(
+        "origin",
+        "origin",
+        "origin",
+        "text",
+        "of a crosscoder of two models: shared, base, tuned or unclear",
+        "relative_norm",
+    ),
+    _C(
+        "relative_norm",
+        "relative_norm",
+        "rel. norm",
+        "activation",
+        "its decoder norms in two models: 0 base alone, 1/2 both, 1 tuned alone",
+    ),
+    _C(
+        "nu_reconstruction",
+        "nu_reconstruction",
+        "nu rec.",
+        "activation",
+        "latent scaling: how much of it the other model's reconstruction holds",
+    ),
+    _C(
+        "nu_error",
+        "nu_error",
+        "nu error",
+        "activation",
+        "latent scaling: how much of it the other model's error holds",
+    ),
     _C("tags", "tags", "tags", "text", "tags of its names"),
     _C("note", "note", "note", "text", "notes on its names"),
     _C("source", "source", "source", "text", "who named it: user, auto, import, .."),
@@ -109,6 +138,9 @@ KINDS = {
 # Names, tags, notes, .. change with the annotations; all others never do.
 # Read from the file of proposed names.
 OF_PROPOSALS = ("proposed", "kind")
+# Read from the table of latent scaling.
+ORIGIN = "origin"
+OF_TWO_MODELS = ("relative_norm", "nu_reconstruction", "nu_error")
 OF_CONCEPTS = ("names", "tags", "note", "source", "confidence")
 DEFAULT = ("feature", "density", "fires", "max", "mean", "meaning", "auroc")
 
@@ -131,5 +163,8 @@ def column_named(name: str, labels: Sequence[str] | None = None) -> FeatureColum
 
 def starts_with_least(sort: str) -> bool:
     """Whether an order begins with the first: numbers and texts of features do, figures do not."""
-    texts = {column.sort for column in COLUMNS if not column.is_number} - {"name_score"}
+    texts = {column.sort for column in COLUMNS if not column.is_number} - {
+        "name_score",
+        "relative_norm",
+    }
     return sort == "feature" or sort in texts

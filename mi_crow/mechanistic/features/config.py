@@ -53,6 +53,7 @@ class IndexConfig:
     precision: str = "fp32"  # of the encoder's product; the choice of latents stays in fp32
     seed: int = 0
     device: str = "auto"
+    tuned_run: str | None = None  # of a crosscoder of two models; `run_id` is the base model's
 
     LIMITS: ClassVar[Limits] = {
         "top_examples": ("top examples", SIZE),

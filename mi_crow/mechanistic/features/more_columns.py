@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mi_crow.mechanistic.features.beside.latent_scaling import origins_beside, scaling_beside
 from mi_crow.mechanistic.features.beside.output_scores import scores_beside
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
     DENSE,
     OF_CONCEPTS,
     OF_PROPOSALS,
+    OF_TWO_MODELS,
+    ORIGIN,
     column_named,
 )
 
@@ -32,7 +35,7 @@ _OTHERS = {
 SCORE = "name_score"  # of the proposed name
 OUTPUT = "output"  # in a file of its own, which may come later than the index
 VALUE = "value"  # of naming it
-MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, VALUE, OUTPUT)
+MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, VALUE, OUTPUT, *OF_TWO_MODELS)
 SIGNS = {"promoted": 1, "suppressed": -1}
 SHOWN_TOKENS = 5  # of each feature in one cell
 
@@ -45,6 +48,8 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
         return _naming_value(connection, n_features)
     if key == OUTPUT:
         return scores_beside(connection, n_features)
+    if key in OF_TWO_MODELS:
+        return scaling_beside(connection, key, n_features)
     query = _OTHERS.get(
         key, f"SELECT feature, coalesce({key}::DOUBLE, 'nan'::DOUBLE) AS value FROM idx.features"
     )
@@ -108,6 +113,9 @@ def more_values(
         elif key in OF_PROPOSALS:
             column = "name" if key == "proposed" else key
             found[name] = connection.proposals.texts(column, ids.tolist())
+        elif key == ORIGIN:
+            origins = origins_beside(connection, len(columns))
+            found[name] = [origins[feature] for feature in ids.tolist()]
         elif key in SIGNS:
             rows = columns.tokens(key, connection)[ids].tolist()
             found[name] = [tuple(texts[token] for token in row if token >= 0) for row in rows]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mi_crow.mechanistic.features.beside.latent_scaling import of_two_models
 from mi_crow.mechanistic.features.connection import IndexConnection
 from mi_crow.mechanistic.features.records import (
     Coactivation,
@@ -82,6 +83,7 @@ def read_detail(
         histogram=tuple(histogram or ()),
         edges=meta.edges,
         layer=meta.layer_of(row.feature),
+        models=of_two_models(connection, row.feature),
         promoted=tuple((texts[token], value) for _, sign, token, value in tokens if sign > 0),
         suppressed=tuple((texts[token], value) for _, sign, token, value in tokens if sign < 0),
         neighbours=tuple(Neighbour(*one) for _, *one in sorted(neighbours)),

@@ -17,8 +17,10 @@ from mi_crow.mechanistic.features.catalogue import (
     COLUMNS,
     KINDS,
     OF_CONCEPTS,
+    ORIGIN,
     starts_with_least,
 )
+from mi_crow.mechanistic.sae.cross_layer.origins import ORIGINS
 
 # Conditions on numbers, by name: the column of the index and what it says.
 NUMBERS: Mapping[str, tuple[str, str]] = {
@@ -38,6 +40,7 @@ WORDS: Mapping[str, str] = {
     "like": "it is about what this text says, or its decoder row is near this feature's",
     "token": "it promotes a token that contains this",
     "proposed": "its proposed name contains this",
+    ORIGIN: f"which of two models it is of: {', '.join(ORIGINS)}",
     "kind": f"its kind is this: {', '.join(KINDS)}",
 }
 ORDERS: Mapping[str, str] = {
@@ -162,6 +165,8 @@ def _values(name: str, vocabulary: Mapping[str, Iterable[str]]) -> Sequence[str]
         return tuple(_YES)
     if name == "kind":
         return tuple(KINDS)
+    if name == ORIGIN:
+        return ORIGINS
     if name == _SORT:
         return (*ORDERS, *(f"{BY_LABEL}{label}" for label in vocabulary.get("label", ())))
     return tuple(vocabulary.get(name, ()))
@@ -219,6 +224,10 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
     if name == "kind" and value.lower() not in KINDS:
         raise QueryError(
             f"{value!r} is not a kind", start, end, f"there is {nearest(value, KINDS)}"
+        )
+    if name == ORIGIN and value.lower() not in ORIGINS:
+        raise QueryError(
+            f"{value!r} is not an origin", start, end, f"there is {nearest(value, ORIGINS)}"
         )
     if name == "like":
         number = value.removeprefix("#")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.errors import NotFoundError
-from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS
+from mi_crow.mechanistic.features.beside.latent_scaling import of_origin
+from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS, ORIGIN
 from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
 from mi_crow.mechanistic.features.meaning.ranking import Meanings
 from mi_crow.mechanistic.features.meaning.static_embeddings import users_embeddings
@@ -93,6 +94,8 @@ class QueryMatcher:
             return self._with(lambda one: text in one.name.casefold())
         if name == "source":
             return self._with(lambda one: one.source.casefold().startswith(text))
+        if name == ORIGIN:
+            return of_origin(self.connection, text, len(self.columns))
         if name in OF_PROPOSALS:
             column = "name" if name == "proposed" else name
             return self.connection.proposals.containing(str(value), column, len(self.columns))

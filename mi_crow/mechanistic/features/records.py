@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mi_crow.bounds import REAL, SHARE
+from mi_crow.mechanistic.sae.cross_layer.origins import IN_WORDS
 from mi_crow.store.json_object import JsonRecord
 
 LEAST_AUROC = 0.7  # on held-out documents; a label below it is not shown for a feature
@@ -192,6 +193,22 @@ class Explanation(JsonRecord):
     embedded_by: str = ""  # the embedding model
 
 
+class OfTwoModels(NamedTuple):
+    """Which of two models a crosscoder's feature is of, by latent scaling."""
+
+    origin: str  # shared, base, tuned or unclear
+    relative_norm: float
+    nu_reconstruction: float
+    nu_error: float
+
+    def words(self) -> str:
+        """In a sentence: the origin, then the figures that say so."""
+        return (
+            f"{IN_WORDS[self.origin]}: relative norm {self.relative_norm:.2f}, nu "
+            f"{self.nu_reconstruction:.2f} of the reconstruction, {self.nu_error:.2f} of the error"
+        )
+
+
 @dataclass(frozen=True)
 class FeatureDetail:
     """Everything about one feature except its top activations."""
@@ -215,6 +232,7 @@ class FeatureDetail:
     proposal: Proposal | None = None  # a name for it, where names were proposed
     explanation: Explanation | None = None  # by a chat model
     layer: str = ""  # of an SAE over several layers the one that it is of
+    models: OfTwoModels | None = None  # of a crosscoder of two models
 
 
 @dataclass(frozen=True)

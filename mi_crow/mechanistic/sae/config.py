@@ -218,6 +218,8 @@ class TrainConfig:
     name: str | None = None
     family: str = SAE  # a crosscoder and a cross-layer transcoder are of several `layers`
     layers: tuple[str, ...] = ()  # without a family of their own: an SAE of each
+    # Of a crosscoder of two models: the run of the one made from that of `run_id`, on its texts.
+    tuned_run: str | None = None
 
     LIMITS: ClassVar[Limits] = {
         "logger": ("logger", Words(LOGGERS)),
@@ -260,6 +262,14 @@ class TrainConfig:
         if self.init is not None and (self.sweep_k or self.sweep_expansion):
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
 
+        if self.tuned_run is not None and self.family != CROSSCODER:
+            raise UserError("--tuned-run is for crosscoders", hint="add --crosscoder")
+        if self.tuned_run is not None and self.tuned_run == self.run_id:
+            raise UserError(
+                f"run {self.run_id!r} was given for both models",
+                hint="give the run of the base model with --run, that of the tuned one with "
+                "--tuned-run",
+            )
         if self.family != SAE:
             self._check_across()
         elif len(self.layers) > 1 and (self.sweep_k or self.sweep_expansion):
@@ -267,7 +277,7 @@ class TrainConfig:
 
     def _check_across(self) -> None:
         what = {CROSSCODER: "a crosscoder", CLT: "a cross-layer transcoder"}[self.family]
-        if len(self.layers) < 2:
+        if len(self.layers) < (2 if self.tuned_run is None else 1):
             raise UserError(
                 f"{what} is of several layers", hint="name each of them with its own --layer"
             )
@@ -344,6 +354,7 @@ class EvaluateConfig:
     device: str = "auto"
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0
+    tuned_run: str | None = None  # of a crosscoder of two models; `run_id` is the base model's
 
     LIMITS: ClassVar[Limits] = {
         "documents": ("documents", COUNT),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.store.runs.manifest import LayerSpec
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
 
 def points_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "list[HookPoint]":
     """Every hook point that the SAE reads: one, or those of an SAE over several layers, in its
-    order. Raises NotFoundError, UserError."""
+    order; of two models those of the one that `lm` is. Raises NotFoundError, UserError."""
+    if isinstance(sae, TwoModelCrosscoder):
+        own = sae.points_of(sae.role_of(lm.model_id, lm.revision))
+        return [lm.layers.resolve(layer) for layer in own.values()]
     if isinstance(sae, CrossLayerSae):
         return [lm.layers.resolve(layer) for layer in sae.layers]
     return [point_read(lm, sae)]
@@ -37,6 +41,9 @@ def check_same_points(
 ) -> None:
     """Raises UserError when a run holds other activations than the SAE reads, under the same short
     names: mlp_out and attn_out once meant a sub-module's own output, now what it adds."""
+    if isinstance(sae, TwoModelCrosscoder):  # the other model has the same layers
+        own = sae.points_of(sae.role_of(lm.model_id, lm.revision))
+        captured = [captured[number] for number in own]
     for wanted, layer in zip(points_read(lm, sae), captured, strict=True):
         found = lm.layers.stored(layer.name, layer.point)
         if not wanted.same_tensor(found):

@@ -155,7 +155,10 @@ def _windows(loaded: "Sequence[LoadedSae]", ids: list[int]) -> list[_Window]:
     special = encoding.special[0]
     found = []
     for one in loaded:
-        found.append(_window(one, ids, [read[point][0] for point in one.points], special))
+        layers = [read[point][0] for point in one.points]
+        if one.other is not None:
+            layers = one.other.beside(layers, encoding.input_ids, encoding.attention_mask)
+        found.append(_window(one, ids, layers, special))
     return found
 
 

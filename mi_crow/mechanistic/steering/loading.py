@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import ModelSpec
+from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
 from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
@@ -24,6 +25,7 @@ class LoadedSae:
     layer: "HookPoint"  # of an SAE over several layers the first
     weights: WeightsFile | None = None  # the file it was read from
     further: "tuple[HookPoint, ...]" = ()  # the others that it reads
+    other: "OtherModel | None" = None  # of a crosscoder of two models
 
     @property
     def points(self) -> "tuple[HookPoint, ...]":
@@ -31,7 +33,13 @@ class LoadedSae:
         return (self.layer, *self.further)
 
     def must_read_one_layer(self, what: str) -> None:
-        """Raises UserError for an SAE over several layers; `what` takes those of one, in words."""
+        """Raises UserError for an SAE over several layers or of two models; `what` takes those of
+        one, in words."""
+        if self.other is not None:
+            raise UserError(
+                f"SAE {self.sae_id!r} reads two models: {what} is for SAEs of one",
+                hint="index, inspect and steer it",
+            )
         if self.further:
             raise UserError(
                 f"SAE {self.sae_id!r} reads {len(self.points)} layers: {what} is for SAEs of one",
@@ -41,7 +49,8 @@ class LoadedSae:
     @property
     def place(self) -> str:
         """Where it reads, in words."""
-        return self.sae.metadata.hook_name if self.further else self.layer.name
+        many = self.further or self.other is not None
+        return self.sae.metadata.hook_name if many else self.layer.name
 
     def weights_hash(self) -> str | None:
         """SHA-256 of its weights; None if its file is not known or has been replaced since."""
@@ -115,17 +124,28 @@ def join(
     """Checks that the SAE fits its layers in `lm`. Raises NotFoundError, UserError."""
     from mi_crow.mechanistic.sae.centring import set_centring
     from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+    from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
     from mi_crow.mechanistic.sae.fitting import check_width
     from mi_crow.mechanistic.sae.targets import points_read
 
     points = points_read(lm, sae)
     hint = "it belongs to another model or layer"
-    across = isinstance(sae, CrossLayerSae)
-    for point, width in zip(points, sae.widths if across else (sae.n_inputs,), strict=True):
+    widths, written = [sae.n_inputs], []
+    if isinstance(sae, TwoModelCrosscoder):  # it writes where it reads
+        own = sae.points_of(sae.role_of(lm.model_id, lm.revision))
+        widths = [sae.widths[number] for number in own]
+    elif isinstance(sae, CrossLayerSae):
+        widths = [*sae.widths]
+        written = [*zip(sae.target_layers, sae.output_widths, strict=True)]
+    for point, width in zip(points, widths, strict=True):
         name = f"layer {point.name!r}"
         check_width(f"SAE {sae_id!r}", width, name, lm.layers.width(point), hint)
-    for target, width in zip(sae.target_layers, sae.output_widths, strict=True) if across else ():
+    for target, width in written:
         found = lm.layers.width(target)
         check_width(f"SAE {sae_id!r}", width, f"layer {target!r}", found, hint, outputs=True)
     set_centring(lm, sae)
-    return LoadedSae(sae_id, lm, sae.to(lm.device), points[0], weights, tuple(points[1:]))
+    further = tuple(points[1:])
+    if isinstance(sae, TwoModelCrosscoder):
+        other = OtherModel(sae, lm)
+        return LoadedSae(sae_id, lm, sae.to(lm.device), points[0], weights, further, other)
+    return LoadedSae(sae_id, lm, sae.to(lm.device), points[0], weights, further)

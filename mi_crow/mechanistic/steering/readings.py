@@ -27,6 +27,7 @@ from mi_crow.mechanistic.steering.where import ordinary_tokens
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
     from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
 
 _MOST_TARGETS = 64
@@ -103,21 +104,30 @@ class _LayerRead(Detector):
         self._lm, self._limit = lm, limit
         self.enabled = False
         self.seen: tuple[Tensor, Tensor] | None = None
+        self.ids: Tensor | None = None  # the tokens of that pass
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
         x = first_tensor(output if output is not None else inputs)
         where = replaceable(x, ordinary_tokens(self._lm, x), self._limit)
         self.seen = x.detach().clone(), where
+        context = self._lm.forward_context
+        self.ids = None if context is None else context.input_ids
 
 
 class SharedActivations(_OnLayers[_LayerRead]):
     """The same for features that read several layers at once, from a detector for each layer."""
 
     def __init__(
-        self, sae: SharedCrosscoder, parts: Sequence[_LayerRead], features: Sequence[int]
+        self,
+        sae: SharedCrosscoder,
+        parts: Sequence[_LayerRead],
+        features: Sequence[int],
+        other: "OtherModel | None" = None,
     ) -> None:
+        """`other`: reads the same tokens, where the features are of two models."""
         super().__init__(parts)
+        self._other = other
         self._sae = sae
         self._features = torch.tensor(features, dtype=torch.int64, device=sae.device)
 
@@ -126,7 +136,10 @@ class SharedActivations(_OnLayers[_LayerRead]):
         seen = [part.seen for part in self._parts if part.seen is not None]
         if len(seen) < len(self._parts):
             return torch.zeros(0, 0, len(self._features))
-        latents = self._sae.encode_sparse(torch.cat([x for x, _ in seen], dim=-1))
+        layers, ids = [x for x, _ in seen], self._parts[0].ids
+        if self._other is not None and ids is not None:
+            layers = self._other.beside(layers, ids)
+        latents = self._sae.encode_sparse(torch.cat(layers, dim=-1))
         where = torch.stack([where for _, where in seen]).all(dim=0)
         return activations_of(latents, self._features).float() * where[..., None]
 
@@ -160,7 +173,7 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
             every = [_LayerRead(lm, limit) for _ in loaded.points]
             for point, detector in zip(loaded.points, every, strict=True):
                 register(point, detector)
-            yield SharedActivations(sae, every, features)
+            yield SharedActivations(sae, every, features, loaded.other)
             return
         wanted = torch.tensor(features, dtype=torch.int64, device=lm.device)
         owners = {sae.layer_of(feature)[0] for feature in features}

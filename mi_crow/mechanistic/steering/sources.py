@@ -178,7 +178,7 @@ class SharedFeatures(SaeSource):
         """`points`: of all layers, by number; `to`: the number of the one that is written to."""
         super().__init__(sae, points[to], None, maxima, name)
         self._to, self._across = to, sae
-        if to == sae.last:
+        if to == sae.last and len(points) == len(sae.layer_numbers):
             self.also: tuple[Place, ...] = tuple(
                 Place(point) for number, point in points.items() if number != to
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.controllers import (
     ConditionTest,
@@ -226,12 +227,18 @@ class _Hooks:
         for feature in features:
             sae.layer_of(feature)
         key, reads = asked
-        points = {
-            number: self._lm.layers.resolve(layer)
-            for number, layer in zip(sae.layer_numbers, sae.layers, strict=True)
-        }
+        layers = dict(zip(sae.layer_numbers, sae.layers, strict=True))
+        if isinstance(sae, TwoModelCrosscoder):
+            if reads:
+                raise UserError(
+                    f"{name} reads two models: how active its features are is not known while one "
+                    "of them writes",
+                    hint="add them (+8), without a condition or feedback",
+                )
+            layers = sae.points_of(sae.role_of(self._lm.model_id, self._lm.revision))
+        points = {number: self._lm.layers.resolve(layer) for number, layer in layers.items()}
         found: list[Source] = []
-        for to in (sae.last,) if reads else sae.layer_numbers:
+        for to in (sae.last,) if reads else points:
             own = (*key, str(to))
             if own not in self._sources:
                 self._sources[own] = SharedFeatures(sae, points, to, maxima, name)

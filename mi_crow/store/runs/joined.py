@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -39,13 +38,13 @@ class JoinedPart(Part):
 
 
 class JoinedReader:
-    """The layers `names` of a run as one, called `called`. Raises what `RunReader` does."""
+    """Layers of a run, or of runs over the same tokens, as one, called `called`; the manifest is
+    that of the last."""
 
-    def __init__(self, run_dir: Path, names: Sequence[str], called: str) -> None:
-        self.readers: tuple[RunReader, ...] = tuple(RunReader(run_dir, name) for name in names)
-        first = self.readers[0]
-        self.manifest: RunManifest = first.manifest
-        self.layer: LayerSpec = replace(first.layer, name=called, width=self.width)
+    def __init__(self, readers: Sequence[RunReader], called: str) -> None:
+        self.readers: tuple[RunReader, ...] = tuple(readers)
+        self.manifest: RunManifest = self.readers[-1].manifest
+        self.layer: LayerSpec = replace(self.readers[0].layer, name=called, width=self.width)
 
     @property
     def width(self) -> int:

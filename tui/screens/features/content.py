@@ -91,6 +91,7 @@ def _figures(detail: "FeatureDetail", width: int) -> Content:
         (density(row.density), "of tokens"),
         (count(row.fires), "firings"),
         *([("layer", printable(detail.layer))] if detail.layer else []),
+        *_models(detail),
         ("max", number(row.max_act, 2)),
         ("mean", number(row.mean_act, 2)),
         ("std", number(detail.std_act, 2)),
@@ -108,6 +109,19 @@ def _figures(detail: "FeatureDetail", width: int) -> Content:
             break
         line = longer
     return line
+
+
+def _models(detail: "FeatureDetail") -> list[tuple[str, str]]:
+    """Of a crosscoder of two models: which of them it is of, and what says so."""
+    found = detail.models
+    if found is None:
+        return []
+    nus = f"{number(found.nu_reconstruction, 2)} {number(found.nu_error, 2)}"
+    return [
+        ("origin", found.origin),
+        ("relative norm", number(found.relative_norm, 2)),
+        ("nu rec., error", nus),
+    ]
 
 
 def _labels(detail: "FeatureDetail", width: int) -> Content:

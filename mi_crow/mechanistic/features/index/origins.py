@@ -19,6 +19,7 @@ class Origin:
     texts: LiveTexts | None = None
     fingerprint: str | None = None  # None: not read yet
     parts: tuple[str, ...] = ()  # of a run
+    tuned_run: str | None = None  # of the tuned model, where `run_id` is that of the base model
 
     @property
     def indexed(self) -> bool:
@@ -46,7 +47,8 @@ class Origin:
         facts: dict[str, Any] = {"fingerprint": self.fingerprint, "parts": list(self.parts)}
         if self.texts is not None:
             return {"run_id": None, "live": asdict(self.texts), **facts}
-        return {"run_id": self.run_id, **facts}
+        tuned = {} if self.tuned_run is None else {"tuned_run": self.tuned_run}
+        return {"run_id": self.run_id, **tuned, **facts}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Origin":
@@ -59,7 +61,8 @@ class Origin:
                 "model": ModelSpec(**live["model"]),
             }
             texts = LiveTexts(**{**live, **specs})
-        return cls(data["run_id"], texts, data["fingerprint"], tuple(data["parts"]))
+        run_id, tuned_run = data["run_id"], data.get("tuned_run")
+        return cls(run_id, texts, data["fingerprint"], tuple(data["parts"]), tuned_run)
 
 
 def known_origins(workspace: Workspace, sae_id: str) -> list[Origin]:
@@ -86,7 +89,7 @@ def indexed_over(workspace: Workspace, run_id: str) -> list[str]:
             origins = known_origins(workspace, sae.sae_id) if sae.has_index else []
         except MiCrowError:
             continue  # an index that cannot be read is not appended to
-        if run_id in [origin.run_id for origin in origins]:
+        if any(run_id in (origin.run_id, origin.tuned_run) for origin in origins):
             found.append(sae.sae_id)
     return found
 
@@ -95,7 +98,8 @@ def _as_named_now(workspace: Workspace, origin: Origin) -> Origin:
     """An index is never changed: it has the name that the run had when it was built."""
     if origin.run_id is None:
         return origin
-    return replace(origin, run_id=workspace.run_named(origin.run_id))
+    tuned = None if origin.tuned_run is None else workspace.run_named(origin.tuned_run)
+    return replace(origin, run_id=workspace.run_named(origin.run_id), tuned_run=tuned)
 
 
 def check_unchanged(origin: Origin, manifest: RunManifest) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import NotFoundError, UserError
@@ -12,7 +11,10 @@ from mi_crow.mechanistic.features.index.live_run import LiveRun
 from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
+from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
+from mi_crow.mechanistic.sae.cross_layer.record import TUNED
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import (
     check_captured_with,
     check_run,
@@ -120,7 +122,9 @@ def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -
         new = Origin(texts=config.live)
     else:
         hint = "name one with --run, or texts with --dataset"
-        new = Origin(run_id=run_of(config.sae_id, config.run_id, sae.metadata.run_id, hint))
+        run_id = run_of(config.sae_id, config.run_id, sae.metadata.run_id, hint)
+        tuned = sae.models[TUNED].run_id if isinstance(sae, TwoModelCrosscoder) else None
+        new = Origin(run_id=run_id, tuned_run=config.tuned_run or tuned)
     before = known_origins(workspace, config.sae_id) if config.append else []
     if new.run_id is not None and new.run_id in [origin.run_id for origin in before]:
         raise UserError(
@@ -135,8 +139,7 @@ def _reader(
 ) -> RunReader | JoinedReader:
     run_id = origin.run_id or ""
     try:
-        run_dir = workspace.run_dir(run_id)
-        reader = _opened(run_dir, RunManifest.load(run_dir), sae)
+        reader = _opened(workspace, origin, sae, sae_id)
     except NotFoundError as error:
         if not origin.indexed:
             raise
@@ -155,12 +158,17 @@ def _reader(
 
 
 def _opened(
-    run_dir: Path, manifest: RunManifest, sae: SparseAutoencoder
+    workspace: Workspace, origin: Origin, sae: SparseAutoencoder, sae_id: str
 ) -> RunReader | JoinedReader:
-    if not isinstance(sae, CrossLayerSae):
-        return RunReader(run_dir, stored_layer(manifest, sae.metadata.layer_signature).name)
-    names = [stored_layer(manifest, layer).name for layer in sae.layers]
-    return JoinedReader(run_dir, names, sae.metadata.hook_name)
+    run_id = origin.run_id or ""
+    if isinstance(sae, CrossLayerSae):
+        readers = layers_read(workspace, sae, sae_id, run_id, origin.tuned_run)
+        return JoinedReader(readers, sae.metadata.hook_name)
+    if origin.tuned_run is not None:
+        raise UserError(f"SAE {sae_id!r} reads one model", hint="leave out --tuned-run")
+    run_dir = workspace.run_dir(run_id)
+    layer = stored_layer(RunManifest.load(run_dir), sae.metadata.layer_signature)
+    return RunReader(run_dir, layer.name)
 
 
 def _read_with_widths(

@@ -24,6 +24,7 @@ def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict
     layer = {"layer": detail.layer} if detail.layer else {}
     return row_json(detail.row) | {
         **layer,
+        **({} if detail.models is None else detail.models._asdict()),
         "examples": [_example_json(example) for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],
         "suppressed": [{"token": token, "value": value} for token, value in detail.suppressed],

@@ -8,6 +8,7 @@ import torch
 from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER, TRANSCODER, CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 
 
 class CrossLayerTranscoder(CrossLayerSae):
@@ -28,5 +29,5 @@ def open_cross_layer(
     """The SAE of a record; `dtype` None is that of the file, else float32."""
     kind = CrossLayerTranscoder if record.architecture == TRANSCODER else Crosscoder
     if record.shared:
-        kind = SharedCrosscoder
+        kind = TwoModelCrosscoder if record.models else SharedCrosscoder
     return kind(record, device=device, dtype=dtype or record.dtype or torch.float32, place=place)

@@ -22,7 +22,12 @@ def kind_of(point: str, number: int) -> str:
 
 def moved(record: CrossLayerRecord, read: str | None, written: str | None) -> CrossLayerRecord:
     """The SAE with other kinds of hook points in each of its layers; a crosscoder predicts what it
-    reads. Raises UserError for what is not a kind."""
+    reads. Raises UserError for what is not a kind, and for a crosscoder of two models."""
+    if record.models:
+        raise UserError(
+            "a crosscoder of two models names its hook points itself: it takes no --layer",
+            hint="leave it out",
+        )
     for kind, option in ((read, "layer"), (written, "target-layer")):
         if kind is not None and kind not in POINT_KINDS:
             raise UserError(

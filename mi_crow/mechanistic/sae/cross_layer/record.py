@@ -15,6 +15,19 @@ TRANSCODER, CROSSCODER = "cross_layer_transcoder", "crosscoder"
 KINDS = (TRANSCODER, CROSSCODER)
 _NUMBER = re.compile(r"(\.)\d+(\.|$)")
 _LISTED = 8  # layers that a description names one by one
+# The two models that a crosscoder may compare, on the same texts.
+BASE, TUNED = "base", "tuned"
+ROLES = (BASE, TUNED)
+
+
+@dataclass(frozen=True)
+class ModelRead:
+    """One of two models that a crosscoder reads."""
+
+    role: str  # one of ROLES
+    name: str  # as the run's manifest says it
+    revision: str | None = None
+    run_id: str | None = None  # with its activations
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class LayerRecord:
     b_dec: TensorRef  # [d_out], of what is written here
     threshold: TensorRef | None = None  # [M]; None: ReLU
     W_skip: TensorRef | None = None  # [d_out, d_in], from this layer's input to its output
+    model: str = ""  # one of ROLES, where two models are read; `number` is then its place
 
     @property
     def n_latents(self) -> int:
@@ -42,6 +56,10 @@ class LayerRecord:
     @property
     def n_outputs(self) -> int:
         return self.b_dec.shape[0]
+
+    def of_model(self, point: str) -> str:
+        """A hook point of this layer, with the model where two are read: `base:resid_post.3`."""
+        return f"{self.model}:{point}" if self.model else point
 
     def tensors(self) -> dict[str, TensorRef]:
         """All of them, by the names in our files."""
@@ -72,6 +90,7 @@ class CrossLayerRecord:
     # and every layer has a decoder of its own for it. The threshold is that of the last layer.
     shared: bool = False
     k: int | None = None  # shared latents of a token that are kept, the largest; None: all
+    models: tuple[ModelRead, ...] = ()  # both, where two are read; a layer says which is its own
 
     @property
     def n_latents(self) -> int:
@@ -100,6 +119,7 @@ class CrossLayerRecord:
         outputs = {layer.number: layer.n_outputs for layer in self.layers}
         if not self.layers or len(outputs) != len(self.layers):
             raise CorruptDataError(f"{place} does not hold each of its layers once")
+        self._check_models(place)
         if self.shared:
             self._check_shared(place)
         for layer in self.layers:
@@ -119,15 +139,23 @@ class CrossLayerRecord:
                         f"should be {shape}"
                     )
         layers = {
-            "layers": [layer.read for layer in self.layers],
-            "target_layers": [layer.written for layer in self.layers],
+            "layers": [layer.of_model(layer.read) for layer in self.layers],
+            "target_layers": [layer.of_model(layer.written) for layer in self.layers],
         }
         metadata = replace(
             self.metadata,
-            hook_name=in_short([layer.read for layer in self.layers]),
+            hook_name=in_short([*dict.fromkeys(layer.read for layer in self.layers)]),
             other={**self.metadata.other, **layers},
         )
         return replace(self, metadata=metadata)
+
+    def _check_models(self, place: str) -> None:
+        """Two models, the layers of the first before those of the second, or none."""
+        owners = [layer.model for layer in self.layers]
+        roles = tuple(model.role for model in self.models)
+        both = self.shared and roles == ROLES and set(owners) == set(ROLES)
+        if not (both and owners == sorted(owners, key=ROLES.index)) and (roles or any(owners)):
+            raise CorruptDataError(f"{place} does not say which layers each of two models has")
 
     def _check_shared(self, place: str) -> None:
         if self.architecture != CROSSCODER or (self.k is not None and self.k < 1):

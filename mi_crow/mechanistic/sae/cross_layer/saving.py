@@ -43,9 +43,11 @@ def _config(record: CrossLayerRecord, metadata: SaeMetadata, dtype: torch.dtype)
         "dtype": str(dtype).removeprefix("torch."),
         **({"shared": True} if record.shared else {}),
         **({"k": record.k} if record.k is not None else {}),
+        **({"models": [asdict(model) for model in record.models]} if record.models else {}),
         "layers": [
             {
                 "number": layer.number,
+                **({"model": layer.model} if layer.model else {}),
                 "read": layer.read,
                 "written": layer.written,
                 "writes_to": list(layer.decoders),

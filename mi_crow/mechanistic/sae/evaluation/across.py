@@ -9,8 +9,11 @@ from torch.nn.functional import cosine_similarity
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.cross_layer.latent_scaling import latent_scaling
+from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.quality import (
     BATCH,
@@ -20,11 +23,8 @@ from mi_crow.mechanistic.sae.quality import (
     FvuSums,
 )
 from mi_crow.mechanistic.sae.source import HELDOUT, fixed_batches
-from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.runs.joined import JoinedTokens
-from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import Workspace
 
 
@@ -33,7 +33,8 @@ def evaluate_across(
     workspace: Workspace, config: EvaluateConfig, sae: CrossLayerSae, progress: Progress
 ) -> dict[str, Any]:
     """FVU on held-out tokens, of all layers, each in units of its own, and of each; L0, dead and
-    dense shares, of each layer too where its latents are its own. Loss and probes are not measured.
+    dense shares, of each layer too where its latents are its own; of two models how many latents
+    belong to each, see `latent_scaling`. Loss and probes are not measured.
 
     Raises UserError where the SAE and the run do not fit, NotFoundError for a layer it lacks.
     """
@@ -57,8 +58,14 @@ def evaluate_across(
         values, entries = sae.encode_entries(x)
         counts += torch.bincount(entries.columns[values > 0], minlength=sae.n_latents).cpu()
         n += len(x)
+    origins = {}
+    if isinstance(sae, TwoModelCrosscoder):
+        scaling = latent_scaling(sae, tokens, progress)
+        scaling.write(workspace.sae_dir(config.sae_id))
+        origins = {"origins": scaling.counts()}
     return {
         **found.readings(),
+        **origins,
         "dead_share": float((counts == 0).double().mean()),
         "dense_share": float((counts > DENSE * n).double().mean()),
         "layers": found.by_layer(counts),
@@ -130,19 +137,17 @@ class _Sums:
 
 def _tokens(workspace: Workspace, config: EvaluateConfig, sae: CrossLayerSae) -> JoinedTokens:
     run_id = run_of(config.sae_id, config.run_id, sae.metadata.run_id)
-    run_dir = workspace.run_dir(run_id)
-    manifest = RunManifest.load(run_dir)
-    manifest.require_complete()
-    meta = sae.metadata
-    check_run(config.sae_id, meta.model_name, meta.tokenizer_hash, manifest)
-    reads = [stored_layer(manifest, name) for name in sae.layers]
     same = sae.layers == sae.target_layers
-    writes = [] if same else [stored_layer(manifest, name) for name in sae.target_layers]
+    writes = () if same else sae.target_layers
+    readers = layers_read(workspace, sae, config.sae_id, run_id, config.tuned_run, writes)
+    meta = sae.metadata
     widths: Sequence[int] = (*sae.widths, *(() if same else sae.output_widths))
-    for spec, width in zip((*reads, *writes), widths, strict=True):
-        where = f"layer {spec.name!r} of run {run_id!r}"
-        check_width(f"SAE {config.sae_id!r}", width, where, spec.width)
-    return JoinedTokens([RunReader(run_dir, spec.name) for spec in (*reads, *writes)], len(reads))
+    for reader, width in zip(readers, widths, strict=True):
+        reader.manifest.require_complete()
+        check_run(config.sae_id, meta.model_name, meta.tokenizer_hash, reader.manifest)
+        where = f"layer {reader.layer.name!r} of run {reader.manifest.run_id!r}"
+        check_width(f"SAE {config.sae_id!r}", width, where, reader.width)
+    return JoinedTokens(readers, len(sae.layers))
 
 
 def _columns(tokens: JoinedTokens) -> Tensor:

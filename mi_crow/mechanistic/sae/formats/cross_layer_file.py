@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from mi_crow.errors import CorruptDataError
-from mi_crow.mechanistic.sae.cross_layer.record import KINDS, CrossLayerRecord, LayerRecord
+from mi_crow.mechanistic.sae.cross_layer.record import (
+    KINDS,
+    CrossLayerRecord,
+    LayerRecord,
+    ModelRead,
+)
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.saelens_config import dtype_of
 from mi_crow.mechanistic.sae.formats.tensor_files import read_safetensors
@@ -43,6 +48,7 @@ def read_cross_layer(folder: Path) -> CrossLayerRecord:
                 {to: tensor(f"W_dec.{number}.{to}") for to in one.integers("writes_to")},
                 _vector(tensor(f"b_dec.{number}"), folder),
                 **{name: tensor(key) for name, key in optional.items() if key in tensors},
+                model=one.text("model", ""),
             )
         )
     if left := sorted(tensors.keys() - used):
@@ -56,8 +62,14 @@ def read_cross_layer(folder: Path) -> CrossLayerRecord:
         dtype=dtype_of(cfg),
         shared=cfg.flag("shared", False),
         k=cfg.integer("k", None, least=1),
+        models=tuple(_model(one) for one in cfg.objects("models", ())),
     )
     return record.checked(str(folder))
+
+
+def _model(one: JsonObject) -> ModelRead:
+    revision, run_id = one.text("revision", None), one.text("run_id", None)
+    return ModelRead(one.text("role"), one.text("name"), revision, run_id)
 
 
 def _matrix(ref: TensorRef, folder: Path) -> TensorRef:

@@ -16,6 +16,7 @@ from mi_crow.language_model.tokenize import special_ids, special_mask, start_id
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import can_centre, set_centring
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.fit_figures import (
     OUTLIER_FACTOR,
@@ -56,6 +57,11 @@ def check_fit(
     Raises NotFoundError for an unknown layer, UserError when the widths differ or there is no text,
     CancelledError when `progress` was asked to stop.
     """
+    if isinstance(sae, TwoModelCrosscoder):
+        raise UserError(
+            "a crosscoder of two models is not checked on one of them",
+            hint="leave out --check, and measure it on two runs: mi-crow evaluate",
+        )
     capture = partial(_capture, lm, progress or NullProgress())
     rows = _token_rows(lm, sae, texts, context_length, bos)
     if isinstance(sae, CrossLayerSae):

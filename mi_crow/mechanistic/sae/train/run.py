@@ -13,6 +13,8 @@ from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.architectures import BY_ARCH, BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import SAE, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.latent_scaling import latent_scaling
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_widths
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
@@ -108,7 +110,7 @@ def train_run(
         raise
     if ranks.rank == 0:
         for sae, variant, one, folder in zip(saes, variants, trained, folders, strict=True):
-            _save(sae, variant, one, folder, tokens)
+            _save(sae, variant, one, folder, tokens, progress)
         for folder in folders:
             remove_checkpoints(folder / CHECKPOINTS_NAME)
     return _together([one.result for one in trained])
@@ -268,10 +270,15 @@ def _save(
     trained: Trained,
     folder: Path,
     tokens: RunTokens | LayersOfRun,
+    progress: Progress,
 ) -> None:
-    """Writes what was done, then the SAE, whose `cfg.json` says that the folder is whole."""
+    """Writes what was done, then the SAE, whose `cfg.json` says that the folder is whole; of two
+    models also which of them each latent belongs to."""
     if isinstance(tokens, LayersOfRun):
         sae = finished_across(sae, tokens, config)
+        if isinstance(sae, TwoModelCrosscoder):
+            progress.log("which model each latent belongs to")
+            latent_scaling(sae, tokens.source, progress).write(folder)
     else:
         metadata = tokens.metadata()
         other = {**metadata.other, **({"control": "shuffled"} if config.training.shuffled else {})}

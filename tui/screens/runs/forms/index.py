@@ -57,11 +57,13 @@ class SaeForm(JobForm):
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
         sae = self.sae_of(reading)
-        runs = [run for run in self.at.runs if sae is None or run.manifest.model_id == sae.model_id]
-        return {
+        models = [] if sae is None else [sae.model_id, *(model for _, model, _ in sae.models)]
+        runs = [run for run in self.at.runs if sae is None or run.manifest.model_id in models]
+        found = {
             "sae_id": finding.sae_names(self.at.saes),
             "run_id": finding.run_names(runs),
         }
+        return found | ({"tuned_run": found["run_id"]} if "tuned_run" in reading.fields else {})
 
 
 class IndexForm(SaeForm):
@@ -144,6 +146,7 @@ class EvaluateForm(SaeForm):
             *self.sae_fields(),
             ask("documents", "documents", "held-out documents for the loss", COUNT),
             device_field(ask, self.at.device),
+            _tuned_field(more),
             more("model", "model", MODEL_HINT, why=captured),
             more("batch_size", "batch", "documents at once; fewer need less memory", SIZE),
             seed_field(more),
@@ -160,9 +163,15 @@ class EvaluateForm(SaeForm):
         return expect_evaluation(self.at, spec.params)
 
 
+def _tuned_field(ask: FieldsOf) -> FormField:
+    hint = "of a crosscoder of two models: the run of the tuned one, over the same texts"
+    return ask("tuned_run", "tuned run", hint, why="the one that it was trained on")
+
+
 def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     fewer, suits = "tokens at once; fewer need less memory", "what suits the device"
     return (
+        _tuned_field(ask),
         ask("append", "append", "add the run or the texts to the index that there is"),
         ask("window", "window", "tokens on either side of an example's peak", SIZE),
         ask("map", "map", "how the features are laid out", choices=MAPS),

@@ -118,6 +118,7 @@ class TrainForm(JobForm):
             "run_id": finding.run_names(self.at.runs),
             "layer": layers,
             "target_layer": finding.stored_layers(run),
+            "tuned_run": finding.run_names(self.at.runs),
             "init": finding.sae_names(self.at.saes),
             "stream.model.model": finding.models(self.at, reading.texts["stream.model.model"]),
             "stream.dataset.source": finding.texts(self.at, reading.texts["stream.dataset.source"]),

@@ -63,6 +63,7 @@ def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     reaches, own = "whatever reaches the target", "none: an SAE predicts its own input"
     further = "an SAE, by its id or path, to train further"
     penalty = "on latents that fire: their number, or for jumprelu a tanh of each"
+    tuned = "of a crosscoder: run of a model made from the run's, over the same texts"
     return (
         ask("n_latents", "latents", many, LATENTS, "by the expansion"),
         ask("training.target_l0", "target L0", target, FACTOR, "as k"),
@@ -71,6 +72,7 @@ def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         ask("target_layer", "target layer", "what a transcoder predicts", why=own),
         ask("skip", "skip connection", "of a transcoder"),
         ask("init", "continue", further, why="a new one"),
+        ask("tuned_run", "tuned run", tuned, why="none: one model"),
     )
 
 

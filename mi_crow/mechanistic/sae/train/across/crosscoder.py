@@ -14,7 +14,12 @@ import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SaeOptions, SparseAutoencoder, SparseLatents
-from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER, CrossLayerRecord, LayerRecord
+from mi_crow.mechanistic.sae.cross_layer.record import (
+    CROSSCODER,
+    CrossLayerRecord,
+    LayerRecord,
+    ModelRead,
+)
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.kernels.entries import (
     Entries,
@@ -108,9 +113,12 @@ def crosscoder_record(
     layers: Sequence[tuple[int, str]],
     scales: Sequence[float],
     metadata: SaeMetadata,
+    roles: Sequence[str] = (),
+    models: tuple[ModelRead, ...] = (),
 ) -> CrossLayerRecord:
     """The trained crosscoder, which takes each layer times its scale, as one of plain activations.
-    `layers`: the number and hook point of each."""
+    `layers`: the number and hook point of each; where two `models` are read, `roles` says which is
+    whose."""
     assert isinstance(sae, TopKCrosscoder | BatchTopKCrosscoder)
     widths, sizes = list(sae.widths), contributions(sae.W_dec, sae.widths).double()
     encoder = sae.encoder_rows.double() * sizes[:, None]
@@ -133,11 +141,12 @@ def crosscoder_record(
                 {number: _held(columns / scale)},
                 _held(centre / scale),
                 None if threshold is None or place < last else _held(threshold),
+                model=roles[place] if models else "",
             )
         )
     k = sae.k if threshold is None else None
     return CrossLayerRecord(
-        CROSSCODER, tuple(records), metadata, torch.float32, shared=True, k=k
+        CROSSCODER, tuple(records), metadata, torch.float32, shared=True, k=k, models=models
     ).checked("the trained crosscoder")
 
 

@@ -9,6 +9,7 @@ from mi_crow.mechanistic.sae.config import CLT, TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.kinds import CrossLayerTranscoder
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.train.across.crosscoder import (
     BatchTopKCrosscoder,
@@ -52,4 +53,5 @@ def finished_across(
         names = zip(numbers, reads, map(tokens.name_of, tokens.writes), strict=True)
         return CrossLayerTranscoder(transcoder_record(sae, [*names], scales, metadata), **place)
     layers = [*zip(numbers, reads, strict=True)]
-    return SharedCrosscoder(crosscoder_record(sae, layers, scales, metadata), **place)
+    record = crosscoder_record(sae, layers, scales, metadata, tokens.roles, tokens.models)
+    return (TwoModelCrosscoder if tokens.models else SharedCrosscoder)(record, **place)
