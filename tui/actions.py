@@ -57,6 +57,7 @@ APP = (
     Action("app.picture", "", "picture", "picture", "Save a picture of the screen", False),
     Action("app.undo", "u,z", "undo", "undo", "Undo your latest change in this session", False),
     Action("app.redo", "ctrl+y", "redo", "redo", "Redo the change you undid last", False),
+    Action("app.suspend", "ctrl+z", "suspend_process", "shell", "To the shell; fg returns", False),
     Action("app.quit", "q", "quit", "quit", "Quit; jobs keep running"),
 )
 

@@ -115,6 +115,7 @@ MEANINGS = {
     "ctrl+r": Meaning("run", ("run", "submit", "measure")),
     "ctrl+u": Meaning("up a page", ("page_up",)),
     "ctrl+y": Meaning("redo", ("redo",)),
+    "ctrl+z": Meaning("to the shell, as everywhere; in a text, undo", ("suspend",)),
     "down": Meaning("down", ("down",)),
     "end": Meaning("last", ("last",)),
     "enter": Meaning("open", ("open",)),

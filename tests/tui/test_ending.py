@@ -1,6 +1,8 @@
 """However the app ends, the terminal is given back, and the exit code says how it ended."""
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -139,9 +141,36 @@ def test_stopped_and_continued_it_draws_again_and_leaves_as_it_found(
         terminal.process.send_signal(signal.SIGCONT)
         terminal.settle(1.0)
         assert b"\x1b[?1049h" in terminal.output[before:]
+        drawn = terminal.output[before:].decode()
+        assert [words for words in ("mi-crow", "Concepts", "quit") if words not in drawn] == []
         terminal.press("q")
         assert terminal.wait_for_end() == 0
         assert_left_as_found(terminal)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_ctrl_z_goes_to_the_shell_and_fg_comes_back(empty_workspace: Workspace) -> None:
+    command = [*PROGRAM_AS_USED, "--workspace", str(empty_workspace.root)]
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    with PseudoTerminal(shell, columns=80, rows=24, environment={"PS1": "% "}) as terminal:
+        terminal.wait_for("% ")
+        terminal.press(f"{shlex.join(command)}\r")
+        terminal.wait_for("How to begin?")
+        terminal.press("\x1a")
+        terminal.wait_for("Stopped")
+        terminal.output = b""
+        terminal.press("fg\r")
+        terminal.wait_for("Concepts", "How to begin?", "quit")  # all of it is drawn again
+        terminal.press("q", "exit\r")
+        assert terminal.wait_for_end() == 0
+
+
+def test_without_a_shell_to_go_to_ctrl_z_stops_nothing(empty_workspace: Workspace, tmp_path):
+    with started(empty_workspace, tmp_path / "session") as terminal:  # it leads its session
+        terminal.press("\x1a")
+        terminal.wait_for("There is no shell")
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
 
 
 def test_a_continue_without_a_stop_changes_nothing(empty_workspace: Workspace, tmp_path):

@@ -1,6 +1,8 @@
 """The app as a program on a terminal: what it sends there, and how it leaves it."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -95,6 +97,16 @@ class TerminalApp(KeysInOrder):
     def fault(self) -> Exception | None:
         """The uncaught error that ended the app."""
         return self._exception
+
+    def action_suspend_process(self) -> None:
+        """Stops the app as ctrl+z stops any program, until the shell brings it back."""
+        if self._driver is None or not self._driver.can_suspend:
+            return
+        if os.getpgrp() == os.getsid(0):  # it was started in place of a shell
+            self.notify("There is no shell below to go to", severity="warning")
+            return
+        self._suspend_signal()
+        os.kill(0, signal.SIGTSTP)  # to all that the shell counts as this program
 
     def leave_terminal(self) -> None:
         """Restores the terminal at once; from any thread."""

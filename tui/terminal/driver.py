@@ -117,3 +117,5 @@ class TerminalDriver(LinuxDriver):
         if self._auto_restart and self.entered:
             self.suspend_application_mode()
         super()._sigcont_application()
+        if self._auto_restart and self.entered:  # the terminal shows nothing of the app any more
+            self._app.call_later(self._app.refresh, layout=True)
