@@ -23,7 +23,7 @@ Change = Callable[["Annotations"], str]
 def may_tag(app: "Workbench", off: str = TAGGING_OFF) -> bool:
     """Whether names and what else is saved beside them can be written; if not, says before anybody
     types what is `off`, and why."""
-    why = app.context.tagging_off
+    why = app.context.tagging_off or app.context.read_only
     if why:
         app.notify(printable(f"{off}: {why}"), severity="warning")
     return not why

@@ -26,6 +26,17 @@ async def test_a_read_only_workspace_is_browsed_and_t_says_why_not(run_app, app_
             assert notices(pilot).startswith("nothing can be saved: ")
 
 
+async def test_t_says_why_not_where_only_the_folder_cannot_be_written(
+    run_app, app_workspace, monkeypatch
+):
+    copy_index(app_workspace, SAE, n_features=N_FEATURES, n_documents=24)
+    monkeypatch.setattr("tui.workbench.why_read_only", lambda _: "you may not write to 'w'")
+    async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
+        await press(pilot, "2", "t")
+        assert "tagging is off: you may not write to 'w'" in notices(pilot)
+        assert not pilot.app.screen.prompt.is_open
+
+
 @pytest.mark.slow
 async def test_annotations_that_are_replaced_while_open_are_told(run_app, app_workspace):
     async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
