@@ -77,6 +77,11 @@ def test_long_values_wrap_under_themselves():
     assert text == "model   one two\n        three"
 
 
+def test_a_name_too_long_for_its_column_stays_apart_from_its_value():
+    text = facts_content([Fact("checkpoint_minutes", "10"), Fact("k", "32")], 17, 34).plain
+    assert text == "checkpoint_minutes 10\nk                32"
+
+
 class Bare(App[None]):
     """An app with our theme and nothing else."""
 
@@ -206,3 +211,13 @@ async def test_enter_goes_on_to_the_next_field_and_the_button_starts():
         await settle(pilot)
         await press(pilot, "enter", "enter", "enter")
         assert results == ["job-2"]
+
+
+async def test_enter_answers_a_form_of_one_question():
+    app, results = Bare(), []
+    async with app.run_test() as pilot:
+        fields = [FormField("name", "new name", "smol")]
+        app.push_screen(FormPopup("Rename", fields, dict, "Rename"), results.append)
+        await settle(pilot)
+        await press(pilot, "end", "2", "enter")
+        assert results == [{"name": "smol2"}]

@@ -19,16 +19,16 @@ class Fact:
 
 def facts_content(facts: Sequence[Fact], name_width: int, width: int) -> Content:
     """The facts in `width` cells: names `name_width` wide, long values wrapped under themselves."""
-    room = max(width - name_width, 8)
-    indent = "\n" + " " * name_width
-    return Content("\n").join(
-        [
-            Content.assemble(
-                (f"{fact.name:<{name_width}}", "$muted"),
-                (indent.join(wrap(fact.value, room) or [""]), fact.style),
-            )
-            for fact in facts
-        ]
+    return Content("\n").join([_fact(fact, name_width, width) for fact in facts])
+
+
+def _fact(fact: Fact, name_width: int, width: int) -> Content:
+    name = f"{fact.name:<{name_width - 1}} "  # a long name pushes its value to the right
+    begin, below = " " * len(name), " " * name_width
+    most = max(width, len(name) + 8)
+    lines = wrap(fact.value, most, initial_indent=begin, subsequent_indent=below) or [begin]
+    return Content.assemble(
+        (name, "$muted"), ("\n".join([lines[0][len(name) :], *lines[1:]]), fact.style)
     )
 
 

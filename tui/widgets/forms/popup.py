@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
+from textwrap import wrap
 from typing import TYPE_CHECKING, cast
 
 from textual import events, on
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 REST_S = 0.12  # how long nothing is typed before a form looks at its texts
 _AROUND = 11  # lines of a studied form beside its fields: borders, hint, note, command, buttons
 _NARROW = 60  # columns; labels take fewer of them
+_NOTE = 4  # lines at most
 _FEW_LINES = 18  # a lower screen has no room for the command
 
 
@@ -111,6 +113,7 @@ class FormPopup(Popup[Result]):
         if self._study is not None:
             height = self.size.height
             around = _AROUND if height >= _FEW_LINES else _AROUND - 5
+            around += max(len(wrap(self._note, max(self.size.width - 8, 1))[:_NOTE]) - 2, 0)
             self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
             self.query_one("#form-command").display = height >= _FEW_LINES
 
@@ -152,7 +155,10 @@ class FormPopup(Popup[Result]):
 
     @on(Field.Submitted)
     def _next_field(self) -> None:
-        self.focus_next()
+        if self._study is None and len(self._fields) == 1:  # one question: enter answers it
+            self.action_submit()
+        else:
+            self.focus_next()
 
     @on(RowList.Opened, "#candidates")
     def _take(self, event: RowList.Opened) -> None:
