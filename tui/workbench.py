@@ -34,7 +34,7 @@ from tui.terminal.app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
-from tui.widgets.frame.endings import ending_line, news_line, place_of
+from tui.widgets.frame.endings import ending_line, news_line, next_step, place_of, way_there
 from tui.widgets.frame.header import HeaderBar
 
 if TYPE_CHECKING:
@@ -110,13 +110,20 @@ class Workbench(ThreadWork, TerminalApp):
     # What it tells.
 
     def notify(
-        self, message: str, *, remedy: str = "", place: Place | None = None, **settings: Any
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        place: Place | None = None,
+        way: str = "",
+        **settings: Any,
     ) -> None:
         """Shows `message` for some seconds and keeps it in the list of messages, with `remedy`,
-        what to do about it, and `place`, where what it is about can be seen."""
+        what to do about it, and `place`, where what it is about can be seen; `way`, the keys that
+        lead there, are not for the list, which has one of its own."""
         severity = settings.get("severity", "information")
         self.message_log.add(Told(time.time(), message, remedy, severity, place))
-        super().notify(f"{message}; {remedy}" if remedy else message, **settings)
+        super().notify("; ".join(filter(None, (message, remedy, way))), **settings)
         if severity == "error":
             self.call_later(self._refresh_header)
 
@@ -200,7 +207,13 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
             for job in ended(before.jobs, now.jobs):
                 severity = "information" if job.status == "finished" else "warning"
-                self.notify(ending_line(job), severity=severity, place=place_of(job))
+                self.notify(
+                    ending_line(job),
+                    remedy=next_step(job),
+                    place=place_of(job),
+                    way=way_there(job),
+                    severity=severity,
+                )
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
         self._open_some_sae()

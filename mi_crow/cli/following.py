@@ -10,6 +10,7 @@ from typing import Any
 from mi_crow.cli.display import display_of
 from mi_crow.errors import CancelledError, MiCrowError, UserError
 from mi_crow.jobs import cancel, follow, job_state
+from mi_crow.jobs.status import WHY_LOST
 from mi_crow.store.workspace import Workspace
 
 SECOND_THOUGHT_S = 3.0
@@ -64,7 +65,7 @@ def _closing(workspace: Workspace, job_id: str, event: dict[str, Any]) -> dict[s
             hint=f"mi-crow jobs resume {job_id} continues it" if resumable else "",
         )
     raise MiCrowError(
-        f"job {job_id} is lost: its process died without reporting why",
+        f"job {job_id} is lost: {WHY_LOST}",
         hint=f"mi-crow jobs log {job_id} shows its log, mi-crow jobs resume {job_id} continues it",
     )
 

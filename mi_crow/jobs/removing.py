@@ -36,13 +36,15 @@ class Removal:
     orphans: tuple[str, ...]  # SAEs trained on the run
     indexed: tuple[str, ...]  # SAEs whose index was built from the run
     waiting: tuple[str, ...]  # resumable jobs that need it
+    begun_by: tuple[str, ...]  # those of them that have begun to make it
 
     def consequences(self) -> list[str]:
         """What becomes impossible, a sentence each."""
         lists = (
             ("index and evaluate need another run: ", self.orphans),
             ("index --append cannot add to the index of ", self.indexed),
-            ("these jobs cannot be resumed: ", self.waiting),
+            ("these jobs cannot be resumed: ", sorted({*self.waiting} - {*self.begun_by})),
+            ("these jobs would start again from nothing: ", self.begun_by),
         )
         return [f"without it, {words}{', '.join(names)}" for words, names in lists if names]
 
@@ -56,6 +58,8 @@ def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
 
     folder = any_folder(workspace, what, name)
     used = refuse_in_use(workspace, what, name, folder)
+    waiting = waiting_for(workspace, what, name)
+    begun_by = [job.job_id for job in waiting if unfinished_output(workspace, job) == folder]
     return Removal(
         what,
         name,
@@ -63,7 +67,8 @@ def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
         folder_bytes(folder),
         tuple(used.saes),
         tuple(indexed_over(workspace, name)) if what == "run" else (),
-        tuple(job.job_id for job in waiting_for(workspace, what, name)),
+        tuple(job.job_id for job in waiting),
+        tuple(begun_by),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CancelledError, UserError, exit_code_of
-from mi_crow.jobs.device_lock import DeviceQueue, devices_of
+from mi_crow.jobs.device_lock import DeviceQueue, device_key, devices_of
 from mi_crow.jobs.distributed.launchers import check_launcher
 from mi_crow.jobs.distributed.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.events import count_attempts, end_torn_line
@@ -24,6 +24,7 @@ from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lo
 from mi_crow.jobs.reporter import Reporter
 from mi_crow.jobs.spec import JobSpec, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, job_state, read_state
+from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
@@ -153,6 +154,8 @@ def _wait_for_device(queue: DeviceQueue, device: str, reporter: Reporter) -> Non
 def _what_holds(queue: DeviceQueue, device: str) -> str:
     """`job X in workspace Y on cpu, 1 job ahead`: whom the job waits for."""
     older, holder = queue.ahead(), queue.holder()
+    if device in ("auto", SPREAD):  # which nobody waits for, but for what it is here
+        device = device_key(device).replace("-", ":", 1)
     ahead = f"{older} job{'s' if older > 1 else ''} ahead" if older else ""
     if holder:
         return f"job {holder} on {device}{f', {ahead}' if ahead else ''}"

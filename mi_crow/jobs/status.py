@@ -24,6 +24,7 @@ SILENT_S = 60.0  # a worker on another host is lost after this long without a he
 _MOST_SKEW_S = 86400.0  # no clock of another host is ahead of ours by more
 ACTIVE = frozenset({"queued", "running"})
 UNREADABLE = "unreadable"
+WHY_LOST = "its process died without reporting why"
 
 
 @dataclass(frozen=True)

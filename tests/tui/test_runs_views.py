@@ -8,8 +8,9 @@ from mi_crow.jobs import list_jobs
 from mi_crow.jobs.device_lock import QueueLook
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.gauges import Gauges, GpuGauge
+from mi_crow.jobs.status import write_status
 from tests.tui.conftest import EVALUATION
-from tests.tui.driving import SIZES, press, screen_text, select, settle
+from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tests.tui.stand_ins import SAE, give_index
 from tui.app import MiCrowApp
 from tui.widgets.detail_lines import DetailLines
@@ -223,3 +224,32 @@ async def test_the_menu_of_new_things_hears_of_the_first_look(app_workspace, run
             assert "needs an SAE" not in screen_text(pilot)
             await press(pilot, "e")
             assert "Evaluate an SAE" in screen_text(pilot)
+
+
+@pytest.mark.parametrize("left", [(), ("saved",), ("saved", "sae")])
+async def test_a_lost_job_says_why_and_whether_anything_was_saved(fake_jobs, run_app, left):
+    workspace = fake_jobs.workspace
+    job = fake_jobs.add("lost", "train", name="sae-1")
+    folder = workspace.job_dir(job)
+    write_status(folder, {"status": "running", "output": "sae-1", "attempt": 1})
+    if "saved" in left:
+        append_event(folder, "checkpoint", name="step-40")
+    if "sae" in left:  # and nobody has removed it
+        (workspace.saes_dir / "sae-1" / "checkpoints" / "step-40").mkdir(parents=True)
+    says = "R resumes it" if "sae" in left else "R starts it again, nothing was saved"
+    async with run_app(workspace, size=(120, 40)) as pilot:
+        await select(pilot, "jobs", job)
+        assert f"lost · {says}" in screen_text(pilot)
+        assert "its process died without reporting why" in screen_text(pilot)
+
+
+async def test_a_job_that_is_lost_is_told_with_the_remedy(app_workspace, fake_jobs, run_app):
+    running = next(job for job in fake_jobs._locks if "train" in job)
+    async with run_app(app_workspace) as pilot:
+        fake_jobs.release(running)
+        pilot.app.look_now()
+        await settle(pilot)
+        told = pilot.app.message_log.read()[0]
+        assert told.sentence == "train smol-sae lost: its process died without reporting why"
+        assert told.remedy == "R on Runs resumes it"
+        assert notices(pilot).endswith("R on Runs resumes it; ! then enter shows the job")

@@ -174,9 +174,9 @@ async def test_enter_is_offered_where_there_is_something_to_open(empty_workspace
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("capture", "capture finished: the run new; ! then enter opens it"),
-        ("train", "train finished: the SAE new; ! then enter opens it"),
-        ("index", "index finished: the index of demo-topk; ! then enter opens it"),
+        ("capture", "capture finished: the run new"),
+        ("train", "train finished: the SAE new"),
+        ("index", "index finished: the index of demo-topk"),
     ],
 )
 async def test_a_finished_job_names_what_it_made(fake_jobs, kind, words):

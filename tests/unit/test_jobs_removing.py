@@ -13,6 +13,7 @@ from mi_crow.errors import MiCrowError
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.output import reserve_output
 from mi_crow.jobs.process import take_lock
+from mi_crow.jobs.removing import plan_removal
 from mi_crow.jobs.status import write_status
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs, own_queues
@@ -58,6 +59,17 @@ def test_the_run_of_a_resumable_training_is_kept_without_force(
     assert workspace.run_dir("run").is_dir()
     assert told(capsys, "runs", "rm", "run", "--force")["removed"]
     assert workspace.list_runs() == []
+
+
+def test_who_loses_what_it_reads_cannot_go_on_and_who_loses_what_it_made_starts_again(
+    workspace: Workspace, jobs: FakeJobs
+) -> None:
+    add_run(workspace)
+    job = training(workspace, jobs, "cancelled")
+    of_run = plan_removal(workspace, "run", "run").consequences()
+    assert of_run == [f"without it, these jobs cannot be resumed: {job}"]
+    of_sae = plan_removal(workspace, "SAE", "sae").consequences()
+    assert of_sae == [f"without it, these jobs would start again from nothing: {job}"]
 
 
 def test_unfinished_saes_are_listed_and_removed(

@@ -171,6 +171,13 @@ def test_whom_a_job_waits_for(older: int, holder: str, says: str) -> None:
     assert runner._what_holds(queue, "cuda:0") == says  # pyright: ignore[reportArgumentType]
 
 
+def test_nobody_waits_for_a_device_called_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = SimpleNamespace(ahead=lambda: 0, holder=lambda: "j1")
+    for device, says in [("cuda-0", "job j1 on cuda:0"), ("cpu", "job j1 on cpu")]:
+        monkeypatch.setattr(runner, "device_key", lambda _, device=device: device)
+        assert runner._what_holds(queue, "auto") == says  # pyright: ignore[reportArgumentType]
+
+
 def test_a_job_waits_for_another_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ class JobHistory:
     attempts: "tuple[Attempt, ...]" = ()
     gauges: "Gauges | None" = None  # of this machine, while the job runs on it
     about: SaeReading | RunReading | None = None  # what it made or works on
+    goes_on: bool = True  # what a resume goes on from is on the disk
 
 
 @dataclass(frozen=True)

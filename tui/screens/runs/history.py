@@ -35,6 +35,7 @@ class HistoryReader:
         self._events: EventReader | None = None
         self._series: dict[str, list[Point]] = {}
         self._attempts: list[Attempt] = []
+        self._saved = False  # something, by any of the attempts
         self._gauges: Gauges | None = None
         self._asked = -_GAUGE_S
 
@@ -47,9 +48,10 @@ class HistoryReader:
         job_id = job.job_id
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
-            self._job_id, self._series, self._attempts = job_id, {}, []
+            self._job_id, self._series, self._attempts, self._saved = job_id, {}, [], False
         for event in self._events.read_new():
             add_event(self._attempts, event)
+            self._saved = self._saved or event["event"] == "checkpoint"
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
                 self._add(float(event.get("done", 0)), metrics)
@@ -60,7 +62,17 @@ class HistoryReader:
             tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
             self._subjects.held(about) if about is not None else None,
+            self._saved and self._has_output(job),
         )
+
+    def _has_output(self, job: "JobState") -> bool:
+        """Whether what a job has begun to make, if it makes anything, was not removed."""
+        from mi_crow.jobs.kinds import KINDS
+
+        makes = KINDS[job.kind].makes if job.kind in KINDS else None
+        if makes is None:
+            return True
+        return job.output is not None and (self._workspace.parent_of(makes) / job.output).is_dir()
 
     def _add(self, done: float, metrics: dict[str, object]) -> None:
         for name, value in metrics.items():

@@ -18,6 +18,7 @@ from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.screens.runs.sae_view import measured
 from tui.text import count, duration, moment, number, printable, progress_bar, size
 from tui.widgets.facts import Fact, blocks, facts_content, section
+from tui.widgets.frame.endings import why_it_ended
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
@@ -68,13 +69,13 @@ def job_detail(
     `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
     `aside`: the gauges and the log are beside it already.
     """
-    title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job))
+    title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job, history))
     parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]
-    if job.error:
+    if why := job.error or why_it_ended(job):
         hint = f"\n{job.hint}" if job.hint else ""
         parts.append(
             Content.assemble(
-                (printable(job.error), "$error"), (printable(hint, keep_newlines=True), "$muted")
+                (printable(why), "$error"), (printable(hint, keep_newlines=True), "$muted")
             )
         )
     metrics = metric_facts(job.metrics, ended=not job.active)
@@ -180,18 +181,20 @@ def _with_peak(name: str, metrics: Mapping[str, float], ended: bool) -> str:
     return f"{now}, at most {size(peak)} so far"
 
 
-def _job_line(job: "JobState") -> str:
+def _job_line(job: "JobState", history: JobHistory | None) -> str:
     words = ["stopping" if job.stopping else job.status]
     if job.status == "queued" and job.waiting_for:
         words.append(f"waits for {printable(job.waiting_for)}")
     if job.attempt > 1:
         words.append(f"attempt {job.attempt}")
-    if job.status == "running" and job.eta_s is not None:
+    if job.status == "running" and job.eta_s is not None and not job.stopping:
         words.append(f"{duration(job.eta_s)} left")
     if job.ended and job.started:
         words.append(f"after {duration(job.ended - job.started)}")
     if job.status in ("lost", "failed", "cancelled") and job.resumable:
-        words.append(f"{key('runs.resume')} resumes it")
+        anew = history is not None and not history.goes_on
+        does = "starts it again, nothing was saved" if anew else "resumes it"
+        words.append(f"{key('runs.resume')} {does}")
     return " · ".join(words)
 
 

@@ -29,21 +29,38 @@ _ON_RUNS: Final = {"capture": "runs", "train": "saes", "evaluate": "saes", "impo
 
 
 def ending_line(job: "JobState") -> str:
-    """How a job ended, in one line, with the keys that show it: `train finished: the SAE small; !
-    then enter opens it`."""
-    then = f"{key('app.messages')} then {key('list.open')}"
+    """How a job ended, in one line: `train finished: the SAE small`."""
     name = _made_by(job)
     if job.status == "finished":
         made = _MADE.get(job.kind, "{}").format(name) if name else ""
-        words = f"{job.kind} finished" + (f": {made}" if made else "")
-        opens = "opens it" if made and place_of(job).rows != "jobs" else "shows the job"
-        offer = ""
-        if job.kind == "import" and name:
-            offer = f", {key('runs.new')} then {key('new.index')} on Runs builds its index"
-        return printable(f"{words}; {then} {opens}{offer}")
+        return printable(f"{job.kind} finished" + (f": {made}" if made else ""))
     words = " ".join(word for word in (job.kind, name, job.status) if word)
-    why = f": {job.error}" if job.error and job.status == "failed" else ""
-    return printable(f"{words}{why}; {then} shows the job")
+    why = why_it_ended(job)
+    return printable(f"{words}: {why}" if why else words)
+
+
+def why_it_ended(job: "JobState") -> str:
+    """Why a job failed or was lost; empty where it was not."""
+    if job.status == "lost":
+        from mi_crow.jobs.status import WHY_LOST
+
+        return job.error or WHY_LOST
+    return (job.error or "") if job.status == "failed" else ""
+
+
+def next_step(job: "JobState") -> str:
+    """What to do once a job has ended, where there is something to do."""
+    if job.status == "finished" and job.kind == "import" and _made_by(job):
+        return f"{key('runs.new')} then {key('new.index')} on Runs builds its index"
+    if job.status == "lost" and job.resumable:
+        return f"{key('runs.resume')} on Runs resumes it"
+    return printable(job.hint) if job.status == "failed" else ""
+
+
+def way_there(job: "JobState") -> str:
+    """The keys that show a job that ended, or what it made, from wherever one is."""
+    shows = "shows the job" if place_of(job).rows == "jobs" else "opens it"
+    return f"{key('app.messages')} then {key('list.open')} {shows}"
 
 
 def news_line(changes: "Sequence[PastChange]", reader: str) -> str:
