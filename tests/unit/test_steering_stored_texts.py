@@ -1,10 +1,15 @@
 """Activations of indexed texts that the SAE's run holds already."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 
 from mi_crow.language_model.hook_points.point import HookPoint
+from mi_crow.mechanistic.steering.loading import LoadedSae
+from mi_crow.mechanistic.steering.measure.aims import topic_vector
 from mi_crow.mechanistic.steering.measure.aims.stored_texts import stored_activations
 from mi_crow.mechanistic.steering.measure.texts import Document
 from tests.helpers.index_reference import Doc
@@ -48,3 +53,22 @@ def test_nothing_is_taken_from_a_run_that_does_not_hold_them(workspace, acts):
     assert stored_activations(workspace, "sae", POINT, changed) is None
     workspace.delete(workspace.run_dir("run"))
     assert stored_activations(workspace, "sae", POINT, asked(0)) is None
+
+
+def test_a_vector_at_several_layers_reads_those_that_the_run_holds(workspace, acts, monkeypatch):
+    asked_of_model = []
+
+    def pass_of_the_model(lm, points, texts):
+        asked_of_model.append(list(points))
+        return {}
+
+    monkeypatch.setattr(topic_vector, "activations_on", pass_of_the_model)
+    loaded = cast(LoadedSae, SimpleNamespace(sae_id="sae", lm=None))
+    twin = HookPoint(LAYER, "another name", "output")
+    found = topic_vector._read(workspace, loaded, [POINT, twin], asked(2, 3))
+    assert not asked_of_model
+    assert torch.equal(found[POINT].rows, found[twin].rows)
+    assert len(found[POINT].rows) == 7
+    other = HookPoint("model.layers.0", "resid_post.0", "output")
+    topic_vector._read(workspace, loaded, [POINT, other], asked(2, 3))
+    assert asked_of_model == [[POINT, other]]

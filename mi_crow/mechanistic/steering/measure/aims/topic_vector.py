@@ -94,10 +94,14 @@ def _read(
     documents: Sequence[Document],
 ) -> "dict[HookPoint, TextActivations]":
     """The activations on the documents: stored ones, or those of a pass of the model."""
-    if len(points) == 1:
-        held = stored_activations(workspace, loaded.sae_id, points[0], documents)
-        if held is not None:
-            return {points[0]: held}
+    found: dict[HookPoint, TextActivations] = {}
+    for point in points:  # a run may hold several layers
+        held = stored_activations(workspace, loaded.sae_id, point, documents)
+        if held is None:
+            break
+        found[point] = held
+    if len(found) == len(points):
+        return found
     return activations_on(loaded.lm, points, [one.text for one in documents])
 
 
