@@ -25,6 +25,11 @@ def count(number: int | float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
 
 
+def features_counted(features: int) -> str:
+    """`1 feature`, `2 features`."""
+    return "1 feature" if features == 1 else f"{features:,} features"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A reading in `digits` significant digits; a dash for None."""
     return "-" if value is None else f"{value:.{digits}g}"

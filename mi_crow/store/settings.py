@@ -4,6 +4,7 @@ A mistake in one setting costs this setting only: `load` keeps the others and sa
 wrong. What the app alone understands (keys, columns, themes) is checked by the app.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ SETTINGS: Final = (
     Setting("heat.light", "colours of the activations in light themes, from low to high", True),
     Setting("llm.url", "address of the LLM endpoint"),
     Setting("llm.model", "name of the model at the LLM endpoint"),
+    Setting("llm.price", "what a million tokens in and out cost there: IN,OUT"),
     Setting("semantic.model", "model2vec folder whose near words `like:` looks for too"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -91,6 +93,8 @@ def _checked(setting: Setting, value: Any) -> Value:
         validate_device(value)
     if value and setting.name == "llm.url":
         check_address(value, "llm.url")
+    if value and setting.name == "llm.price":
+        read_prices(value)
     return value
 
 
@@ -118,6 +122,18 @@ def check_address(url: str, named: str = "") -> None:
             f"{named or 'a web address'} must not contain a password or a key",
             hint=f"put it into the variable {LLM_KEY_NAME}",
         )
+
+
+def read_prices(text: str) -> tuple[float, float]:
+    """What a million tokens of questions and of answers cost. Raises UserError."""
+    try:
+        asked, answered = (float(part) for part in text.split(","))
+    except ValueError:
+        asked = answered = -1.0
+    if not (0 <= asked < math.inf and 0 <= answered < math.inf):
+        hint = "write IN,OUT for a million tokens, such as 0.15,0.6"
+        raise UserError(f"{text!r:.80} is not a price of tokens", hint=hint)
+    return asked, answered
 
 
 # The device of a model that is spread over all GPUs and host memory.

@@ -229,5 +229,5 @@ def test_only_a_chat_model_takes_its_flags(
     indexed: Workspace, say: Say, words: tuple[str, ...]
 ) -> None:
     told = say("--sae", SAE, *words, code=2, command="explain")
-    assert "only a chat model takes a name, a query, a judge or --dry-run" in told
+    assert "only a chat model takes a name, a query, a judge, a price or --dry-run" in told
     assert "give --explainer" in told

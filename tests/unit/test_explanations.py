@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,28 @@ def test_what_it_will_cost_is_told_first(indexed_workspace, chat):
     assert found.tokens_in / 3 < asked < found.tokens_in * 3
     with pytest.raises(UserError, match="matches"):
         estimate(indexed_workspace, config_of(chat, where="fires>100000000"))
+
+
+def test_time_and_cost_are_told_first(indexed_workspace, chat):
+    found = estimate(indexed_workspace, replace(config_of(chat), parallel=1), (1.0, 2.0))
+    assert found.cost == pytest.approx((found.tokens_in + 2 * found.tokens_out) / 1e6, rel=1e-3)
+    four = estimate(indexed_workspace, replace(config_of(chat), parallel=4))
+    assert found.seconds == pytest.approx(4 * four.seconds)
+    assert four.cost is None
+    paced = estimate(indexed_workspace, config_of(chat, per_minute=1))
+    assert paced.seconds == pytest.approx(60 * paced.requests)
+
+
+def test_the_command_says_what_it_will_cost_before_it_asks(indexed_workspace, chat, capsys):
+    where = ["--workspace", str(indexed_workspace.root), "--sae", SAE, "--explainer", chat.url]
+    command = ["explain", *where, "--explainer-model", "rules", "--dry-run", "--price"]
+    assert main([*command, "1,2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 s an answer, 4 at once" in said
+    assert "cost" in said
+    assert main([*command, "cheap"]) == 2
+    assert "'cheap' is not a price of tokens" in capsys.readouterr().err
+    assert chat.asked == []
 
 
 def test_a_local_model_needs_a_chat_template(tiny_model_dir, tmp_path):

@@ -18,7 +18,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.excerpt import excerpt, short_token
-from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.formatting import count, features_counted, number, print_json, share
 from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
 from mi_crow.errors import UserError
@@ -214,7 +214,7 @@ def _report(store: "FeatureStore", ids: list[int], options: Namespace) -> int:
 
     written = write_features(store, ids, options.report, overwrite=options.force)
     said = {"path": str(options.report), "features": written}
-    print_outcome(options.json, said, f"wrote {count(written)} features to {options.report}")
+    print_outcome(options.json, said, f"wrote {features_counted(written)} to {options.report}")
     return 0
 
 

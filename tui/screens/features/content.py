@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from mi_crow.mechanistic.features.records import LEAST_AUROC, is_telling
@@ -10,7 +11,7 @@ from tui.screens.features.elsewhere import Elsewhere
 from tui.text import count, number, printable
 from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.feature_columns import density, score
-from tui.widgets.lists.row_list import Cell, Column, Row
+from tui.widgets.lists.row_list import Cell, Column, Row, fitted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
 
 TALL = 30  # lines of a pane from which the side lists one token per line
+_LEAST_NAME = 16  # cells of a proposed name, however little room its score leaves
 RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
 
 
@@ -28,13 +30,15 @@ def head_content(detail: "FeatureDetail", width: int) -> Content:
     """Three lines: number, names, tags and note; how it fires; which labels it follows."""
     if not detail.row.fires:
         dead = Content.styled("never fires on the indexed tokens", "$muted")
-        return Content("\n").join([_names(detail), dead])
-    return Content("\n").join([_names(detail), _figures(detail, width), _labels(detail, width)])
+        return Content("\n").join([_names(detail, width), dead])
+    return Content("\n").join(
+        [_names(detail, width), _figures(detail, width), _labels(detail, width)]
+    )
 
 
-def _names(detail: "FeatureDetail") -> Content:
+def _names(detail: "FeatureDetail", width: int) -> Content:
     row, concepts = detail.row, detail.concepts
-    parts: list[Content | tuple[str, str]] = [(f"#{row.feature}", "bold $primary"), ("  ", "")]
+    parts: list[tuple[str, str]] = [(f"#{row.feature}", "bold $primary"), ("  ", "")]
     for place, one in enumerate(concepts):
         parts.append((" · " if place else "", "$faint"))
         parts.append((printable(one.name), "$accent" if place else "bold $accent"))
@@ -42,7 +46,8 @@ def _names(detail: "FeatureDetail") -> Content:
         sure = f" {one.confidence:.2f}" if one.confidence < 1 else ""
         parts.append((by + sure, "$muted"))
     if not concepts:
-        parts.extend(_explained(detail.explanation) or _proposed(detail.proposal))
+        room = width - sum(cell_len(text) for text, _ in parts)
+        parts.extend(_explained(detail.explanation) or _proposed(detail.proposal, room))
     tags = list(dict.fromkeys(f"#{tag}" for one in concepts for tag in one.tags))
     if tags:
         parts.append((f"  {printable(' '.join(tags))}", "$secondary"))
@@ -51,7 +56,7 @@ def _names(detail: "FeatureDetail") -> Content:
     return Content.assemble(*parts)
 
 
-def _explained(found: "Explanation | None") -> list[Content | tuple[str, str]]:
+def _explained(found: "Explanation | None") -> list[tuple[str, str]]:
     """What a chat model says of it, and how well that predicts where it fires."""
     if found is None:
         return []
@@ -71,8 +76,9 @@ def _explained(found: "Explanation | None") -> list[Content | tuple[str, str]]:
     return [(printable(found.text), "italic"), (f"  {', '.join(facts)}", "$muted")]
 
 
-def _proposed(found: "Proposal | None") -> list[Content | tuple[str, str]]:
-    """The name proposed for a feature that has none, and how far it holds."""
+def _proposed(found: "Proposal | None", room: int) -> list[tuple[str, str]]:
+    """The name proposed for a feature that has none, and how far it holds: for that a long name is
+    shortened."""
     if found is None or not found.name:
         kind = f"  {found.kind}" if found is not None else ""
         return [("no name yet", "$faint"), (kind, "$muted")]
@@ -81,7 +87,9 @@ def _proposed(found: "Proposal | None") -> list[Content | tuple[str, str]]:
         scored = f"name scores {score(found.score)}"
         if found.chance is not None:
             scored += f", another's {score(found.chance)}"
-    return [(printable(found.name), "italic"), (f"  {found.kind}, {scored}", "$muted")]
+    scored = f"  {found.kind}, {scored}"
+    name = fitted(Content(printable(found.name)), max(room - cell_len(scored), _LEAST_NAME))
+    return [(name.plain.rstrip(), "italic"), (scored, "$muted")]
 
 
 def _figures(detail: "FeatureDetail", width: int) -> Content:

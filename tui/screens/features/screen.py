@@ -38,6 +38,9 @@ from tui.widgets.trouble import Trouble
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter")
 OF_THE_TABLE += ("jump", "map")
 
+SAVES = "enter saves, next · ctrl+t stays"
+TAKES = "→ takes it · enter next · ctrl+t stays"  # as much as fits beside a text at 80 columns
+
 
 class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     """The table of features and the open one, to browse, name and send on."""
@@ -219,7 +222,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             suggestions=known_words(self.context.features, row.top_label),
             placeholder="what it stands for  #tag  ~0.8  -- note",
             proposal="" if row.concept else row.proposed,
-            hint=f"{'→ takes it · ' if row.proposed else ''}enter saves, next · ctrl+t stays",
+            hint=TAKES if row.proposed and not row.concept else SAVES,
             check=naming_mistake,
             select=True,
             opens=True,

@@ -14,7 +14,7 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
-from mi_crow.cli.formatting import count, number
+from mi_crow.cli.formatting import count, features_counted, number
 from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
@@ -98,7 +98,7 @@ def finish(
     if failed is not None:
         raise failed
     if options.tag and not options.json:
-        print_line(f"tagged {count(tagged)} features {options.tag!r}")
+        print_line(f"tagged {features_counted(tagged)} {options.tag!r}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.cli.arguments import (
     add_job,
@@ -21,13 +21,18 @@ from mi_crow.cli.tables import print_facts
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import (
+    ANSWER_S,
     EXPLAINER,
     ExplanationsConfig,
     judge_named,
 )
 from mi_crow.mechanistic.features.records import SCORES
 from mi_crow.same_fields import same_fields
+from mi_crow.store.settings import UserSettings, read_prices
 from mi_crow.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.explain.explanations.job import Estimate
 
 _CHANCE = "by chance .5, intruder .2"
 
@@ -58,7 +63,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     )
     add_setting(group, "--parallel", 4, "requests at the same time", type=positive)
     group.add_argument("--per-minute", type=positive, help="maximum number of requests a minute")
-    add_switch(group, "--dry-run", "only say how many requests and tokens it would be")
+    group.add_argument(
+        "--price",
+        metavar="IN,OUT",
+        help="what a million tokens in and out cost (default: llm.price of the config file)",
+    )
+    add_switch(group, "--dry-run", "only say how many requests and tokens it would be, how long")
     add_job(parser)
 
 
@@ -67,9 +77,10 @@ def run(options: Namespace) -> int:
     sae_id = sae_to_read(workspace, options)
     if options.explainer is None:
         judged = options.judge != EXPLAINER
-        if options.explainer_model or options.where or options.dry_run or judged:
+        asked = options.explainer_model or options.where or options.dry_run or options.price
+        if asked or judged:
             raise UserError(
-                "only a chat model takes a name, a query, a judge or --dry-run",
+                "only a chat model takes a name, a query, a judge, a price or --dry-run",
                 hint="give --explainer",
             )
         config = ExplainConfig(sae_id, options.seed)
@@ -86,27 +97,51 @@ def run(options: Namespace) -> int:
         judge=judge_named(options.judge),
         device=device_of(options),
     )
+    price = options.price or UserSettings.load().text("llm.price")
+    prices = read_prices(price) if price else None
     if options.dry_run:
-        return _estimate(workspace, config, options)
+        return _estimate(workspace, config, prices, options)
+    if not options.json and not options.after:
+        print_facts(_expected(config, _asked(workspace, config, prices)))
     return run_job(workspace, "explanations", config, options, _show_explanations)
 
 
-def _estimate(workspace: Workspace, config: ExplanationsConfig, options: Namespace) -> int:
-    from mi_crow.mechanistic.explain.explanations.job import check_explanations, estimate
-
-    check_explanations(workspace, config)
-    found = estimate(workspace, config)
+def _estimate(
+    workspace: Workspace,
+    config: ExplanationsConfig,
+    prices: tuple[float, float] | None,
+    options: Namespace,
+) -> int:
+    found = _asked(workspace, config, prices)
     if options.json:
         print_json(found.as_json())
     else:
-        print_facts(
-            {
-                "features": count(found.features),
-                "requests": f"about {count(found.requests)}",
-                "tokens": f"about {count(found.tokens_in)} in, {count(found.tokens_out)} out",
-            }
-        )
+        print_facts(_expected(config, found))
     return 0
+
+
+def _asked(
+    workspace: Workspace, config: ExplanationsConfig, prices: tuple[float, float] | None
+) -> "Estimate":
+    """What the job will ask, after the checks that it begins with."""
+    from mi_crow.mechanistic.explain.explanations.job import check_explanations, estimate
+
+    check_explanations(workspace, config)
+    return estimate(workspace, config, prices)
+
+
+def _expected(config: ExplanationsConfig, found: "Estimate") -> dict[str, str]:
+    once = "one" if config.is_local else str(config.parallel)
+    asked = f"{ANSWER_S:g} s an answer, {once} at once"
+    paced = "" if config.per_minute is None else f", {config.per_minute} a minute"
+    cost = "unknown; --price IN,OUT" if found.cost is None else f"about {number(found.cost, 2)}"
+    return {
+        "features": count(found.features),
+        "requests": f"about {count(found.requests)}",
+        "tokens": f"about {count(found.tokens_in)} in, {count(found.tokens_out)} out",
+        "time": f"about {duration(found.seconds)}, at {asked}{paced}",
+        **({} if config.is_local else {"cost": cost}),
+    }
 
 
 def _show_explanations(result: dict[str, Any]) -> None:

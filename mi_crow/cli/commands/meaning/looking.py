@@ -17,7 +17,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.commands.features import open_store
-from mi_crow.cli.formatting import count, number, print_json, share
+from mi_crow.cli.formatting import count, features_counted, number, print_json, share
 from mi_crow.cli.tables import (
     print_facts,
     print_line,
@@ -136,7 +136,8 @@ def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     check_has_feature(max(options.features), sae_id, sae.n_latents)
     changed = merge_names(annotations, sae_id, options.features, options.name)
     value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
-    sentence = f"{count(changed)} features of {sae_id} are now {options.name!r}"
+    verb = "is" if changed == 1 else "are"
+    sentence = f"{features_counted(changed)} of {sae_id} {verb} now {options.name!r}"
     print_outcome(options.json, {**value, "changed": changed}, sentence)
 
 

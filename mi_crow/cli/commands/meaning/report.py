@@ -13,7 +13,7 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.commands.features import open_store
-from mi_crow.cli.formatting import count
+from mi_crow.cli.formatting import count, features_counted
 from mi_crow.cli.tables import print_outcome
 from mi_crow.errors import NotFoundError
 
@@ -53,6 +53,6 @@ def run(options: Namespace) -> int:
     value = {"path": str(options.path), "features": written, "found": len(features)}
     left = len(features) - written
     rest = f"; --limit left out {count(left)}" if left else ""
-    said = f"wrote {count(written)} features to {options.path}{rest}"
+    said = f"wrote {features_counted(written)} to {options.path}{rest}"
     print_outcome(options.json, value, said)
     return 0

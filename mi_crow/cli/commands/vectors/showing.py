@@ -45,7 +45,7 @@ def print_summary(one: "VectorSummary") -> None:
         "layers": ", ".join(f"{point} (width {width})" for point, width in one.widths.items()),
         "method": one.method,
         "model": one.model_id,
-        "made": moment(_float(made.get("created"))),
+        "made": "" if (at := _float(made.get("created"))) is None else moment(at),
         "for": _texts(made, "for"),
         "against": _texts(made, "against"),
         "run": str(made.get("run_id") or ""),

@@ -10,6 +10,7 @@ from mi_crow.errors import UserError
 LOCAL = "local:"
 EXPLAINER, EMBEDDINGS = "explainer", "embeddings"  # judges
 MOST_PARALLEL = 64
+ANSWER_S = 2.0  # that an answer takes, where it must be said before any was given
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
-from mi_crow.mechanistic.explain.explanations.config import LOCAL, ExplanationsConfig
+from mi_crow.mechanistic.explain.explanations.config import (
+    ANSWER_S,
+    LOCAL,
+    ExplanationsConfig,
+)
 from mi_crow.mechanistic.explain.explanations.nearness import EmbeddingJudge
 from mi_crow.mechanistic.explain.explanations.questions import explain_question, explanation_in
 from mi_crow.mechanistic.explain.explanations.scores import (
@@ -58,6 +62,8 @@ class Estimate(JsonRecord):
     requests: int
     tokens_in: int  # of all questions
     tokens_out: int
+    seconds: float  # at ANSWER_S an answer
+    cost: float | None  # where prices are known
 
 
 def chosen_features(store: FeatureStore, config: ExplanationsConfig) -> list[int]:
@@ -70,8 +76,11 @@ def chosen_features(store: FeatureStore, config: ExplanationsConfig) -> list[int
     return chosen
 
 
-def estimate(workspace: Workspace, config: ExplanationsConfig) -> Estimate:
-    """How many questions of how many tokens `explain_with` will ask, by three of the features."""
+def estimate(
+    workspace: Workspace, config: ExplanationsConfig, prices: tuple[float, float] | None = None
+) -> Estimate:
+    """How many questions of how many tokens `explain_with` will ask, by three of the features; how
+    long that takes, and what it costs at `prices` of a million tokens in and out."""
     store = FeatureStore.open(workspace, config.sae_id)
     chosen = chosen_features(store, config)
     some = [material_of(store, one, config.seed) for one in chosen[:3]]
@@ -86,7 +95,14 @@ def estimate(workspace: Workspace, config: ExplanationsConfig) -> Estimate:
     features = len(chosen) + (UNTRAINED if beside else 0)
     requests = features * (6 + TRIALS if asks else 1)
     tokens = features * (explain + scored) / _CHARACTERS_A_TOKEN
-    return Estimate(len(chosen), requests, round(tokens), requests * _ANSWER_TOKENS)
+    answers = requests * _ANSWER_TOKENS
+    seconds = requests * ANSWER_S / (1 if config.is_local else config.parallel)
+    if config.per_minute is not None:
+        seconds = max(seconds, 60 * requests / config.per_minute)
+    cost = None
+    if prices is not None and not config.is_local:
+        cost = (tokens * prices[0] + answers * prices[1]) / 1e6
+    return Estimate(len(chosen), requests, round(tokens), answers, seconds, cost)
 
 
 def indexed_run(workspace: Workspace, store: FeatureStore) -> Path | None:

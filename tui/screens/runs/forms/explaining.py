@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.bounds import COUNT, SIZE, Bounds
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.explain.explanations.config import (
+    ANSWER_S,
     EMBEDDINGS,
     EXPLAINER,
     LOCAL,
@@ -13,13 +14,13 @@ from mi_crow.mechanistic.explain.explanations.config import (
     ExplanationsConfig,
     judge_named,
 )
-from mi_crow.store.settings import UserSettings
+from mi_crow.store.settings import UserSettings, read_prices
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
 from tui.screens.runs.forms.job_form import Reading, shown_root
 from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
-from tui.text import count
+from tui.text import count, duration
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
@@ -97,10 +98,18 @@ class ExplanationsForm(SaeForm):
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from mi_crow.mechanistic.explain.explanations.job import estimate
 
-        found = estimate(self.at.workspace, ExplanationsConfig(**spec.params))
+        try:
+            price = UserSettings.load().text("llm.price")
+        except MiCrowError:
+            price = ""
+        config = ExplanationsConfig(**spec.params)
+        found = estimate(self.at.workspace, config, read_prices(price) if price else None)
+        unknown = "" if config.is_local else "; what it costs: the setting llm.price"
+        cost = unknown if found.cost is None else f"; cost about {found.cost:.2g}"
         return (
             f"{count(found.features)} features, about {count(found.requests)} requests",
             f"about {count(found.tokens_in)} tokens in, {count(found.tokens_out)} out",
+            f"about {duration(found.seconds)} at {ANSWER_S:g} s an answer{cost}",
         )
 
     def command(self, values: Values) -> str:
