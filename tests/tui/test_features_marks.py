@@ -69,6 +69,24 @@ async def test_one_name_for_all_is_one_change(open_index):
         assert names(pilot) == {}
 
 
+async def test_names_and_tags_are_completed_for_the_marked_too(open_index):
+    async with open_index((80, 24)) as pilot:
+        annotations = pilot.app.context.annotations
+        known = int(table(pilot).shown_ids[-1])
+        annotations.set_concept(SAE, known, "boats", tags=("harbour",))
+        pilot.app.look_now()
+        await settle(pilot)
+        await press(pilot, "space", "space", "t", *"boa", "right", "space", "#", *"har", "right")
+        await press(pilot, "enter")
+        marked = set(table(pilot).marks)
+        found = {one.feature: one for one in annotations.concepts(SAE)}
+        assert {(found[one].name, found[one].tags) for one in marked} == {("boats", ("harbour",))}
+        await press(pilot, "T", *"seen, -har", "right", "enter")
+        found = {one.feature: one.tags for one in annotations.concepts(SAE)}
+        assert {found[one] for one in marked} == {("seen",)}
+        assert found[known] == ("harbour",)
+
+
 @pytest.mark.slow
 async def test_tags_need_a_name_and_say_so(open_index):
     async with open_index((80, 24)) as pilot:

@@ -69,6 +69,22 @@ def complete_naming(text: str, names: Iterable[str], tags: Iterable[str]) -> lis
     return [f"{lead}{name}" for name in names if name.casefold().startswith(begun)]
 
 
+def complete_tags(text: str, tags: Iterable[str]) -> list[str]:
+    """Whole lists of tags, commas between them, whose last one is a known tag that `text` begins;
+    one that begins with - is taken away.
+
+    >>> complete_tags("wet, -we", ["weather"])
+    ['wet, -weather']
+    """
+    head, comma, last = text.rpartition(",")
+    word = last.lstrip()
+    sign = "-" if word.startswith("-") else ""
+    begun = word[len(sign) :]
+    lead = f"{head}{comma}{last[: len(last) - len(word)]}{sign}"
+    found = [tag for tag in tags if begun and tag.casefold().startswith(begun.casefold())]
+    return [f"{lead}{tag}" for tag in found]
+
+
 def _confidence(text: str) -> float:
     try:
         value = float(text)

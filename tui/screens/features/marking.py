@@ -11,6 +11,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.annotate import may_tag, naming_mistake, write
 from tui.screens.features.listing import FeatureListScreen
+from tui.screens.features.reading import known_tags, known_words
 from tui.screens.writing_files import WritesFiles
 from tui.text import printable
 from tui.watch import check_there
@@ -83,9 +84,7 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         self.mi_crow.in_thread(start, started, failed=self.tell)
 
     def name_marked(self) -> None:
-        self._ask_for_chosen(
-            "names", "", "a name for all  #tag  ~0.8  -- note; it is added to those they have"
-        )
+        self._ask_for_chosen("names", "", "a name for all  #tag  ~0.8  -- note")
 
     def action_tags(self) -> None:
         self._ask_for_chosen("tags", " tags", "checked, to do; -checked removes a tag")
@@ -96,10 +95,17 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
     def _ask_for_chosen(self, purpose: str, what: str, placeholder: str) -> None:
         self._asked_for = self._chosen()
         if self._asked_for and may_tag(self.mi_crow):
-            label = f"{_counted(self._asked_for)}{what}"
-            hint = "enter saves · esc cancels"
-            check = naming_mistake if purpose == "names" else None
-            self.prompt.ask(purpose, label, placeholder=placeholder, hint=hint, check=check)
+            names = purpose == "names"
+            store = self.context.features
+            completions = {"names": known_words(store), "tags": known_tags(store)}
+            self.prompt.ask(
+                purpose,
+                f"{_counted(self._asked_for)}{what}",
+                suggestions=completions.get(purpose, ()),
+                placeholder=placeholder,
+                hint=f"enter {'adds it' if names else 'saves'} · esc cancels",
+                check=naming_mistake if names else None,
+            )
 
     def action_remove(self) -> None:
         sae_id, features = self._sae_id, self._chosen()

@@ -84,6 +84,16 @@ def known_words(
     return complete
 
 
+def known_tags(store: "FeatureStore | None") -> Callable[[str], Sequence[str]]:
+    """What completes a list of tags: those that there are."""
+    from mi_crow.mechanistic.concepts.naming_line import complete_tags
+
+    def complete(text: str) -> Sequence[str]:
+        return complete_tags(text, store.named().known_tags if store is not None else ())
+
+    return complete
+
+
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
     """Everything about one feature; blocks on the index."""
     try:
