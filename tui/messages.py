@@ -154,6 +154,11 @@ class CaptureLayer(Message, bubble=False):
 
 
 @dataclass(eq=False, repr=False)
+class CompareTexts(Message, bubble=False):
+    """To the Inspect screen: ask for two texts or sets of texts to compare."""
+
+
+@dataclass(eq=False, repr=False)
 class SendToInspect(Message, bubble=False):
     """To the Inspect screen: look for this feature, in `text` when that is given."""
 

@@ -78,6 +78,14 @@ async def test_the_next_to_name_are_listed_on_features(open_concepts):
         assert not shown & set(NAMES)
 
 
+async def test_features_that_tell_two_sets_apart_are_asked_for_on_inspect(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "equals_sign")
+        await settle(pilot)
+        assert pilot.app.current_mode == "inspect"
+        assert "label:sea, documents:3,7-12, others" in screen_text(pilot)
+
+
 async def test_marked_concepts_and_whole_tags_are_steered_as_one(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "slash", *"#sea", "enter", "asterisk", "s")

@@ -39,6 +39,10 @@ class ConceptLookScreen(ConceptMarkScreen):
     async def action_unnamed(self) -> None:
         await self.mi_crow.go("features", messages.ShowQuery(NEXT_QUERY))
 
+    async def action_compare(self) -> None:
+        """Which features tell two sets of texts apart: the list can be tagged and steered by."""
+        await self.mi_crow.go("inspect", messages.CompareTexts())
+
     # Conflicts.
 
     def action_conflicts(self) -> None:

@@ -53,6 +53,9 @@ class Compares(Explains):
         super().__init__()
         self._against = ""  # the text that was compared with last
 
+    def on_compare_texts(self) -> None:
+        self.action_compare()
+
     def action_compare(self) -> None:
         """Asks for another text, or for two sets."""
         fields = (
