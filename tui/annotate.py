@@ -30,9 +30,14 @@ def may_tag(app: "Workbench", off: str = TAGGING_OFF) -> bool:
 
 
 def write(
-    app: "Workbench", change: Change, failed: Callable[[Exception], object] | None = None
+    app: "Workbench",
+    change: Change,
+    failed: Callable[[Exception], object] | None = None,
+    *,
+    typed: str = "",
 ) -> None:
-    """Makes a change in a thread and shows its sentence, or what went wrong."""
+    """Makes a change in a thread and shows its sentence, or what went wrong; what was `typed` for
+    it is then in the list of messages, to be copied there."""
 
     def work() -> tuple[str, int]:
         annotations = app.context.annotations
@@ -43,7 +48,13 @@ def write(
         app.notify(printable(sentence))
         app.concepts_changed(version)
 
-    app.in_thread(work, written, failed=failed)
+    def not_written(error: Exception) -> None:
+        (failed or app.tell)(error)
+        if typed.strip():
+            keys = f"{key('app.messages')} then {key('app.copy')} copies it"
+            app.notify(printable(f"Not saved: {typed.strip()}"), severity="warning", way=keys)
+
+    app.in_thread(work, written, failed=not_written)
 
 
 def naming_mistake(line: str) -> str:
@@ -105,7 +116,7 @@ def name_feature(
         also = "also " if said.beside and before else ""
         return f"#{feature} is {also}“{name}”" if name else f"#{feature} has no name any more"
 
-    write(app, change, failed)
+    write(app, change, failed, typed=line)
     return before if said.beside and before else name
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mi_crow.errors import UserError
 from tests.helpers.index_fixture import copy_index
 from tests.helpers.other_user import read_only
 from tests.tui.driving import notices, press, screen_text, settle
@@ -35,6 +36,23 @@ async def test_t_says_why_not_where_only_the_folder_cannot_be_written(
         await press(pilot, "2", "t")
         assert "tagging is off: you may not write to 'w'" in notices(pilot)
         assert not pilot.app.screen.prompt.is_open
+
+
+async def test_a_name_that_cannot_be_written_is_in_the_messages_to_be_copied(
+    run_app, app_workspace, monkeypatch
+):
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    copy_index(app_workspace, SAE, n_features=N_FEATURES, n_documents=24)
+    monkeypatch.setattr("tui.annotate.rename", full)
+    async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
+        await press(pilot, "2", "t", *"storm at sea", "enter")
+        await settle(pilot)
+        assert notices(pilot).endswith(
+            "the disk is full\nNot saved: storm at sea; ! then y copies it"
+        )
+        assert pilot.app.message_log.read()[0].sentence == "Not saved: storm at sea"
 
 
 @pytest.mark.slow

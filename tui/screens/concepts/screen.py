@@ -348,7 +348,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
                     rename(annotations, concept.sae_id, concept.feature, concept.name, name)
             return f"Renamed to “{name}”; {key('app.undo')} undoes"
 
-        write(self.mi_crow, change)
+        write(self.mi_crow, change, typed=name)
 
     def _set(
         self, chosen: "Sequence[Concept]", note: str | None = None, confidence: float | None = None
@@ -367,7 +367,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
                     )
             return "Saved the note" if note is not None else f"Set the confidence to {confidence:g}"
 
-        write(self.mi_crow, change)
+        write(self.mi_crow, change, typed=note or "")
 
     def action_copy(self) -> None:
         concept = self._concept

@@ -124,17 +124,18 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         if purpose == "export":
             self._export_to(value, features)
         elif purpose == "note":
-            self._change(partial(note_all, sae_id=sae_id, features=features, note=value))
+            self._change(partial(note_all, sae_id=sae_id, features=features, note=value), value)
         elif purpose == "names" and value:
-            self._change(partial(name_all, sae_id=sae_id, features=features, line=value))
+            self._change(partial(name_all, sae_id=sae_id, features=features, line=value), value)
         elif purpose == "tags" and value:
             added, removed = parse_tags(value)
             self._change(
-                partial(tag_all, sae_id=sae_id, features=features, added=added, removed=removed)
+                partial(tag_all, sae_id=sae_id, features=features, added=added, removed=removed),
+                value,
             )
 
-    def _change(self, change: "Callable[[Annotations], str]") -> None:
-        write(self.mi_crow, change)
+    def _change(self, change: "Callable[[Annotations], str]", typed: str = "") -> None:
+        write(self.mi_crow, change, typed=typed)
 
     # Steer and Inspect.
 

@@ -40,7 +40,7 @@ def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", widt
         Fact("size", size(unfinished.bytes)),
         Fact(
             "next",
-            f"resume job {can[-1]}"
+            f"{key('runs.resume')} on job {can[-1]} resumes it"
             if can
             else f"no job can finish it; {key('runs.remove')} removes it",
         ),
