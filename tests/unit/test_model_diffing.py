@@ -353,7 +353,11 @@ def test_its_index_says_which_model_each_feature_is_of(
 ) -> None:
     sae = trained(captured)
     check_evaluate(captured, EvaluateConfig("sae"))
-    evaluation = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"))
+    evaluation = evaluate_sae(captured, EvaluateConfig("sae", device="cpu", documents=4))
+    both = {one["model"]: one for one in evaluation["models"]}
+    assert both["tuned"]["ce_original"] == evaluation["ce_original"]
+    assert both["base"]["ce_original"] != evaluation["ce_original"]
+    assert all(one["kl"] > 0 for one in both.values())
     assert [one["layer"] for one in evaluation["layers"]] == list(sae.layers)
     table = pq.read_table(captured.sae_dir("sae") / FILE).to_pydict()
     said = table["origin"]

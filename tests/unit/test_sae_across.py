@@ -23,6 +23,8 @@ from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig, SaeTrainingCo
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
+from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
+from mi_crow.mechanistic.sae.evaluation.model_loss import TokenDocument
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.mechanistic.sae.outputs import LossContext
 from mi_crow.mechanistic.sae.train.across.crosscoder import (
@@ -47,6 +49,7 @@ from mi_crow.store import Workspace
 from mi_crow.store.runs.joined import JoinedPart, JoinedTokens
 from mi_crow.store.runs.reader import RunReader
 from mi_crow.store.workspace import read_sae_summary
+from tests.helpers.cross_layer_fixture import small
 from tests.helpers.progress import Watched
 from tests.helpers.steering_fixture import TEXT, logits
 from tests.helpers.tiny_models import TEXTS
@@ -385,12 +388,14 @@ def test_several_layers_are_an_sae_each_in_one_job(captured: Workspace) -> None:
 
 
 @every
-def test_it_is_evaluated_layer_by_layer(captured: Workspace, kind: str) -> None:
+def test_it_is_evaluated_layer_by_layer(
+    captured: Workspace, tiny_lm: LanguageModel, kind: str
+) -> None:
     sae = trained(captured, CONFIGS[kind])
     sae.metadata = replace(sae.metadata, outlier_norm=None)
     sae.save(captured.sae_dir("sae"))
     check_evaluate(captured, EvaluateConfig("sae"))
-    found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"))
+    found = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), lm=tiny_lm)
     assert read_sae_summary(captured.sae_dir("sae")).evaluation == found
     run = captured.run_dir("run")
     names = {"mlp_in": "model.layers.{}.mlp.input", "mlp_out": "model.layers.{}.mlp"}
@@ -416,6 +421,66 @@ def test_it_is_evaluated_layer_by_layer(captured: Workspace, kind: str) -> None:
     z = sae.encode(torch.cat([*x.values()], dim=1))
     assert found["l0"] == pytest.approx(float((z > 0).sum()) / len(z))
     assert min(one["fvu"] for one in found["layers"]) <= found["fvu"] * 1.01
+
+
+@pytest.mark.parametrize("kind", ["crosscoder", "clt"])
+def test_all_layers_are_replaced_at_once(tiny_lm: LanguageModel, kind: str) -> None:
+    """A transcoder reads the changed model layer after layer, shared latents the plain one."""
+    generator = torch.Generator().manual_seed(0)
+    if kind == "clt":
+        sae = small("clt", (0, 1, 2))
+    else:
+        rule = BatchTopKCrosscoder(40, (32, 32), 4, seed=1).requires_grad_(False)
+        rule.b_dec.copy_(torch.randn(64, generator=generator))
+        layers = [(0, "resid_post.0"), (2, "resid_post.2")]
+        record = crosscoder_record(rule, layers, (1.0, 1.0), SaeMetadata())
+        sae = SharedCrosscoder(record)
+    ids = tiny_lm.tokenizer(TEXT)["input_ids"]
+    document = TokenDocument(ids, list(range(1, len(ids))))
+    means = torch.randn(sae.n_outputs, generator=generator)
+    found = layers_loss(tiny_lm, sae, means, [document], NullProgress(), 8)
+    blocks = [tiny_lm.model.get_submodule(f"model.layers.{number}") for number in range(3)]
+    seen: dict[int, Tensor] = {}
+
+    def loss(value: Any) -> float:
+        def hook(number: int) -> Any:
+            def change(_: object, inputs: Any, output: Any) -> Any:
+                y = output[0] if isinstance(output, tuple) else output
+                seen[number] = inputs[0] if kind == "clt" else y
+                if value is None:
+                    return None
+                y = torch.cat([y[:, :1], value(number)[:, 1:]], dim=1)
+                return (y, *output[1:]) if isinstance(output, tuple) else y
+
+            return change
+
+        handles = [
+            (blocks[number].mlp if kind == "clt" else blocks[number]).register_forward_hook(
+                hook(number)
+            )
+            for number in sae.layer_numbers
+        ]
+        with torch.no_grad():
+            predicted = tiny_lm.model(torch.tensor([ids])).logits[0, :-1]
+        for handle in handles:
+            handle.remove()
+        return float(torch.nn.functional.cross_entropy(predicted, torch.tensor(ids[1:])))
+
+    assert found["ce_original"] == pytest.approx(loss(None), abs=1e-4)
+    plain = sae({number: x.clone() for number, x in seen.items()}).reconstruction
+
+    def rebuilt(number: int) -> Tensor:
+        if kind != "clt":
+            return plain[number]
+        return sae({one: seen[one] for one in range(number + 1)}).reconstruction[number]
+
+    assert found["ce_reconstructed"] == pytest.approx(loss(rebuilt), abs=1e-4)
+    nothing = torch.zeros(1, len(ids), 32)
+    assert found["ce_zero"] == pytest.approx(loss(lambda _: nothing), abs=1e-4)
+    parts = dict(zip(sae.layer_numbers, means.split(32), strict=True))
+    mean = loss(lambda number: parts[number].expand(1, len(ids), -1))
+    assert found["ce_mean"] == pytest.approx(mean, abs=1e-4)
+    assert abs(found["ce_reconstructed"] - found["ce_original"]) > 1e-3
 
 
 # In a model.

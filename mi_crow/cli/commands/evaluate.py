@@ -56,15 +56,18 @@ def show_result(result: dict[str, Any]) -> None:
         }
     )
     _show_layers(result.get("layers") or ())
+    _show_models(result.get("models") or ())
     _show_probes(result.get("probes") or {})
 
 
 def _loss(result: Mapping[str, Any]) -> dict[str, str]:
-    """What replacing the layer costs the model; nothing for SAEs over several layers."""
+    """What replacing the layer, or all layers at once, costs the model; nothing in evaluations
+    of SAEs over several layers that are older than this figure."""
     if "ce_original" not in result:
         return {}
+    c_dec = result.get("c_dec")
     return {
-        "decoder correlation": f"{number(result.get('c_dec'))} (c_dec)",
+        **({} if c_dec is None else {"decoder correlation": f"{number(c_dec)} (c_dec)"}),
         "CE (nats)": f"original {number(result['ce_original'])}, "
         f"SAE {number(result['ce_reconstructed'])}, zero {number(result['ce_zero'])}, "
         f"mean {number(result.get('ce_mean'))}",
@@ -96,6 +99,23 @@ def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
             for one in layers
         ],
     )
+
+
+def _show_models(models: Sequence[Mapping[str, Any]]) -> None:
+    """Of a crosscoder of two models what replacing its layers costs each."""
+    if models:
+        print_table(
+            ["model", ">CE", ">CE with SAE", ">CE zero", ">loss recovered", ">KL"],
+            [
+                [
+                    one["model"],
+                    *(number(one[f"ce_{name}"]) for name in ("original", "reconstructed", "zero")),
+                    share(one["loss_recovered"]),
+                    number(one["kl"]),
+                ]
+                for one in models
+            ],
+        )
 
 
 def _show_probes(probes: Mapping[str, Any]) -> None:

@@ -110,9 +110,39 @@ def measured(found: Mapping[str, Any], trained: Mapping[str, Any], width: int) -
     """What an evaluation found, and its probes; with it what the training had measured."""
     quality = section("On held-out text", facts_content(_quality(found, trained), 27, width))
     probes = _probes(found.get("probes") or {}, width)
+    layers = _layers(found, width)
     if probes and width >= TWO_COLUMNS:
-        return [beside(quality, probes[0], width)]
-    return [quality, *probes]
+        return [beside(quality, probes[0], width), *layers]
+    return [quality, *layers, *probes]
+
+
+def _layers(found: Mapping[str, Any], width: int) -> list[Content]:
+    """Of an SAE over several layers the figures of each, of two models how many latents are of
+    each."""
+    parts = []
+    layers, origins = found.get("layers"), found.get("origins")
+    known = [one for one in layers if isinstance(one, Mapping)] if isinstance(layers, list) else []
+    if known:
+        facts = [Fact(printable(str(one.get("layer"))), _layer_figures(one)) for one in known]
+        longest = max(len(fact.name) for fact in facts) + 2
+        parts.append(section("By layer", facts_content(facts, min(longest, 27), width)))
+    if isinstance(origins, Mapping) and origins:
+        words = [f"{printable(str(name))} {n:,}" for name, n in origins.items() if type(n) is int]
+        parts.append(section("Latents by model", Content(" · ".join(words))))
+    return parts
+
+
+def _layer_figures(one: Mapping[str, Any]) -> str:
+    """What was measured of one layer, on one line."""
+    named = (("fvu", "FVU", 3), ("l0", "L0", 1))
+    words = [
+        f"{title} {number(one[name], digits)}"
+        for name, title, digits in named
+        if isinstance(one.get(name), int | float)
+    ]
+    if isinstance(dead := one.get("dead_share"), int | float):
+        words.append(f"dead {metric('dead_share', float(dead))}")
+    return " · ".join(words) or "–"
 
 
 def _quality_of(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:

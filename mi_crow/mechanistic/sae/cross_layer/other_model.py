@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 class OtherModel:
     """The model of a crosscoder that is not `lm`, which reads the same tokens beside it."""
 
-    def __init__(self, sae: "TwoModelCrosscoder", lm: "LanguageModel") -> None:
+    def __init__(
+        self,
+        sae: "TwoModelCrosscoder",
+        lm: "LanguageModel",
+        loaded: "LanguageModel | None" = None,
+    ) -> None:
+        """`loaded`: this model, where it is in memory already."""
+        self._loaded = loaded
         self._device = str(lm.device)
         self._is_base = sae.role_of(lm.model_id, lm.revision) == TUNED
         self._role = BASE if self._is_base else TUNED
@@ -29,6 +36,8 @@ class OtherModel:
         """The model. Raises UserError, NotFoundError where it cannot be loaded."""
         from mi_crow.language_model import LanguageModel
 
+        if self._loaded is not None:
+            return self._loaded
         spec = ModelSpec(self._read.name, revision=self._read.revision, device=self._device)
         return LanguageModel.from_spec(spec)
 

@@ -194,7 +194,7 @@ class CrossLayerSae(SparseAutoencoder):
             latents = self.encode_sparse(x)
             return SaeOutput(self.decode_sparse(latents, x), latents)
         latents = self.encode_layers(x)
-        return CrossLayerOutput({to: self._rebuilt(to, latents, x) for to in x}, latents)
+        return CrossLayerOutput({to: self.rebuilt(to, latents, x) for to in x}, latents)
 
     def written_by(self, number: int) -> tuple[int, ...]:
         """The numbers of the layers that layer `number` writes to."""
@@ -264,7 +264,7 @@ class CrossLayerSae(SparseAutoencoder):
             kept = SparseLatents(torch.where(inside, values, 0), torch.where(inside, own, 0))
             by_layer[number] = kept
         inputs = self._by_layer(None if x is None else x.reshape(-1, self.n_inputs))
-        out = [self._rebuilt(to, by_layer, inputs) for to in self._layers]
+        out = [self.rebuilt(to, by_layer, inputs) for to in self._layers]
         return torch.cat(out, dim=-1).view(*shape[:-1], self.n_outputs)
 
     @property
@@ -329,7 +329,7 @@ class CrossLayerSae(SparseAutoencoder):
                 hint=f"give those of {layer.read}",
             )
 
-    def _rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
+    def rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
         """What is written to one layer [..., d], from the latents of each layer."""
         missing = [one for one in self.sources(to) if one not in latents]
         if missing:

@@ -102,7 +102,7 @@ class SharedCrosscoder(CrossLayerSae):
     def decode_sparse(self, latents: SparseLatents, x: Tensor | None = None) -> Tensor:
         by_layer = dict.fromkeys(self.layer_numbers, latents)
         inputs = self._by_layer(x)
-        return torch.cat([self._rebuilt(to, by_layer, inputs) for to in by_layer], dim=-1)
+        return torch.cat([self.rebuilt(to, by_layer, inputs) for to in by_layer], dim=-1)
 
     @cached_property
     def _directions(self) -> Tensor:
@@ -134,7 +134,7 @@ class SharedCrosscoder(CrossLayerSae):
             self._read[key] = whole.to(self.dtype)
         return self._read[key]
 
-    def _rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
+    def rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
         values, indices = latents[to]
         flat = values.reshape(-1, values.shape[-1])
         entries = Entries.of_topk(indices.reshape(flat.shape), self.n_latents)

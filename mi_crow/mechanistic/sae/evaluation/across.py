@@ -1,7 +1,7 @@
 """Evaluating an SAE over several layers: what of each layer is left unexplained, what is active."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
-from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
+from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
+from mi_crow.mechanistic.sae.evaluation.measures import heldout_documents, model_of, probe_figures
+from mi_crow.mechanistic.sae.fitting import check_captured_with, check_run, check_width, run_of
 from mi_crow.mechanistic.sae.quality import (
     BATCH,
     DENSE,
@@ -23,18 +25,26 @@ from mi_crow.mechanistic.sae.quality import (
     FvuSums,
 )
 from mi_crow.mechanistic.sae.source import HELDOUT, fixed_batches
+from mi_crow.mechanistic.sae.targets import check_same_points
 from mi_crow.progress import Progress, raise_if_stopped
-from mi_crow.store.runs.joined import JoinedTokens
+from mi_crow.store.runs.joined import JoinedReader, JoinedTokens
 from mi_crow.store.workspace import Workspace
 
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
 
-@torch.inference_mode()
+
 def evaluate_across(
-    workspace: Workspace, config: EvaluateConfig, sae: CrossLayerSae, progress: Progress
+    workspace: Workspace,
+    config: EvaluateConfig,
+    sae: CrossLayerSae,
+    progress: Progress,
+    lm: "LanguageModel | None" = None,
 ) -> dict[str, Any]:
     """FVU on held-out tokens, of all layers, each in units of its own, and of each; L0, dead and
     dense shares, of each layer too where its latents are its own; of two models how many latents
-    belong to each, see `latent_scaling`. Loss and probes are not measured.
+    belong to each, see `latent_scaling`. The model's loss is measured with all layers that it
+    predicts replaced at once (see `layers_loss`), probes on latents of all layers.
 
     Raises UserError where the SAE and the run do not fit, NotFoundError for a layer it lacks.
     """
@@ -44,34 +54,55 @@ def evaluate_across(
             f"run {tokens.readers[0].manifest.run_id!r} contains no held-out documents",
             hint="a tenth of the documents is held out: capture more of them",
         )
+    reader = JoinedReader(tokens.readers[: len(sae.layers)], sae.metadata.hook_name)
+    documents = heldout_documents(reader, config.documents, config.seed)
+    lm = lm or model_of(reader.manifest, config)
+    hint = "leave out --model, or give one with the same tokenizer"
+    check_captured_with(lm.model_id, lm.tokenizer_hash, reader.manifest, hint)
+    check_same_points(lm, sae, [one.layer for one in reader.readers], config.sae_id)
+    figures, means = _figures(sae, tokens, progress)
+    if isinstance(sae, TwoModelCrosscoder):
+        scaling = latent_scaling(sae, tokens, progress)
+        scaling.write(workspace.sae_dir(config.sae_id))
+        figures["origins"] = scaling.counts()
+    return {
+        "run_id": tokens.readers[0].manifest.run_id,
+        "model_id": lm.model_id,
+        **figures,
+        **layers_loss(lm, sae, means, documents, progress, config.batch_size),
+        "probes": probe_figures(sae, reader, config.seed, progress),
+        "documents": len(documents),
+    }
+
+
+@torch.inference_mode()
+def _figures(
+    sae: CrossLayerSae, tokens: JoinedTokens, progress: Progress
+) -> tuple[dict[str, Any], Tensor]:
+    """What is read from stored tokens, and the means of what is predicted: [n_outputs]."""
     scales = _columns(tokens)
     found = _Sums(sae, scales[:, sae.n_inputs :] if scales.shape[1] > sae.n_inputs else scales)
     for rows in tokens.sample(HELDOUT_TOKENS, 0, HELDOUT).split(BATCH):
         raise_if_stopped(progress, resumable=False)
         found.add(rows / scales)
     counts = torch.zeros(sae.n_latents, dtype=torch.int64)
+    totals = torch.zeros(sae.n_outputs, dtype=torch.float64)
     n = 0
     for rows in fixed_batches(tokens, DENSITY_TOKENS, None, BATCH):
         raise_if_stopped(progress, resumable=False)
-        x = (rows / scales)[:, : sae.n_inputs]
-        x = x[_ordinary(sae, x)].to(sae.device)
-        values, entries = sae.encode_entries(x)
+        plain = rows / scales
+        plain = plain[_ordinary(sae, plain[:, : sae.n_inputs])]
+        totals += plain[:, -sae.n_outputs :].sum(0, dtype=torch.float64)
+        values, entries = sae.encode_entries(plain[:, : sae.n_inputs].to(sae.device))
         counts += torch.bincount(entries.columns[values > 0], minlength=sae.n_latents).cpu()
-        n += len(x)
-    origins = {}
-    if isinstance(sae, TwoModelCrosscoder):
-        scaling = latent_scaling(sae, tokens, progress)
-        scaling.write(workspace.sae_dir(config.sae_id))
-        origins = {"origins": scaling.counts()}
-    return {
+        n += len(plain)
+    figures = {
         **found.readings(),
-        **origins,
         "dead_share": float((counts == 0).double().mean()),
         "dense_share": float((counts > DENSE * n).double().mean()),
         "layers": found.by_layer(counts),
-        "run_id": tokens.readers[0].manifest.run_id,
-        "model_id": tokens.readers[0].manifest.model_id,
     }
+    return figures, (totals / max(n, 1)).float()
 
 
 class _Sums:

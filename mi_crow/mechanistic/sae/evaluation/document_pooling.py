@@ -11,6 +11,7 @@ from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments
 from mi_crow.mechanistic.sae.source import HELDOUT, not_finite
 
 if TYPE_CHECKING:
+    from mi_crow.store.runs.joined import JoinedReader
     from mi_crow.store.runs.parts import Part
     from mi_crow.store.runs.reader import RunReader
 
@@ -31,7 +32,7 @@ class PooledRun:
 
 @torch.inference_mode()
 def pooled_documents(
-    sae: SparseAutoencoder, reader: "RunReader", seed: int = 0
+    sae: SparseAutoencoder, reader: "RunReader | JoinedReader", seed: int = 0
 ) -> PooledRun | None:
     """Pools a random sample of the run's labelled documents, without outlier tokens; None if no
     document has a label. A window of a long document counts as a document."""
@@ -65,7 +66,9 @@ def pooled_documents(
     )
 
 
-def _chosen_documents(sae: SparseAutoencoder, reader: "RunReader", seed: int) -> set[int]:
+def _chosen_documents(
+    sae: SparseAutoencoder, reader: "RunReader | JoinedReader", seed: int
+) -> set[int]:
     """The documents in the sample, by their position in the run."""
     total = sum(part.columns("split").num_rows for part in reader.parts())
     limit = min(_MOST_DOCUMENTS, max(1, _MOST_VALUES // sae.n_latents))

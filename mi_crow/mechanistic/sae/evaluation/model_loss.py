@@ -1,8 +1,9 @@
 """What an SAE costs its model: cross-entropy and KL with the layer's activations replaced."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ class TokenDocument:
 
     token_ids: list[int]
     kept: list[int]
+
+
+class Batch(NamedTuple):
+    """Documents, padded on the right."""
+
+    input_ids: Tensor  # [batch, length]
+    mask: Tensor  # [batch, length]: what is no padding
+    kept: Tensor  # [batch, length] bool: what is neither padding nor special
 
 
 @dataclass(frozen=True)
@@ -60,20 +69,37 @@ def model_loss(
 ) -> ModelLoss:
     """Runs the documents four times in batches: unchanged, and with the layer reconstructed, zeroed
     and replaced by its `mean` [n_outputs]."""
-    lm = substitution.lm
     values = (substitution.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
+
+    def ways(batch: Batch) -> list[AbstractContextManager[None]]:
+        return [substitution.replaced(batch.kept, value) for value in values]
+
+    return losses_under(substitution.lm, ways, documents, progress, batch_size)
+
+
+@torch.inference_mode()
+def losses_under(
+    lm: "LanguageModel",
+    ways: Callable[[Batch], Sequence[AbstractContextManager[None]]],
+    documents: Sequence[TokenDocument],
+    progress: Progress,
+    batch_size: int = 8,
+) -> ModelLoss:
+    """The same under any three changes of the model, for each batch those of `ways`: activations
+    reconstructed, zeroed, and replaced by their mean."""
     sums = torch.zeros(5, dtype=torch.float64)
     tokens = done = 0
-    for input_ids, mask, kept in _batches(documents, batch_size, lm.device):
+    for batch in _batches(documents, batch_size, lm.device):
+        input_ids, mask, _ = batch
         raise_if_stopped(progress, resumable=False)
         targets, real = input_ids[:, 1:], mask[:, 1:].bool()
         plain = _log_probabilities(lm, input_ids, mask)
         figures = [_loss(plain, targets, real)]
-        for value in values:
-            with substitution.replaced(kept, value):
+        for place, way in enumerate(ways(batch)):
+            with way:
                 changed = _log_probabilities(lm, input_ids, mask)
             figures.append(_loss(changed, targets, real))
-            if value is values[0]:
+            if not place:
                 figures.append(_divergence(plain, changed, real))
         sums += torch.tensor(figures, dtype=torch.float64)
         tokens += int(real.sum())
@@ -85,8 +111,8 @@ def model_loss(
 
 def _batches(
     documents: Sequence[TokenDocument], size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Right-padded ids, attention mask and kept mask; documents of similar length share a batch."""
+) -> Iterator[Batch]:
+    """Documents of similar length share a batch."""
     ordered = sorted(documents, key=lambda document: len(document.token_ids))
     for start in range(0, len(ordered), size):
         batch = ordered[start : start + size]
@@ -98,7 +124,7 @@ def _batches(
             input_ids[row, : len(document.token_ids)] = torch.tensor(document.token_ids)
             mask[row, : len(document.token_ids)] = 1
             kept[row, document.kept] = True
-        yield input_ids.to(device), mask.to(device), kept.to(device)
+        yield Batch(input_ids.to(device), mask.to(device), kept.to(device))
 
 
 def _log_probabilities(lm: "LanguageModel", input_ids: Tensor, mask: Tensor) -> Tensor:
