@@ -2,18 +2,26 @@
 
 import pytest
 from rich.console import Console
+from rich.segment import Segment
 from rich.style import Style as GroundStyle
+from textual._ansi_theme import DEFAULT_TERMINAL_THEME
 from textual._compositor import Compositor
+from textual.color import Color
+from textual.containers import Vertical
+from textual.filter import ANSIToTruecolor
 from textual.scrollbar import ScrollBarRender
 from textual.strip import Strip
 from textual.style import Style
 from textual.visual import RenderOptions
+from textual.widget import Widget
 
 from mi_crow.mechanistic.features.queries import FeatureStore
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 from tui.terminal.compositor import PieceCompositor
+from tui.terminal.line_filter import filtered, gate
 from tui.terminal.scrollbars import KeptBar
+from tui.widgets.frame.footer import FooterBar
 
 
 @pytest.fixture
@@ -89,6 +97,49 @@ async def test_a_name_is_drawn_before_anything_is_laid_out_for_what_follows(
     await press(wide_features, "enter")
     assert happened[0] == "named"
     assert "laid out" in happened
+
+
+async def test_of_a_pane_that_only_frames_others_one_line_is_drawn(wide_features, monkeypatch):
+    lines: list[int] = []
+    draw = Vertical.render_lines
+
+    def counting(pane, crop):
+        lines.append(crop.height if pane.id == "feature-side" else 0)
+        return draw(pane, crop)
+
+    monkeypatch.setattr(Widget, "render_lines", counting)
+    await press(wide_features, "#", "9", "enter")
+    asked = [one for one in lines if one]
+    assert asked
+    assert sum(asked) <= 2 * len(asked)  # not its thirty
+
+
+async def test_the_keys_of_a_place_are_written_once(wide_features, monkeypatch):
+    await press(wide_features, "tab", "shift+tab")
+    written: list[object] = []
+    write = FooterBar.render
+    monkeypatch.setattr(FooterBar, "render", lambda bar: (written.append(bar), write(bar))[1])
+    before = screen_text(wide_features)
+    await press(wide_features, "tab")
+    assert screen_text(wide_features) != before
+    await press(wide_features, "shift+tab")
+    assert screen_text(wide_features) == before
+    assert not written
+    await press(wide_features, "#")
+    assert written
+
+
+def test_a_line_that_no_filter_changes_stays_the_same():
+    ground = Color.parse("#101010")
+    filters = gate(ANSIToTruecolor(DEFAULT_TERMINAL_THEME))
+    plain, red = GroundStyle(color="#ff0000"), GroundStyle(color="red")
+    dim = GroundStyle(color="#ff0000", dim=True)
+    strips = [Strip([Segment(*one)]) for one in (("a", plain), ("b", None), ("a\x07", plain))]
+    strips += [Strip([Segment("a", style)]) for style in (red, dim)]
+    found = filtered(strips, filters, ground)
+    assert [one is two for one, two in zip(strips, found, strict=True)] == [True] * 2 + [False] * 3
+    for before, after in zip(strips, found, strict=True):
+        assert after == before.apply_filter(filters[0], ground)
 
 
 async def test_a_layout_that_moves_no_scrollbar_is_final(wide_features, monkeypatch):

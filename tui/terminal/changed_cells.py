@@ -8,7 +8,6 @@ as before are compared with those that were sent last, and a colour is sent only
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import repeat
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -35,6 +34,7 @@ class _Look(NamedTuple):
 _Cell = tuple[str, _Look]
 """What is in a cell; no text where the character to the left is wide."""
 
+_MOST_CHARACTERS = 2048
 _PLAIN = _Look("", "39", "49")
 _UNKNOWN: _Cell = "", _Look("unknown", "", "")
 
@@ -154,24 +154,38 @@ def _pieces(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Stri
                 yield y, x, strip.crop(0, min(end, x2) - x) if end > x2 else strip
 
 
+class _CellsOf(dict[str, _Cell]):
+    """The cells in one look, by character: cells that are the same compare at once."""
+
+    def __init__(self, look: _Look) -> None:
+        super().__init__()
+        self._look = look
+
+    def __missing__(self, character: str) -> _Cell:
+        if len(self) >= _MOST_CHARACTERS:
+            self.clear()
+        self[character] = cell = character, self._look
+        return cell
+
+
 def _cells(strip: Strip, how: ColorSystem) -> list[_Cell]:
     found: list[_Cell] = []
     for text, style, control in strip:
         if control:
             continue
-        look = _look(style, how) if style else _PLAIN
+        cell_of = _cells_of(_look(style, how) if style else _PLAIN).__getitem__
         if text.isascii():
-            found += zip(text, repeat(look))
+            found += map(cell_of, text)
             continue
         widths = [cell_len(character) for character in text]
         whole = cell_len(text)
         if 0 in widths or sum(widths) != whole:  # characters that make one cell together
-            found += [(text, look), *[("", look)] * (whole - 1)][: max(whole, 1)]
+            found += [cell_of(text), *[cell_of("")] * (whole - 1)][: max(whole, 1)]
             continue
         for character, width in zip(text, widths, strict=True):
-            found.append((character, look))
+            found.append(cell_of(character))
             if width > 1:
-                found.append(("", look))
+                found.append(cell_of(""))
     return found
 
 
@@ -180,25 +194,28 @@ def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[
     if before == now:
         return
     first = last = -1
-    places = [at for at, (old, new) in enumerate(zip(before, now, strict=True)) if old != new]
+    pairs = enumerate(zip(before, now, strict=True))
+    places = [at for at, (old, new) in pairs if old is not new and old != new]
+    blank = [text == " " for text, _ in now]
     for place in places:
         if first >= 0 and place - last > _NEAR:
             yield first, last
             first = -1
         if first < 0:
             first = place
-            while first > max(last, 0) and not (_blank(now[first]) or _blank(now[first - 1])):
+            while first > max(last, 0) and not (blank[first] or blank[first - 1]):
                 first -= 1
         if place >= last:
             last = place + 1
-            while last < len(now) and not (_blank(now[last - 1]) or _blank(now[last])):
+            while last < len(now) and not (blank[last - 1] or blank[last]):
                 last += 1
     if first >= 0:
         yield first, last
 
 
-def _blank(cell: _Cell) -> bool:
-    return cell[0] == " "
+@lru_cache(256)
+def _cells_of(look: _Look) -> _CellsOf:
+    return _CellsOf(look)
 
 
 @lru_cache(4096)

@@ -5,6 +5,7 @@ Textual draws every line of every widget that touches the rectangle around all c
 lies behind: for a cursor that moves by a row, the whole table and the panes beside it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +18,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
+
+from tui.terminal.line_filter import filtered
 
 Span = tuple[int, int, int]
 """A line, and the first and the last column (not included) of what may have changed on it."""
@@ -51,20 +54,29 @@ class PieceCompositor(Compositor):
         for widget, (region, clip) in self.visible_widgets.items():  # the one in front first
             shown = region.intersection(clip)
             left, right = shown.column_span
-            wanted = [
-                y
-                for y in shown.line_range
-                if y in missing and any(left <= cut < right for cut in missing[y])
-            ]
+            wanted: list[int] = []
+            edge = left  # of what is missing: a list beside its scrollbar draws its own lines only
+            for y in shown.line_range:
+                own = [cut for cut in missing.get(y, ()) if left <= cut < right]
+                if own:
+                    wanted.append(y)
+                    edge = max(edge, cuts[y][bisect_right(cuts[y], max(own))])
+            right = min(edge, right)
             for top, end in _runs(wanted):
-                part = Region(shown.x - region.x, top - region.y, shown.width, end - top)
+                part = Region(shown.x - region.x, top - region.y, right - left, end - top)
                 for y, strip in zip(range(top, end), _lines(widget, part), strict=False):
+                    open_cuts = missing[y]
                     inside = [cut for cut in cuts[y] if left <= cut <= right]
-                    pieces = strip.divide([cut - left for cut in inside[1:]])
+                    if len(inside) == 2 and strip.cell_length == right - left:
+                        pieces: Sequence[Strip] = [strip]
+                    else:
+                        pieces = strip.divide([cut - left for cut in inside[1:]])
                     for cut, piece in zip(inside, pieces, strict=False):
-                        if cut in missing[y]:
+                        if cut in open_cuts:
                             drawn[y][cut] = piece
-                            missing[y].discard(cut)
+                            open_cuts.discard(cut)
+                    if not open_cuts:
+                        del missing[y]
         return drawn
 
 
@@ -74,6 +86,8 @@ def _lines(widget: Widget, part: Region) -> list[Strip]:
     styles = widget.styles
     own = type(widget).render_lines is not Widget.render_lines
     faded = widget.opacity != 1.0 or styles.text_opacity != 1.0 or styles.tint.a
+    if not own and _is_bare(widget):
+        return _bare_lines(widget, part)
     if own or faded or styles.gutter or styles.outline or styles.has_rule("hatch"):
         return widget.render_lines(part)
     if widget.hover_style.link_id:
@@ -81,11 +95,32 @@ def _lines(widget: Widget, part: Region) -> list[Strip]:
     width, (below, background) = widget.outer_size.width, widget.background_colors
     blank = _ground(below + background)
     lines = [widget.render_line(y).adjust_cell_length(width, blank) for y in part.line_range]
-    for line_filter in widget.get_line_filters():
-        lines = [line.apply_filter(line_filter, background) for line in lines]
+    lines = filtered(lines, widget.get_line_filters(), background)
     if part.column_span == (0, width):
         return lines
     return [line.crop(*part.column_span) for line in lines]
+
+
+def _is_bare(widget: Widget) -> bool:
+    """Whether all that a widget draws is its ground and what frames it."""
+    own, styles = type(widget), widget.styles
+    if own.render is not Widget.render or own.render_line is not Widget.render_line:
+        return False
+    effects = styles.outline or styles.has_rule("hatch") or styles.keyline[0] != "none"
+    return widget.is_container and not effects
+
+
+def _bare_lines(widget: Widget, part: Region) -> list[Strip]:
+    """Lines of such a widget: those between its upper and its lower frame are one and the same."""
+    gutter = widget.styles.gutter
+    first = max(part.y, gutter.top)
+    last = min(part.bottom, widget.outer_size.height - gutter.bottom)
+    if last - first < 2:
+        return widget.render_lines(part)
+    above = widget.render_lines(part._replace(height=first - part.y))
+    between = widget.render_lines(part._replace(y=first, height=1))
+    below = widget.render_lines(part._replace(y=last, height=part.bottom - last))
+    return [*above, *between * (last - first), *below]
 
 
 @lru_cache(64)

@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Final
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.color import Color
-from textual.filter import LineFilter
+from textual.filter import ANSIToTruecolor, LineFilter
+from textual.strip import Strip
 
 # C0 and C1 controls, bidi marks, embeddings, overrides and isolates, and the line separators. They
 # take no cell, so that a line without them is as wide as before.
@@ -41,9 +43,42 @@ class Gate(LineFilter):
         self._filters = filters
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The same list where no filter would change anything."""
         for line_filter in self._filters:
+            if type(line_filter) is ANSIToTruecolor and _have_true_colours(segments):
+                continue
             segments = line_filter.apply(segments, background)
         return segments
+
+
+def _have_true_colours(segments: Sequence[Segment]) -> bool:
+    """Whether there is no colour of a palette, nor one to be dimmed."""
+    return all(map(_has_true_colours, [style for _, style, _ in segments]))
+
+
+@lru_cache(4096)
+def _has_true_colours(style: Style | None) -> bool:
+    if style is None:
+        return True
+    colours = [one for one in (style.color, style.bgcolor) if one is not None]
+    return not style.dim and all(one.triplet is not None for one in colours)
+
+
+def filtered(
+    strips: Sequence[Strip], filters: Sequence[LineFilter], background: Color
+) -> list[Strip]:
+    """Lines that have passed; those in which nothing was changed are the same objects."""
+    found: list[Strip] = []
+    done: dict[int, Strip] = {}
+    for strip in strips:
+        if id(strip) not in done:
+            segments = before = strip._segments
+            for line_filter in filters:
+                segments = line_filter.apply(segments, background)
+            same = segments is before
+            done[id(strip)] = strip if same else Strip(segments, strip.cell_length)
+        found.append(done[id(strip)])
+    return found
 
 
 @lru_cache(maxsize=8)

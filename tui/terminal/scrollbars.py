@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.segment import Segment
 from rich.style import Style as GroundStyle
 from textual.css.styles import RulesMap
+from textual.reactive import Reactive
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.strip import Strip
 from textual.style import Style
@@ -75,3 +76,6 @@ def _strips(bar: _Bar) -> list[Strip]:
 def draw_scrollbars() -> None:
     """Has every scrollbar drawn in this way."""
     ScrollBar.renderer = KeptBar
+    no_links: Reactive[bool] = Reactive(False)  # else each line of a bar is made anew to find some
+    no_links.__set_name__(ScrollBar, "auto_links")  # type: ignore[arg-type]
+    ScrollBar.auto_links = no_links  # type: ignore[assignment]

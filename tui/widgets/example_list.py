@@ -11,6 +11,7 @@ from textual.geometry import Region
 from textual.message import Message
 
 from tui.terminal.frames import OneFrame
+from tui.threads import REST_S
 from tui.widgets.example_lines import Drawing, ExampleLook, Folded, folded
 from tui.widgets.lists.cursor_list import Cursor
 from tui.widgets.lists.line_view import LineView
@@ -74,11 +75,18 @@ class ExampleList(LineView, Cursor):
         if not self._examples and self._empty:
             self.set_lines([Content.assemble("  ", (self._empty, "$muted"))])
         else:
-            # Later lines make the scrollbar another: in a frame that is held that is a second one.
-            held = isinstance(self.screen, OneFrame) and self.screen.holds_frame
-            self.set_lines(self._drawn([], until=None if held else self.size.height + 1))
-            self.call_after_refresh(self._draw_rest)
+            lines = self._drawn([], until=self.size.height + 1)
+            # As many as there will be, or nearly so: the scrollbar stays as it is drawn first.
+            count = round(len(lines) * len(self._examples) / max(len(self._starts), 1))
+            self.set_lines(lines, count)
+            if isinstance(self.screen, OneFrame) and self.screen.holds_frame:
+                self.screen.call_with_frame(self._draw_rest_later)
+            else:
+                self.call_after_refresh(self._draw_rest)
         self._keep_cursor_visible()
+
+    def _draw_rest_later(self) -> None:
+        self.set_timer(REST_S, self._draw_rest)
 
     def _drawn(self, lines: list[Content], until: int | None = None) -> list[Content]:
         """The lines with those of the next examples, as many as make `until` lines."""

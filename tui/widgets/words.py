@@ -1,13 +1,16 @@
 """A text of a screen that moves nothing else while it takes the same room."""
 
 from textual.content import Content
+from textual.reactive import Reactive
 from textual.visual import VisualType
 from textual.widgets import Static
 
 
 class Words(Static):
     """Plain text or content, which Textual would lay out the whole screen for each time; here only
-    where it takes more or fewer cells than before."""
+    where it takes more or fewer cells than before. Nothing in it is a link."""
+
+    auto_links: Reactive[bool] = Reactive(False)  # else every line is made anew to find some
 
     def update(self, content: VisualType = "", *, layout: bool = True) -> None:
         before = self.content

@@ -4,22 +4,45 @@ from collections.abc import Sequence
 
 from textual import events
 from textual.app import RenderResult
+from textual.cache import LRUCache
 from textual.content import Content
 from textual.style import Style
-from textual.widget import Widget
+from textual.widget import Widget, _RenderCache
 
 from tui.actions import ACTIONS, NO_KEY, key_label
 from tui.terminal.keys import is_field, takes_key
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
+_KEPT = 16  # lines
+
+Item = tuple[str, str, str]
+"""What a pair of the line says: the label of the key, the action, and the key."""
 
 
 class FooterBar(Widget):
     """One line of `key label` pairs; those that do not fit are in the help overlay."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # The focus goes to and fro between a few places, each with its keys.
+        self._drawn: LRUCache[object, _RenderCache] = LRUCache(_KEPT)
+
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
+    def _render_content(self) -> None:
+        shown, last = self._items()
+        colours = self.visual_style, self.app.theme
+        looks_as = (*shown, None, *last), self.size, colours
+        drawn = self._drawn.get(looks_as)
+        if drawn is None:
+            self._layout_cache.clear()
+            super()._render_content()
+            self._drawn[looks_as] = self._render_cache
+        else:
+            self._render_cache = drawn
+            self._dirty_regions.clear()
 
     def render(self) -> RenderResult:
         shown, last = self._items()
@@ -51,10 +74,10 @@ class FooterBar(Widget):
         above = self.screen.focused.ancestors if self.screen.focused is not None else ()
         return next((own for node in above if (own := getattr(node, "FOOTER", ()))), ())
 
-    def _items(self) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-        """What to show and what always stays: (label of the key, action, key) each."""
-        found: dict[str, tuple[str, str, str]] = {}
-        zoom: tuple[str, str, str] | None = None
+    def _items(self) -> tuple[list[Item], list[Item]]:
+        """What to show and what always stays."""
+        found: dict[str, Item] = {}
+        zoom: Item | None = None
         focused = self.screen.focused
         for active in self.screen.active_bindings.values():
             binding = active.binding

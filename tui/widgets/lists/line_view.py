@@ -16,11 +16,12 @@ class LineView(StripView):
         self._lines: Sequence[Content] = ()
         self._wrapped_for = 0
 
-    def set_lines(self, lines: Sequence[Content]) -> None:
+    def set_lines(self, lines: Sequence[Content], count: int | None = None) -> None:
+        """Shows these lines; `count`: how many there will be once the others have come."""
         self._lines = lines
         self.forget_strips()
         self._wrapped_for = self.text_width
-        self.set_line_count(len(lines))
+        self.set_line_count(len(lines) if count is None else count)
         self.refresh()
 
     def rewrap(self) -> None:

@@ -13,6 +13,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
+from tui.terminal.line_filter import filtered
 from tui.widgets.lists.text_selection import Place, TextSelection
 
 _KEPT_STRIPS = 256  # four times what a screen shows
@@ -71,12 +72,14 @@ class StripView(ScrollView, can_focus=True):
         self._drawn_width = self.text_width  # Textual looks for it all over the screen
         self._drawn_blank = blank = self.rich_style  # and for this on all that is around
         try:
-            strips = [self.render_line(y).adjust_cell_length(width, blank) for y in crop.line_range]
+            strips = [self.render_line(y) for y in crop.line_range]
+            if beside_bar := crop.column_span == (0, self._drawn_width):
+                width = self._drawn_width
+            strips = [strip.adjust_cell_length(width, blank) for strip in strips]
         finally:
             self._drawn_width = self._drawn_blank = None
-        for line_filter in self.get_line_filters():
-            strips = [strip.apply_filter(line_filter, background) for strip in strips]
-        if crop.column_span != (0, width):
+        strips = filtered(strips, self.get_line_filters(), background)
+        if not beside_bar and crop.column_span != (0, width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
 
@@ -103,6 +106,7 @@ class StripView(ScrollView, can_focus=True):
         segments = [
             Segment(text, (style + own).rich_style)
             for text, own in content.render(style, end="", parse_style=self._get_style)
+            if text
         ]
         return Strip(segments).adjust_cell_length(width, style.rich_style)
 
