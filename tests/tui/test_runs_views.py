@@ -23,11 +23,12 @@ async def test_a_run_shows_what_was_captured_and_some_of_its_texts(app_workspace
         text = screen_text(pilot)
         for words in (
             "1,024: 922 to train on, 102 held out",
-            "harbour 256",
+            "Documents by label",
+            "harbour   256 ━",
             "128 wide",
-            "demo-topk   topk, 2,048 latents   FVU 0.118   L0 16.0   evaluated",
+            "demo-topk  topk, 2,048 latents  FVU 0.118  L0 16.0  evaluated",
             "Two ships came in before dawn",
-            "letters · 76 tokens",
+            "letters · 7",
             "context_length",
         ):
             assert words in text, words
@@ -76,7 +77,9 @@ async def test_an_sae_shows_what_its_file_says_beside_what_was_measured(app_work
         for words in (
             "16 declared, L0 16.0 measured",
             "org/saes · openai",
-            "contexts of 128 tokens, with BOS, tokens up to a norm of 1720",
+            "contexts of 128 tokens, with BOS, tokens up to a",
+            "norm of 1720",
+            "Its file says",
             "0.118  (0.131 after training)",
             "n i index",
         ):

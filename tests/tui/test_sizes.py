@@ -2,11 +2,13 @@
 
 import pytest
 
+from mi_crow.jobs.events import append_event
 from mi_crow.store.workspace import Workspace
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import press, screen_text, select, settle
 from tests.tui.stand_ins import NAMES, SAE, give_index
 from tests.tui.test_control_screen import FakeSession
 from tests.tui.test_features_snapshots import TEXT
+from tests.tui.test_runs_detail import add_trained
 from tui import messages
 from tui.app import MiCrowApp
 from tui.messages import SessionState
@@ -94,6 +96,44 @@ def empty_share(pilot) -> float:
 async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app, screen):
     async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
         await arrive(pilot, screen, app_workspace)
+        assert empty_share(pilot) <= 1 / 3
+
+
+@pytest.fixture
+def like_the_demo(app_workspace, fake_jobs) -> dict[str, tuple[str, str]]:
+    """The list and the key of everything that Runs shows, with as much in it as in the demo."""
+    result = {"sae_id": SAE, "steps": 600, "tokens": 153_600, "fvu": 0.13, "l0": 16.0}
+    add_trained(app_workspace, SAE)
+    training = {"steps": 600, "batch_size": 256, "decay_share": 0.2, "precision": "auto"}
+    training |= {"outlier_factor": 10.0, "checkpoint_every": 500, "log_every": 10, "seed": 1}
+    params = {"run_id": "demo", "layer": "resid_post.2", "arch": "topk", "k": 16}
+    params |= {"expansion": 16.0, "training": training, "shares": "tokens", "device": "auto"}
+    found = {"run": ("runs", "demo"), "sae": ("saes", SAE)}
+    for status in ("running", "failed", "finished"):
+        made = {"name": SAE, "params": params, "log": "train starts\nreading 80,331 tokens\n"}
+        job = fake_jobs.add("running", "train", done=0, total=600, **made)
+        for step in range(10, 400, 10):
+            fvu, memory = 0.1 + 10 / (step + 10), 1e9 + 1e6 * step
+            readings = {"fvu": fvu, "loss": fvu, "l0": 16.0, "dead_share": 0.01, "memory": memory}
+            fake_jobs.progress(job, step, 600, "step", readings | {"tokens_s": 20_000.0 + step})
+        if status == "finished":
+            fake_jobs.finish(job, result)
+        elif status == "failed":
+            append_event(app_workspace.job_dir(job), "failed", error="no memory", hint="less of it")
+            fake_jobs.release(job)
+        found[status] = "jobs", job
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["run", "sae", "running", "failed", "finished"])
+async def test_at_most_a_third_is_empty_whatever_runs_shows(
+    app_workspace, like_the_demo, run_app, what
+):
+    async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
+        give_index(pilot.app)
+        await press(pilot, "1")
+        await select(pilot, *like_the_demo[what])
         assert empty_share(pilot) <= 1 / 3
 
 

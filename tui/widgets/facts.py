@@ -26,23 +26,26 @@ def _fact(fact: Fact, name_width: int, width: int) -> Content:
     name = f"{fact.name:<{name_width - 1}} "  # a long name pushes its value to the right
     begin, below = " " * len(name), " " * name_width
     most = max(width, len(name) + 8)
-    lines = wrap(fact.value, most, initial_indent=begin, subsequent_indent=below) or [begin]
+    lines = wrap(fact.value.strip(), most, initial_indent=begin, subsequent_indent=below) or [begin]
     return Content.assemble(
         (name, "$muted"), ("\n".join([lines[0][len(name) :], *lines[1:]]), fact.style)
     )
 
 
 def beside(left: Content, right: Content, width: int) -> Content:
-    """Two blocks next to each other, each in half of `width` cells."""
+    """Two blocks next to each other, each in half of `width` cells; what is longer at the right is
+    cut, as it would go on below the left one."""
     half = width // 2
     lines = zip_longest(
         left.split("\n", allow_blank=True),
         right.split("\n", allow_blank=True),
         fillvalue=Content(""),
     )
-    return Content("\n").join(
-        [Content.assemble(one.pad_right(max(half - one.cell_length, 1)), two) for one, two in lines]
-    )
+    joined = []
+    for one, two in lines:
+        head = one.pad_right(max(half - one.cell_length, 1))
+        joined.append(Content.assemble(head, two.truncate(width - head.cell_length, ellipsis=True)))
+    return Content("\n").join(joined)
 
 
 def section(title: str, body: Content) -> Content:

@@ -1,7 +1,8 @@
 """A histogram in block characters; pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from tui.text import count, number
@@ -9,11 +10,18 @@ from tui.text import count, number
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
+_one_digit = partial(number, digits=1)
+
+
 def histogram_chart(
-    counts: Sequence[int], edges: Sequence[float], width: int, height: int
+    counts: Sequence[int],
+    edges: Sequence[float],
+    width: int,
+    height: int,
+    text: Callable[[float], str] = _one_digit,
 ) -> tuple[list[tuple[str, str]], str]:
     """A histogram with numbers on its axes, in `width` cells: lines of `height`, each as its label
-    at the left and its bars, and the line of values below them.
+    at the left and its bars, and the line of values below them, each written by `text`.
 
     Empty bins at the end are left out: the edges are shared by all features. The labels are the
     greatest count of a column and, where it is not the same line, the count of the lowest mark.
@@ -30,13 +38,13 @@ def histogram_chart(
     bars = histogram_lines(shown, room, height)
     labels = [label, *[""] * (height - 2), "1"][:height]
     lines = [(f"{text:>{len(label)}}", bar) for text, bar in zip(labels, bars, strict=True)]
-    return lines, " " * (len(label) + 1) + _values(edges[: end + 1], len(bars[0]))
+    return lines, " " * (len(label) + 1) + _values(edges[: end + 1], len(bars[0]), text)
 
 
-def _values(edges: Sequence[float], width: int) -> str:
+def _values(edges: Sequence[float], width: int, text: Callable[[float], str]) -> str:
     """The values at the left end, in the middle and at the right end, as far as there is room."""
-    first, last = number(edges[0], 1), number(edges[-1], 1)
-    middle = number(edges[len(edges) // 2], 1)
+    first, last = text(edges[0]), text(edges[-1])
+    middle = text(edges[len(edges) // 2])
     at = (len(edges) // 2) * width // max(len(edges) - 1, 1) - len(middle) // 2
     line = first
     if len(first) < at and at + len(middle) < width - len(last):

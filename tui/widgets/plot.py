@@ -20,6 +20,9 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column and ro
 _LEAST_WIDTH = 16
 _GAP = 3  # cells between two charts
 _STEPS = (1.0, 2.0, 5.0, 10.0)
+_TICKS = (1.0, 2.0, 2.5, 5.0, 10.0)  # first digits of the distance of two ticks
+_TICK_LINES = 3  # of two ticks, at least
+_RULED = "┈"
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,35 @@ def chart(
     end = max(start, *(point[0] for point in points), x.high if x.high is not None else start)
     labels = [y.text(high), y.text(low)]
     margin = max(len(label) for label in labels) + 1
+    between = ticks(low, high, height)
+    margin = max(margin, *(len(y.text(value)) + 1 for value in between), 0)
     canvas = _Canvas(width - margin - 1, height, (start, end), (low, high))
+    for value in between:
+        canvas.rule(value)
     for curve in drawn:
         canvas.draw(curve)
     for mark in shown:
         canvas.put(mark)
     sides = [labels[0], *[""] * (height - 2), labels[1]]
+    for value in between:
+        sides[canvas.line_of(value)] = y.text(value)
     lines = [
         Content.assemble((f"{side:>{margin - 1}}", "$muted"), (" │", "$rule"), line)
         for side, line in zip(sides, canvas.lines(), strict=True)
     ]
     return [*lines, _x_line(x, (start, end), margin, width)]
+
+
+def ticks(low: float, high: float, height: int) -> list[float]:
+    """Round numbers between the ends of an axis of `height` lines, evenly apart; none where they
+    would be less than three lines apart."""
+    span = high - low
+    for parts in (5, 4, 3, 2):
+        step = span / parts
+        digits = step / 10.0 ** math.floor(math.log10(step))
+        if height // parts >= _TICK_LINES and any(math.isclose(digits, one) for one in _TICKS):
+            return [low + step * at for at in range(1, parts)]
+    return []
 
 
 def room_of_each(columns: int, width: int) -> int:
@@ -116,6 +137,15 @@ class _Canvas:
         self._bits = [[0] * width for _ in range(height)]
         self._styles = [[""] * width for _ in range(height)]
         self._signs: dict[tuple[int, int], Mark] = {}
+        self._ruled: set[int] = set()
+
+    def line_of(self, y: float) -> int:
+        """The line of cells that a value is on."""
+        return self._row(y) // 4
+
+    def rule(self, y: float) -> None:
+        """A line across, below everything else."""
+        self._ruled.add(self.line_of(y))
 
     def draw(self, curve: Curve) -> None:
         """A line through the means of the points in each column of dots."""
@@ -142,7 +172,9 @@ class _Canvas:
             parts: list[tuple[str, str]] = []
             for x in range(self._width):
                 mark, bits = self._signs.get((y, x)), self._bits[y][x]
-                sign, style = (chr(_BRAILLE + bits) if bits else " "), self._styles[y][x]
+                sign, style = (_RULED, "$rule") if y in self._ruled else (" ", "")
+                if bits:
+                    sign, style = chr(_BRAILLE + bits), self._styles[y][x]
                 if mark is not None:
                     sign, style = mark.sign, mark.style
                 if parts and parts[-1][1] == style:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEAST_HEIGHT = 8  # lines; below, the lists take them
 _LOG_LINES = 60
+_LEAST_LOG = 4  # lines
 _GAUGE_S = 5.0  # the machine is asked this often
 _NAME, _BAR = 9, 12  # cells
 
@@ -66,17 +67,37 @@ class AsideReader:
 
 
 def aside_content(
-    aside: Aside, runs: Sequence[RunSummary], saes: Sequence[SaeSummary], width: int, height: int
+    aside: Aside,
+    runs: Sequence[RunSummary],
+    saes: Sequence[SaeSummary],
+    width: int,
+    height: int,
+    more: Content | None = None,
 ) -> Content:
-    """The machine, what the workspace holds, and as much of the log as `height` leaves room for."""
-    machine = section("This machine", Content("\n").join(_machine(aside, width)))
-    top = blocks(machine, section("This workspace", _holds(runs, saes)))
+    """The machine, what the workspace holds, `more`, and as much of the log as `height` leaves room
+    for."""
+    top = blocks(_top(aside, runs, saes, width), more)
     room = height - len(top.plain.splitlines()) - 2
     if not aside.title or room < 1:
         return top
     lines = [printable(line) for line in aside.log[-room:]] or ["empty"]
     log = [Content.styled(line, "$muted").truncate(width, ellipsis=True) for line in lines]
     return blocks(top, section(aside.title, Content("\n").join(log)))
+
+
+def room_for_more(
+    aside: Aside, runs: Sequence[RunSummary], saes: Sequence[SaeSummary], width: int, height: int
+) -> int:
+    """Lines for what is shown besides, with some of the log left."""
+    top = len(_top(aside, runs, saes, width).plain.splitlines())
+    return height - top - 2 - (_LEAST_LOG + 2 if aside.title else 0)
+
+
+def _top(
+    aside: Aside, runs: Sequence[RunSummary], saes: Sequence[SaeSummary], width: int
+) -> Content:
+    machine = section("This machine", Content("\n").join(_machine(aside, width)))
+    return blocks(machine, section("This workspace", _holds(runs, saes)))
 
 
 def _machine(aside: Aside, width: int) -> list[Content]:

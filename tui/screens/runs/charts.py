@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 from textual.content import Content
 
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
+from tui.screens.runs.figures.grid import Draw, chart_grid
 from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact
-from tui.widgets.plot import Axis, Curve, Mark, Point, chart, room_of_each, side_by_side
+from tui.widgets.plot import Axis, Curve, Mark, Point, chart, side_by_side
 
 if TYPE_CHECKING:
     from mi_crow.jobs.events import Attempt
     from mi_crow.jobs.gauges import Gauges
     from mi_crow.mechanistic.features.records import FeatureRow
     from mi_crow.store.runs.glance import Glance
+    from tui.screens.runs.figures.spread import Spread
 
 Series = Mapping[str, tuple[Point, ...]]
 
-_WIDE = 76  # from this width on two charts are next to each other
-_VERY_WIDE = 210  # and three
+_WIDE = 76  # from this width on charts are next to each other
 _FEW = 2
 _MOST_WIDTH = 100
 
@@ -34,6 +35,7 @@ class Indexed:
     named: int
     silent: int  # features that never fired
     tokens: int
+    spreads: "tuple[Spread, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class SaeReading:
     standings: tuple[Standing, ...] = ()  # of all SAEs on its layer, its own included
     curves: Series = field(default_factory=dict)
     indexed: Indexed | None = None  # of the SAE that is open
+    config: Mapping[str, Any] = field(default_factory=dict)  # what else its file says of itself
+    files: Mapping[str, int] = field(default_factory=dict)  # bytes by name
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,35 @@ _READINGS: dict[str, Reading] = {
 
 
 def series_charts(
-    series: Series, unit: str, total: float, width: int, height: int, *, ended: bool = False
+    series: Series,
+    unit: str,
+    total: float,
+    width: int,
+    height: int,
+    *,
+    ended: bool = False,
+    room: int = 0,
+    first: Sequence[Draw] = (),
 ) -> Content:
-    """The charts over `unit`s: all of them where two fit beside each other, else the first two, so
-    that what follows stays on the screen. `ended`: no more points will come.
+    """The charts over `unit`s, after those to be drawn `first`: all of them where two fit beside
+    each other, in `room` lines where those are enough; else the first two, so that what follows
+    stays on the screen. `height`: lines of a plot, at least. `ended`: no more points will come.
 
     The x axis ends at `total`, so that a new point moves none of the others.
     """
     names = [name for name in _READINGS if len(series.get(name, ())) > 1]
-    names = names if width >= _WIDE else names[:_FEW]
-    fit = 3 if width >= _VERY_WIDE else 2 if width >= _WIDE else 1
-    columns = max(min(fit, len(names)), 1)
-    room = min(room_of_each(columns, width), _MOST_WIDTH)
     last = "last" if ended else "now"
-    drawn = [_series_chart(name, series[name], unit, total, room, height, last) for name in names]
-    return side_by_side(drawn, columns, room)
+
+    def drawn(name: str) -> Draw:
+        return lambda cells, lines: _series_chart(
+            name, series[name], unit, total, cells, lines, last
+        )
+
+    if width >= _WIDE:
+        return chart_grid([*first, *map(drawn, names)], width, room, height)
+    each = min(width, _MOST_WIDTH)
+    draws = [*first, *map(drawn, names[:_FEW])]
+    return side_by_side([draw(each, height) for draw in draws], 1, each)
 
 
 def _series_chart(
@@ -149,13 +167,14 @@ def place_name(model_id: str, layer: str) -> str:
     return f"{layer or 'an unknown layer'} of {model or 'an unknown model'}"
 
 
-def pareto(standings: Sequence[Standing], sae_id: str, width: int, height: int) -> Content | None:
+def pareto(standings: Sequence[Standing], sae_id: str) -> Draw | None:
     """FVU against L0 of the SAEs of one layer; None with fewer than two that were measured."""
     if sum(one.fvu is not None and one.l0 is not None for one in standings) < 2:
         return None
     title, signs = "FVU against L0 on this layer", {sae_id: Sign("◆")}
-    lines = pareto_chart(standings, signs, title, min(width, _MOST_WIDTH), height, "◆ this one  ")
-    return Content("\n").join(lines) if lines else None
+    return lambda width, height: pareto_chart(
+        standings, signs, title, min(width, _MOST_WIDTH), height, "◆ this one  "
+    )
 
 
 def pareto_chart(
@@ -218,12 +237,14 @@ def _against_l0(
     return chart(Axis("L0", partial(number, digits=0), 0.0), y, width, height, [], marks)
 
 
-def training_charts(curves: Series, width: int, height: int) -> Content:
+def training_charts(
+    curves: Series, width: int, height: int, room: int = 0, first: Sequence[Draw] = ()
+) -> Content:
     """How a training went; held-out FVU where it was measured, else that of the batches."""
     if len(curves.get("heldout_fvu", ())) > 1:
         curves = {name: points for name, points in curves.items() if name != "fvu"}
     total = max((points[-1][0] for points in curves.values() if points), default=0.0)
-    return series_charts(curves, "step", total, width, height, ended=True)
+    return series_charts(curves, "step", total, width, height, ended=True, room=room, first=first)
 
 
 def gauge_facts(gauges: "Gauges | None") -> list[Fact]:

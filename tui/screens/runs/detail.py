@@ -20,6 +20,7 @@ _NAMES: Final = 18  # cells of the names of settings, at least
 _LARGE: Final = 57  # lines of a pane from which charts grow
 _LINES_A_CHART: Final = 8  # more lines of the pane for one more of each chart
 TWO_COLUMNS: Final = 100  # cells of a pane
+NARROW_COLUMNS: Final = 68  # cells from which short settings are in two columns
 
 
 def unreadable_detail(found: Unreadable) -> Content:
@@ -49,17 +50,36 @@ def unfinished_detail(unfinished: "Unfinished", jobs: "Sequence[JobState]", widt
     return blocks(title, facts_content(facts, 11, width))
 
 
-def settings(values: Mapping[str, Any], width: int) -> Content:
-    """The settings of a training or a job, in two columns where there is room."""
-    facts = plain_facts(values)
+def settings(values: Mapping[str, Any], width: int, two_from: int = TWO_COLUMNS) -> Content:
+    """The settings of a training or a job, in two columns from a width on."""
+    return facts_in_columns(plain_facts(values), width, two_from)
+
+
+def facts_in_columns(facts: Sequence[Fact], width: int, two_from: int = TWO_COLUMNS) -> Content:
+    """Facts in two columns of about as many lines where there is room; what has no room in a column
+    is above them."""
     names = max([_NAMES, *(len(fact.name) + 2 for fact in facts)])
-    if width < TWO_COLUMNS:
+    if width < two_from or len(facts) < 2:
         return facts_content(facts, min(names, width // 2), width)
-    middle, half = (len(facts) + 1) // 2, width // 2
-    first, second = (
-        facts_content(some, names, half - 2) for some in (facts[:middle], facts[middle:])
-    )
+    half = width // 2
+    names = min(names, half // 2)
+    long = [one for one in facts if _is_long(one, half - 2 - names, width - names)]
+    if long:
+        short = [one for one in facts if one not in long]
+        above = facts_content(long, names, width)
+        below = facts_in_columns(short, width, two_from)
+        return Content("\n").join([above, below]) if short else above
+    halves = [
+        (facts_content(facts[:at], names, half - 2), facts_content(facts[at:], names, half - 2))
+        for at in range(1, len(facts))
+    ]
+    first, second = min(halves, key=lambda two: max(len(one.plain.splitlines()) for one in two))
     return beside(first, second, width)
+
+
+def _is_long(fact: Fact, room: int, whole: int) -> bool:
+    """Whether a value, as a path, has one line across both columns and several in one."""
+    return room < len(fact.value) <= whole
 
 
 def chart_lines(height: int, least: int) -> int:

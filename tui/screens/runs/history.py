@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import MiCrowError
@@ -130,14 +131,17 @@ class SubjectReader:
 
     def _indexed(self, store: "FeatureStore") -> Indexed:
         from tui.screens.beginnings import telling_features
+        from tui.screens.runs.figures.spread import activation_spread, density_spread
 
         store.refresh_concepts()
         known, named = self._known, store.named()
         if known is None or known[0] is not store or known[1] is not named:
-            density, _ = store.figures()
+            density, greatest = store.figures()
             silent = int((density == 0).sum())
             rows = tuple(telling_features(store))
-            indexed = Indexed(rows, len(store.concepts()), silent, store.meta().n_tokens)
+            spreads = tuple(filter(None, (density_spread(density), activation_spread(greatest))))
+            named_ones, tokens = len(store.concepts()), store.meta().n_tokens
+            indexed = Indexed(rows, named_ones, silent, tokens, spreads)
             self._known = known = store, named, indexed
         return known[2]
 
@@ -165,6 +169,8 @@ def read_sae(sae: SaeSummary, saes: Sequence[SaeSummary]) -> SaeReading:
         _said(sae),
         tuple(standing_of(one) for one in same),
         curves_of(sae),
+        config=_config(sae),
+        files=_files(sae.path),
     )
 
 
@@ -186,6 +192,55 @@ def _said(sae: SaeSummary) -> dict[str, Any]:
         "outlier_norm": float,
     }
     return {key: said[key] for key, kind in kinds.items() if type(said.get(key)) is kind}
+
+
+# What a configuration says of how the SAE computes, and how a person says it.
+_CONFIG = {
+    "architecture": "architecture",
+    "d_in": "inputs",
+    "d_sae": "latents",
+    "k": "k",
+    "dtype": "dtype",
+    "normalize_activations": "normalisation",
+    "apply_b_dec_to_input": "b_dec subtracted",
+    "rescale_acts_by_decoder_norm": "decoder norms",
+    "sae_lens_version": "written for",
+}
+_HOOK = "hook_name"
+
+
+def _config(sae: SaeSummary) -> dict[str, str]:
+    """What the SAE's file says of itself, in words; nothing where it cannot be read."""
+    try:
+        config = JsonObject.of(read_json(sae.path / "cfg.json"), "cfg.json")
+        hook = config.object("metadata", {}).values.get(_HOOK)
+    except (MiCrowError, OSError):
+        return {}
+    found = {"hook": hook} if isinstance(hook, str) else {}
+    for name, words in _CONFIG.items():
+        value = config.values.get(name)
+        if isinstance(value, bool):
+            found[words] = "yes" if value else "no"
+        elif isinstance(value, str | int | float):
+            found[words] = f"SAELens {value}" if name == "sae_lens_version" else str(value)
+    return found
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Bytes by file, of a folder of files together; nothing of a folder that cannot be read."""
+    found: dict[str, int] = {}
+    try:
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                inside = [one for one in path.rglob("*") if one.is_file()]
+                found[f"{path.name}/"] = sum(one.stat().st_size for one in inside)
+            elif path.is_file():
+                found[path.name] = path.stat().st_size
+    except OSError:
+        return {}
+    return found
 
 
 def curves_of(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:

@@ -1,6 +1,6 @@
 """What the detail pane says about a job: how far it is, what it measured, what came of it; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,17 @@ from mi_crow.memory import READINGS
 from mi_crow.store.evaluation_file import check_evaluation
 from mi_crow.store.json_object import JsonObject
 from tui.preferences.key_words import key
+from tui.screens.beginnings import in_columns
 from tui.screens.runs.charts import JobHistory, gauge_facts, series_charts
-from tui.screens.runs.detail import chart_lines, heading, metric, settings
+from tui.screens.runs.detail import (
+    NARROW_COLUMNS,
+    TWO_COLUMNS,
+    chart_lines,
+    heading,
+    metric,
+    settings,
+)
+from tui.screens.runs.figures.tables import topics_table
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.screens.runs.sae_view import measured
 from tui.text import count, duration, moment, number, printable, progress_bar, size
@@ -22,6 +31,9 @@ from tui.widgets.frame.endings import why_it_ended
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+
+_CHARTS_SHARE = 0.45  # of a large pane, also where what is below has to be scrolled to
+_METRIC_WIDTH = 40  # cells of a metric, beside others
 
 # Metrics in the order of interest, with the name shown.
 _METRICS = {
@@ -43,11 +55,16 @@ _WORDS = {
     "fvu_all": "FVU, all tokens",
     "l0": "L0",
     "dead_share": "dead latents",
+    "dense_share": "dense latents",
+    "n_latents": "latents",
     "outlier_share": "outliers",
     "ce_added": "CE added",
     "random_sae_auroc": "AUROC, random SAE",
     "residual_auroc": "AUROC, residual",
     "kl": "KL",
+    "share_baseline": "on topic, baseline",
+    "share_steered": "on topic, steered",
+    "share_random": "on topic, random",
     "seconds": "took",
     "bytes": "on disk",
 }
@@ -61,13 +78,15 @@ def job_detail(
     *,
     tall: bool,
     aside: bool = False,
+    apart: int = 0,
     about: Content | None = None,
 ) -> Content:
     """One job: progress, metrics and settings; plots and log where there is room; and `about`, what
     is known of the run or SAE that it made or works on.
 
     `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
-    `aside`: the gauges and the log are beside it already.
+    `aside`: the gauges and the log are beside it already; `apart`: so many parts of what
+    `job_apart` tells are, too.
     """
     title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job, history))
     parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]
@@ -80,23 +99,48 @@ def job_detail(
         )
     metrics = metric_facts(job.metrics, ended=not job.active)
     if metrics:
-        parts.append(facts_content(metrics, 11, width))
-    if history is not None:
-        if not aside:
-            parts.append(facts_content(gauge_facts(history.gauges), 11, width))
-        unit = f"{job.unit}s" if job.unit.islower() else job.unit
-        series = history.series
-        lines = chart_lines(height, 7) if tall else 3
-        parts.append(series_charts(series, unit, job.total, width, lines, ended=not job.active))
-        parts.append(_attempts(job, history))
+        parts.append(_in_columns(metrics, width))
+    if history is not None and not aside:
+        parts.append(facts_content(gauge_facts(history.gauges), 11, width))
+    told, *attempts = job_apart(job, history, width)
+    below: list[Content | None] = [*attempts] if apart < 2 else []
     if job.result and job.status == "finished":
-        parts += _result(job.kind, job.result, width)
+        below += _result(job.kind, job.result, width)
     if history is not None and history.log and not aside and (tall or job.error):
         lines = [Content.styled(printable(line), "$muted") for line in history.log[-12:]]
-        parts.append(section("Log", Content("\n").join(lines)))
-    parts.append(section("Settings", settings(job.params, width)))
-    parts.append(about)
-    return blocks(*parts)
+        below.append(section("Log", Content("\n").join(lines)))
+    below += [] if apart else [told]
+    below.append(about)
+    if history is not None:
+        unit = f"{job.unit}s" if job.unit.islower() else job.unit
+        least = chart_lines(height, 7) if tall else 3
+        rest = height - _lines(parts) - _lines(below) - 3
+        room = max(rest, int(height * _CHARTS_SHARE)) if tall else 0
+        ended = not job.active
+        parts.append(
+            series_charts(history.series, unit, job.total, width, least, ended=ended, room=room)
+        )
+    return blocks(*parts, *below)
+
+
+def job_apart(job: "JobState", history: JobHistory | None, width: int) -> list[Content]:
+    """Its settings, and its attempts where there were several."""
+    attempts = _attempts(job, history) if history is not None else None
+    told = section("Settings", settings(job.params, width, NARROW_COLUMNS))
+    return [told] if attempts is None else [told, attempts]
+
+
+def _lines(parts: Sequence[Content | None]) -> int:
+    return len(blocks(*parts).plain.splitlines())
+
+
+def _in_columns(metrics: Sequence[Fact], width: int) -> Content:
+    """The metrics under one another; beside one another where there is room."""
+    if width < TWO_COLUMNS:
+        return facts_content(metrics, 11, width)
+    names = max(len(one.name) for one in metrics) + 2
+    cells = [Content.assemble((f"{one.name:<{names}}", "$muted"), one.value) for one in metrics]
+    return in_columns(cells, width, _METRIC_WIDTH)
 
 
 def subject_of(job: "JobState") -> tuple[str, str]:
@@ -116,7 +160,15 @@ def _result(kind: str, result: Mapping[str, Any], width: int) -> list[Content]:
         with suppress(CorruptDataError):
             check_evaluation(JsonObject.of(result, "the result"))
             return measured(result, {}, width)
-    return [section("Result", settings(in_words(result), width))]
+    topics, steering = topics_table(result.get("topics"), width), result.get("steering")
+    known = {"topics"} if topics is not None else set()
+    known |= {"steering"} if isinstance(steering, Mapping) else set()
+    rest = {name: one for name, one in result.items() if name not in known}
+    parts = [section("Result", settings(in_words(rest), width))]
+    parts += [topics] if topics is not None else []
+    if isinstance(steering, Mapping):
+        parts.append(section("Steered with one of them", settings(in_words(steering), width)))
+    return parts
 
 
 def in_words(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,17 +13,19 @@ from mi_crow.store.runs.glance import Glance, SampleText, evenly
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.preferences.key_words import key
 from tui.screens.runs.charts import RunReading
-from tui.screens.runs.detail import heading, note_facts, plain_facts
+from tui.screens.runs.detail import NARROW_COLUMNS, TWO_COLUMNS, heading, note_facts, settings
+from tui.screens.runs.figures.tables import label_bars
 from tui.text import count, duration, moment, number, printable, size
-from tui.widgets.facts import Fact, blocks, facts_content, section
+from tui.widgets.facts import Fact, beside, blocks, facts_content, section
 from tui.widgets.trouble import trouble_content
 
 _NAME_WIDTH = 11
 _TEXT_LINES = 3  # of each text at most
 _LEAST_TEXTS = 12  # also where they have to be scrolled to
 _GAP = 4  # cells between columns
-_TEXT_WIDTH = 72  # cells of a column of texts, at least
+_TEXT_WIDTH = 56  # cells of a column of texts, at least
 _MOST_LABELS = 12
+_LABEL_LINES = 8  # of their bars
 
 
 def run_detail(
@@ -32,9 +34,12 @@ def run_detail(
     reading: RunReading | None,
     width: int,
     height: int,
+    *,
+    apart: int = 0,
 ) -> Content:
     """Everything about one activation run; what its files hold (`reading`) follows when it is
-    read. `width` and `height` are the pane's, in cells: the texts take what is left of it."""
+    read. `width` and `height` are the pane's, in cells: the texts take what is left of it. `apart`:
+    what `run_apart` tells is in another pane."""
     manifest = run.manifest
     glance = reading.glance if reading is not None else None
     per_document = manifest.n_tokens / manifest.n_documents if manifest.n_documents else 0
@@ -54,20 +59,35 @@ def run_detail(
         ),
         *note_facts(reading.note if reading is not None else ""),
     ]
-    if glance is not None and glance.labels:
-        facts.insert(4, Fact("labels", _label_words(glance)))
+    labels = glance.labels if glance is not None else {}
+    if labels and width < TWO_COLUMNS:
+        facts.insert(4, Fact("labels", _label_words(labels)))
     status = "complete" if manifest.complete else "not complete"
     trained = [sae for sae in saes if sae.run_id == run.run_id]
-    above = blocks(
-        heading(run.run_id, f"activation run · {status}"),
-        facts_content(facts, _NAME_WIDTH, width),
+    first = [facts_content(facts, _NAME_WIDTH, width)]
+    second = [
         section("Layers", Content("\n").join(_layers(run, glance))),
         _trained(trained, reading.standings if reading is not None else ()),
+    ]
+    if width >= TWO_COLUMNS:
+        half = width // 2
+        about = facts_content(facts, _NAME_WIDTH, half - 2)
+        bars = label_bars(labels, width - half, _LABEL_LINES)
+        first, second = [beside(about, blocks(*second, bars), width)], []
+    above = blocks(
+        heading(run.run_id, f"activation run · {status}"),
+        *first,
+        *second,
         trouble_content(reading.trouble) if reading is not None and reading.trouble else None,
     )
-    below = section("Captured with", facts_content(plain_facts(manifest.settings), 20, width))
+    below = Content("") if apart else run_apart(run, width)
     left = height - len(above.plain.splitlines()) - len(below.plain.splitlines()) - 3
     return blocks(above, _texts(glance, width, left), below)
+
+
+def run_apart(run: RunSummary, width: int) -> Content:
+    """The settings that it was captured with."""
+    return section("Captured with", settings(run.manifest.settings, width, NARROW_COLUMNS))
 
 
 def _dataset(spec: Mapping[str, Any]) -> str:
@@ -94,9 +114,9 @@ def _split_words(glance: Glance | None) -> str:
     return f": {glance.counted - held:,} to train on, {held:,} held out{among}"
 
 
-def _label_words(glance: Glance) -> str:
-    shown = [f"{printable(label)} {n:,}" for label, n in list(glance.labels.items())[:_MOST_LABELS]]
-    more = len(glance.labels) - len(shown)
+def _label_words(labels: Mapping[str, int]) -> str:
+    shown = [f"{printable(label)} {n:,}" for label, n in list(labels.items())[:_MOST_LABELS]]
+    more = len(labels) - len(shown)
     return " · ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
@@ -135,9 +155,9 @@ def _trained(saes: Sequence[SaeSummary], standings: Sequence[Standing]) -> Conte
         lines.append(
             Content.assemble(
                 f"{printable(sae.sae_id):<{names}}",
-                (f"   {printable(sae.architecture)}, {count(sae.n_latents)} latents", "$muted"),
-                f"   FVU {number(one.fvu)}   L0 {number(one.l0, 1)}" if one.source else "",
-                (f"   {measured}" if measured else "", "$muted"),
+                (f"  {printable(sae.architecture)}, {count(sae.n_latents)} latents", "$muted"),
+                f"  FVU {number(one.fvu)}  L0 {number(one.l0, 1)}" if one.source else "",
+                (f"  {measured}" if measured else "", "$muted"),
             )
         )
     return section("SAEs trained on it", Content("\n").join(lines))

@@ -13,18 +13,23 @@ from tui.preferences.key_words import key
 from tui.screens.beginnings import feature_cell, in_columns
 from tui.screens.runs.charts import SaeReading, pareto, training_charts
 from tui.screens.runs.detail import (
+    NARROW_COLUMNS,
     TWO_COLUMNS,
     chart_lines,
+    facts_in_columns,
     heading,
     metric,
     note_facts,
     settings,
 )
+from tui.screens.runs.figures.grid import AROUND
+from tui.screens.runs.figures.spread import spread_chart
+from tui.screens.runs.figures.tables import files_table, layers_table, standings_table
 from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact, beside, blocks, facts_content, section
 
 _LEAST_FEATURES = 4  # lines of features, also where they have to be scrolled to
-_MANY_FEATURES = 10  # lines from which they are below everything else
+_SPREAD_LINES, _MOST_SPREAD = 4, 8  # lines of the bars of a distribution
 _FEATURE_WIDTH = 31  # cells of one
 
 
@@ -36,14 +41,68 @@ def sae_detail(
     *,
     tall: bool = False,
     evaluated: bool = True,
+    trained: bool = True,
+    apart: int = 0,
 ) -> Content:
     """Everything about one SAE; what its files hold besides (`reading`) follows when it is read.
 
     `width` and `height` are the pane's, in cells. `tall`: there is room for more of everything.
-    Without `evaluated`, how good it is is shown elsewhere.
+    Without `evaluated`, how good it is is shown elsewhere; without `trained`, how its training
+    went. `apart`: so many parts of what `sae_apart` tells are in another pane.
     """
+    title = _title(sae)
+    facts = _facts(sae, reading)
+    lines = chart_lines(height, 8) if tall else 5
+    rest = sae_apart(reading, width, trained=trained)[apart:]
+    if width < TWO_COLUMNS:
+        quality = _quality_of(sae, reading, width) if evaluated else []
+        charts = _sae_charts(reading, width, lines) if trained else []
+        whole = blocks(title, facts_content(facts, 11, width), *quality, *charts, *rest[:1])
+        left = height - len(whole.plain.splitlines()) - 2
+        features = _features(sae, reading, width, max(left, _LEAST_FEATURES))
+        return blocks(whole, features, *_tables(sae, reading, width), *rest[1:])
+    half = width // 2
+    first, second = half - 2, width - half
+    left_side = [facts_content(facts, 11, first)]
+    right_side = [*_tables(sae, reading, second)]
+    if evaluated:
+        quality, *probes = _quality_of(sae, reading, first)
+        left_side.append(quality)
+        right_side = [*probes, *right_side]
+    charts = (reading.curves if reading is not None and trained else {}) or None
+    below = 2 * (AROUND + lines) if charts else 0
+    spare = height - below - len(blocks(*left_side).plain.splitlines()) - _SPREAD_LINES
+    right_side += _spreads(reading, second, min(_MOST_SPREAD, max(spare // 3, _SPREAD_LINES)))
+    free = len(blocks(*left_side).plain.splitlines())
+    free -= len(blocks(*right_side).plain.splitlines()) + 2
+    features = _features(sae, reading, second, max(free, _LEAST_FEATURES))
+    about = beside(blocks(*left_side), blocks(features, *right_side), width)
+    above, below_it = blocks(title, about), blocks(*rest)
+    used = len(above.plain.splitlines()) + len(below_it.plain.splitlines()) + 3
+    return blocks(above, _chart_grid(reading, width, lines, height - used, trained), below_it)
+
+
+def sae_apart(reading: SaeReading | None, width: int, *, trained: bool = True) -> list[Content]:
+    """The settings that it was trained with, what its file says of itself, and its files."""
+    if reading is None:
+        return []
+    said = [Fact(name, printable(str(value))) for name, value in reading.config.items()]
+    parts = _training(reading, width) if trained else []
+    if said:
+        told = facts_in_columns(said, width, NARROW_COLUMNS)
+        parts.append(section("Its file says", told))
+    files = files_table(reading.files, width)
+    return [*parts, files] if files is not None else parts
+
+
+def _title(sae: SaeSummary) -> Content:
+    index = "indexed" if sae.has_index else "no index yet"
+    return heading(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
+
+
+def _facts(sae: SaeSummary, reading: SaeReading | None) -> list[Fact]:
     ratio = sae.n_latents / sae.n_inputs if sae.n_inputs else 0
-    facts = [
+    return [
         Fact("model", printable(sae.model_id) or "–"),
         Fact("layer", printable(sae.layer) or "–"),
         Fact("run", printable(sae.run_id or "–")),
@@ -54,21 +113,23 @@ def sae_detail(
         Fact("next", _next(sae)),
         *note_facts(reading.note if reading else ""),
     ]
-    index = "indexed" if sae.has_index else "no index yet"
-    title = heading(sae.sae_id, f"{printable(sae.architecture)} SAE · {index}")
-    quality = _quality_of(sae, reading, width) if evaluated else []
-    charts = _sae_charts(reading, width, chart_lines(height, 8) if tall else 5)
-    below = blocks(*quality, *charts, *_training(reading, width))
-    whole = blocks(title, facts_content(facts, 11, width), below)
-    left = height - len(whole.plain.splitlines()) - 2
-    if width < TWO_COLUMNS or left >= _MANY_FEATURES:
-        return blocks(whole, _features(sae, reading, width, max(left, _LEAST_FEATURES)))
-    half = width // 2
-    about = facts_content(facts, 11, half - 2)
-    features = _features(sae, reading, width - half, len(about.plain.splitlines()) - 1)
-    if features is None:
-        return whole
-    return blocks(title, beside(about, features, width), below)
+
+
+def _tables(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:
+    """Its layers, and the other SAEs of its layer."""
+    standings = reading.standings if reading is not None else ()
+    found = (
+        layers_table((sae.evaluation or {}).get("layers"), width),
+        standings_table(standings, sae.sae_id, width),
+    )
+    return [one for one in found if one is not None]
+
+
+def _spreads(reading: SaeReading | None, width: int, height: int) -> list[Content]:
+    if reading is None or reading.indexed is None:
+        return []
+    drawn = [spread_chart(one, width, height) for one in reading.indexed.spreads]
+    return [Content("\n").join(lines) for lines in drawn]
 
 
 def _next(sae: SaeSummary) -> str:
@@ -172,12 +233,24 @@ def _own(sae: SaeSummary, reading: SaeReading | None) -> Standing | None:
 
 
 def _sae_charts(reading: SaeReading | None, width: int, height: int) -> list[Content]:
+    """FVU against L0, and how the training went, under one another."""
     if reading is None:
         return []
-    front = pareto(reading.standings, reading.sae_id, width, height)
+    front = pareto(reading.standings, reading.sae_id)
     curves = training_charts(reading.curves, width, height)
-    parts = [front] if front is not None else []
+    parts = [Content("\n").join(front(width, height))] if front is not None else []
     return [*parts, section("Training", curves)] if curves.plain else parts
+
+
+def _chart_grid(
+    reading: SaeReading | None, width: int, height: int, room: int, trained: bool
+) -> Content:
+    """The same beside one another, in `room` lines."""
+    if reading is None:
+        return Content("")
+    front = pareto(reading.standings, reading.sae_id)
+    curves = reading.curves if trained else {}
+    return training_charts(curves, width, height, room, [front] if front is not None else [])
 
 
 def _training(reading: SaeReading | None, width: int) -> list[Content]:
@@ -185,7 +258,7 @@ def _training(reading: SaeReading | None, width: int) -> list[Content]:
     config = reading.training.get("config") if reading is not None else None
     if not isinstance(config, Mapping):
         return []
-    return [section("Trained with", settings(config, width))]
+    return [section("Trained with", settings(config, width, NARROW_COLUMNS))]
 
 
 def _features(

@@ -4,7 +4,7 @@ and a log under the lists; read in threads.
 What reads and draws a row is imported with the first row: the lists are on the screen before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.timer import Timer
 
 from mi_crow.errors import NotFoundError
-from tui.screens.runs.aside import Aside, AsideReader, aside_content
+from tui.screens.runs.aside import Aside, AsideReader, aside_content, room_for_more
 from tui.screens.runs.rows import WHAT
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.facts import blocks
@@ -51,6 +51,7 @@ class ShowsDetail(_Screen):
         self._subjects: SubjectReader | None = None
         self._aside_reader: AsideReader | None = None
         self._aside: Aside | None = None
+        self._apart: tuple[Content, ...] = ()  # of the selected row, under the lists
         self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
         self._late: Timer | None = None  # until the detail of the selected row is late
 
@@ -64,16 +65,47 @@ class ShowsDetail(_Screen):
     def on_detail_lines_width_changed(self, event: DetailLines.WidthChanged) -> None:
         subject = (self._current, self._key)
         if event.pane.id == "aside":
-            self._draw_aside()
+            self._look_at_room()
         elif self._shown_subject == subject or self._shown_subject is None:
             self._draw(subject)
 
     def _draw(self, subject: tuple[str, str | None]) -> None:
         self._shown_subject = subject
+        self._apart = self._told_apart()
         content = self._detail()
         if isinstance(self._reading, Exception):
             content = blocks(content, trouble_content(self._reading))
         self.query_one("#detail", DetailLines).show(content, subject)
+        self._draw_aside()
+
+    def _told_apart(self) -> tuple[Content, ...]:
+        """What of the selected row is under the lists: as much as there is room for."""
+        pane, context, key = self.query_one("#aside", DetailLines), self.context, self._key
+        if self._aside is None or not pane.display or not pane.size or not context.has_looked:
+            return ()
+        known = self._aside, context.runs(), context.saes()
+        room = room_for_more(*known, pane.width, pane.size.height)
+        parts: list[Content] = []
+        for part in self._apart_of(key, pane.width) if key is not None else ():
+            if len(blocks(*parts, part).plain.splitlines()) > room:
+                break
+            parts.append(part)
+        return tuple(parts)
+
+    def _apart_of(self, key: str, width: int) -> Sequence[Content]:
+        from tui.screens.runs.charts import JobHistory, SaeReading
+        from tui.screens.runs.job_view import job_apart
+        from tui.screens.runs.run_view import run_apart
+        from tui.screens.runs.sae_view import sae_apart
+
+        reading = self._reading
+        if (job := self._selected_job) is not None:
+            return job_apart(job, reading if isinstance(reading, JobHistory) else None, width)
+        if self._current == "runs" and (run := self.context.find_run(key)) is not None:
+            return [run_apart(run, width)]
+        if self._current == "saes" and isinstance(reading, SaeReading):
+            return sae_apart(reading, width)
+        return ()
 
     def _detail(self) -> Content:
         if self._key is None:
@@ -99,14 +131,15 @@ class ShowsDetail(_Screen):
         job = self._selected_job
         if job is None:
             return Content("")
-        history, aside = reading if isinstance(reading, JobHistory) else None, self._aside_is_shown
+        history = reading if isinstance(reading, JobHistory) else None
         found = history.about if history is not None else None
-        alone = job_detail(job, history, width, height, tall=tall, aside=aside)
-        left = height - len(alone.plain.splitlines()) - 1
-        rows, name = subject_of(job)
-        shown = job.kind != "evaluate" or job.status != "finished"  # else its result says it
-        about = self._about(rows, name, found, width, max(left, 1), shown) if found else None
-        return job_detail(job, history, width, height, tall=tall, aside=aside, about=about)
+        beside = {"aside": self._aside_is_shown, "apart": len(self._apart)}
+        about = None
+        if found is not None:
+            whole = job_detail(job, history, width, height, tall=tall, **beside, about=Content("–"))
+            left = height - len(whole.plain.splitlines())
+            about = self._about(*subject_of(job), found, width, max(left, 1), job)
+        return job_detail(job, history, width, height, tall=tall, **beside, about=about)
 
     def _about(
         self,
@@ -115,21 +148,31 @@ class ShowsDetail(_Screen):
         reading: "RunReading | SaeReading | None",
         width: int,
         height: int,
-        evaluated: bool = True,
+        job: "JobState | None" = None,
     ) -> Content | None:
-        """What is known of a run or an SAE; None for anything else."""
+        """What is known of a run or an SAE, below what its `job` says; None for anything else."""
         from tui.screens.runs.charts import RunReading, SaeReading
         from tui.screens.runs.run_view import run_detail
         from tui.screens.runs.sae_view import sae_detail
 
-        context = self.context
+        context, apart = self.context, len(self._apart) if job is None else 0
         if rows == "runs" and (run := context.find_run(key)) is not None:
             found = reading if isinstance(reading, RunReading) else None
-            return run_detail(run, context.saes(), found, width, height)
+            return run_detail(run, context.saes(), found, width, height, apart=apart)
         if rows == "saes" and (sae := context.find_sae(key)) is not None:
             known = reading if isinstance(reading, SaeReading) else None
             tall = self.size.height >= TALL
-            return sae_detail(sae, known, width, height, tall=tall, evaluated=evaluated)
+            says = job.kind if job is not None and job.status == "finished" else ""
+            return sae_detail(
+                sae,
+                known,
+                width,
+                height,
+                tall=tall,
+                evaluated=says != "evaluate",
+                trained=says != "train",
+                apart=apart,
+            )
         return None
 
     def follow_cursor(self) -> None:
@@ -215,14 +258,25 @@ class ShowsDetail(_Screen):
 
     def _aside_read(self, aside: Aside) -> None:
         self._aside = aside
-        self._draw_aside()
+        self._look_at_room()
+
+    def _look_at_room(self) -> None:
+        """Draws the pane under the lists, and the other one where it has to tell less or more."""
+        subject = (self._current, self._key)
+        if subject == self._shown_subject and len(self._told_apart()) != len(self._apart):
+            self._draw(subject)
+        else:
+            self._draw_aside()
 
     def _draw_aside(self) -> None:
         """Nothing before the pane has a width and a look has found what the workspace holds."""
         pane, context = self.query_one("#aside", DetailLines), self.context
         if self._aside is not None and pane.display and pane.size and context.has_looked:
             height = pane.size.height
-            content = aside_content(self._aside, context.runs(), context.saes(), pane.width, height)
+            about = self._aside, context.runs(), context.saes()
+            shown = self._shown_subject == (self._current, self._key)
+            more = blocks(*self._apart) if shown else None
+            content = aside_content(*about, pane.width, height, more)
             pane.show(content, "aside")
 
 
