@@ -168,6 +168,15 @@ async def test_a_name_is_offered_saved_shown_and_undone(open_features):
         assert pilot.app.context.annotations.concepts("demo-topk") == []
 
 
+async def test_a_message_leaves_the_line_that_is_typed_free(open_features):
+    async with open_features(size=(80, 24)) as pilot:
+        pilot.app.notify("a message")
+        await settle(pilot)
+        await press(pilot, "t", *"rain ~2")
+        assert "a message" in screen_text(pilot)
+        assert "~2 is not a confidence" in screen_text(pilot).splitlines()[-2]
+
+
 @pytest.mark.slow
 async def test_another_name_replaces_the_first_and_an_empty_one_removes_it(open_features):
     async with open_features(size=(120, 40)) as pilot:

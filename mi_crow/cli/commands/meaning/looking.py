@@ -138,6 +138,8 @@ def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
     verb = "is" if changed == 1 else "are"
     sentence = f"{features_counted(changed)} of {sae_id} {verb} now {options.name!r}"
+    if not changed:
+        sentence = f"they are all {options.name!r} already"
     print_outcome(options.json, {**value, "changed": changed}, sentence)
 
 
