@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
+_OWN_SESSION = Path("/proc/self/autogroup")
 _TURN_POLL_S = 0.25
 _SLURM_ENDED = "ended by Slurm: time limit, preemption or scancel"
 _HAND_OVER_S = 60.0  # submitting to Slurm holds the job's lock until sbatch has answered
@@ -196,10 +197,19 @@ def _write_to(path: Path) -> None:
 
 
 def _be_nice() -> None:
-    """Lowers the priority below interactive programs; never raises it."""
+    """Lowers the priority below interactive programs; never raises it.
+
+    Linux weighs sessions against each other, so that within its own the niceness of a process says
+    nothing to the rest of the machine: the session of a detached job becomes as nice.
+    """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     if niceness < NICENESS:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    if os.getsid(0) != os.getpid():
+        return  # the session is another program's, such as the shell
+    with suppress(OSError, ValueError):  # no Linux, or one that knows no groups
+        if int(_OWN_SESSION.read_text().rpartition(" ")[2]) < NICENESS:
+            _OWN_SESSION.write_text(str(NICENESS))
 
 
 if __name__ == "__main__":

@@ -58,8 +58,15 @@ def count_steps(work: Work) -> dict[str, Any]:
         "steps": config.steps,
         "environment": environment,
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+        "niceness_of_session": _niceness_of_session(),
         "session": os.getsid(0) == os.getpid(),
     }
+
+
+def _niceness_of_session() -> int | None:
+    """None where the system does not weigh sessions."""
+    group = Path("/proc/self/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
 
 
 def share_steps(work: Work) -> dict[str, Any]:
