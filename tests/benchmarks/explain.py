@@ -6,7 +6,7 @@ speed    naming all features of a synthetic index (1M tokens), and a part of the
 truth    for each index of `--sae`: the median AUROC of the names of features that fire 50 times or
          more, on documents that naming did not see, beside that of other features' names; for each
          label whether the name of its best feature contains the label or one of its five most
-         typical words; thirty names, drawn by the seed
+         typical words (wanted of the topics of the sample corpus); thirty names, drawn by the seed
 
 The table goes to the terminal, the numbers to `--out`.
 """
@@ -60,7 +60,8 @@ def truth(workspace: Workspace, sae_id: str, seed: int) -> list[Row]:
     labels = store.columns().labels
     if labels:
         hits = sum(_says(store, corpus, label) for label in labels)
-        found.append(Row(f"{sae_id}: labels in names", hits, f">= {len(labels)}"))
+        limit = f">= {len(labels)}" if store.meta().model_id == "sample" else ""
+        found.append(Row(f"{sae_id}: of {len(labels)} labels in names", hits, limit))
     fires = np.flatnonzero(store.columns().fires >= 50)
     rng = np.random.default_rng(seed)
     for feature in rng.choice(fires, min(_SHOWN, len(fires)), replace=False).tolist():

@@ -152,8 +152,8 @@ class Proposal:
     kind: str  # of catalogue.KINDS
     score: float | None  # AUROC of the name's rule on documents that naming did not see
     chance: float | None  # the same for the name of another feature
-    hits: float | None  # share of the feature's firings on which the rule holds
-    false_alarms: float | None  # share of other tokens on which it holds
+    hits: float | None  # share of its activation on which a part of the rule holds
+    false_alarms: float | None  # share of other tokens on which one holds
     firings: int  # on which it was scored
     words: tuple[str, ...]  # on which it fires most beyond chance
     around: tuple[str, ...]  # that occur around its firings beyond chance
