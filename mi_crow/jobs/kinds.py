@@ -25,7 +25,7 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import KL, EvaluateConfig, TrainConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
 from mi_crow.mechanistic.vectors.config import MakeConfig
@@ -109,10 +109,12 @@ def _train(work: Work) -> dict[str, Any]:
 
     if work.output_dir is not None and work.ranks.rank == 0:
         repair_metrics(work.workspace, work.output_dir, work.progress)
-    result = train_run(
-        work.workspace, work.config, work.progress, work.output_dir, ranks=work.ranks
-    )
-    return result.as_json()
+    given = work.workspace, work.config, work.progress, work.output_dir, work.ranks
+    if work.config.finetune == KL:
+        from mi_crow.mechanistic.sae.finetune.job import finetune_run
+
+        return finetune_run(*given).as_json()
+    return train_run(*given).as_json()
 
 
 def _index(work: Work) -> dict[str, Any]:

@@ -201,3 +201,13 @@ def test_a_penalty_of_another_architecture_is_refused(
     with pytest.raises(AssertionError):
         start("--arch", "batchtopk", "--penalty", "tanh")
     assert "batchtopk has no tanh penalty" in capsys.readouterr().err
+
+
+def test_a_finetune_is_short_and_of_an_sae(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = start("--init", "some-sae", "--finetune", "kl")
+    assert (config.finetune, config.init, config.training.steps) == ("kl", "some-sae", 100)
+    with pytest.raises(AssertionError):
+        start("--finetune", "kl")
+    assert "name it with --init" in capsys.readouterr().err

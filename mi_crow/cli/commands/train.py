@@ -40,6 +40,8 @@ from mi_crow.mechanistic.sae.config import (
     CLI_STREAM_STEPS,
     CLT,
     CROSSCODER,
+    FINETUNE_STEPS,
+    NONE,
     SAE,
     SHARES,
     SaeTrainingConfig,
@@ -143,6 +145,11 @@ def _add_sae(parser: ArgumentParser) -> None:
     group.add_argument(
         "--init", metavar="SAE", help="continue training this SAE, given by id or path"
     )
+    kl = (
+        "kl: with --init, train it on the model's predictions too (KL with and without the SAE), "
+        f"{FINETUNE_STEPS} steps by default"
+    )
+    add_fields(group, TrainConfig, {"finetune": kl})
 
 
 def _add_length(parser: ArgumentParser) -> None:
@@ -314,6 +321,8 @@ def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
         return {"steps": options.steps}
     if options.tokens is not None:
         return {"tokens": options.tokens}
+    if options.finetune != NONE and options.epochs is None:
+        return {"steps": FINETUNE_STEPS}
     if options.stream:
         if options.epochs is not None:
             raise UserError(
@@ -323,6 +332,14 @@ def _length(options: Namespace, manifest: RunManifest | None) -> dict[str, Any]:
     if options.epochs is not None or manifest is None or manifest.status != "complete":
         return {"epochs": options.epochs or CLI_PASSES}
     return {"steps": default_steps(manifest.n_tokens, options.batch_size)}
+
+
+def _finetuned(one: dict[str, Any]) -> dict[str, str]:
+    """What a finetune has measured besides."""
+    if "ce_added_before" not in one:
+        return {}
+    before = number(one["ce_added_before"], 4)
+    return {"CE added": f"{number(one['ce_added'], 4)} on held-out documents ({before} before)"}
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -335,6 +352,7 @@ def show_result(result: dict[str, Any]) -> None:
                 f"({number(one['fvu_all'])} with the {share(one['outlier_share'])} outliers)",
                 "L0": number(one["l0"]),
                 "dead": share(one["dead_share"]),
+                **_finetuned(one),
                 "time": duration(one["seconds"]),
                 "next": f"mi-crow index --sae {one['sae_id']}",
             }

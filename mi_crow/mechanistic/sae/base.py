@@ -269,7 +269,7 @@ class SparseAutoencoder(nn.Module, ABC):
         An SAE that normalises each token or has a skip connection needs the activations x
         [..., d] that the latents came from. Raises UserError when they are missing.
         """
-        return self._completed(z.to(self.dtype) @ self.W_dec, x)
+        return self.completed(z.to(self.dtype) @ self.W_dec, x)
 
     def decode_sparse(self, latents: SparseLatents, x: Tensor | None = None) -> Tensor:
         """Reconstruction from sparse latents [..., k]: [..., d]; x as for `decode`."""
@@ -279,7 +279,7 @@ class SparseAutoencoder(nn.Module, ABC):
             latents.indices.reshape(-1, shape[-1]),
             self.W_dec,
         )
-        return self._completed(rows.view(*shape[:-1], self.n_outputs), x)
+        return self.completed(rows.view(*shape[:-1], self.n_outputs), x)
 
     def forward(self, x: Tensor) -> SaeOutput:
         """Latents and reconstruction of activations x [..., d]."""
@@ -343,7 +343,7 @@ class SparseAutoencoder(nn.Module, ABC):
             return x, None
         return normalised(x.to(self.dtype), self.input_norm, self.centred)
 
-    def _completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
+    def completed(self, rows: Tensor, x: Tensor | None) -> Tensor:
         """What the latents add [..., d], plus everything that is not theirs, in plain units."""
         out = self.sharing.sum_over_latents(rows) + self.b_dec
         if self.W_skip is None and self.input_norm == "none" and not self.centred:

@@ -39,6 +39,10 @@ ACROSS_ARCHITECTURES: dict[str, tuple[str, ...]] = {
 }
 # What several processes share out among them, see sharing.py.
 SHARES = ("tokens", "latents")
+# What an SAE that exists already is trained further for: its model's predictions, see finetune/.
+NONE, KL = "none", "kl"
+FINETUNES = (NONE, KL)
+FINETUNE_STEPS = 100
 # Where metrics are logged besides our own files, see train/loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
 
@@ -49,6 +53,7 @@ LOGGERS = ("none", "tensorboard", "wandb")
 MIN_STEPS = 2000
 CLI_PASSES, CLI_MIN_STEPS, CLI_STREAM_STEPS = 2, 400, 5000
 _LR_CEILING = 4e-3
+FULL_LENGTH = 50_000  # steps from which the field's rule holds as it is
 
 
 def default_lr(n_latents: int, steps: int) -> float:
@@ -60,7 +65,7 @@ def default_lr(n_latents: int, steps: int) -> float:
     stay below a fixed ceiling.
     """
     rule = 2e-4 / math.sqrt(n_latents / 2**14)
-    raised = rule * min(5.0, max(1.0, math.sqrt(50_000 / steps)))
+    raised = rule * min(5.0, max(1.0, math.sqrt(FULL_LENGTH / steps)))
     return max(rule, min(raised, _LR_CEILING))
 
 
@@ -211,6 +216,7 @@ class TrainConfig:
     skip: bool = False  # a transcoder's skip connection
     stream: CaptureConfig | None = None
     init: str | None = None  # continue from this SAE: an id in the workspace or a path
+    finetune: str = NONE  # with `init`: `kl` also matches the model's predictions
     training: SaeTrainingConfig = SaeTrainingConfig()
     shares: str = "tokens"  # or "latents": what several processes share out among them
     logger: str = "none"
@@ -224,6 +230,7 @@ class TrainConfig:
     LIMITS: ClassVar[Limits] = {
         "logger": ("logger", Words(LOGGERS)),
         "family": ("the family", Words(FAMILIES)),
+        "finetune": ("the finetune", Words(FINETUNES)),
         "arch": ("architecture", Words(ARCHITECTURES)),
         "n_latents": ("n_latents", LATENTS),
     }
@@ -270,6 +277,8 @@ class TrainConfig:
                 hint="give the run of the base model with --run, that of the tuned one with "
                 "--tuned-run",
             )
+        if self.finetune != NONE:
+            self._check_finetune()
         if self.family != SAE:
             self._check_across()
         elif len(self.layers) > 1 and (self.sweep_k or self.sweep_expansion):
@@ -302,6 +311,21 @@ class TrainConfig:
             raise UserError(
                 f"the latents of {what} cannot be shared among processes", hint="share the tokens"
             )
+
+    def _check_finetune(self) -> None:
+        if self.init is None:
+            raise UserError(
+                "a finetune is of an SAE that there is already", hint="name it with --init"
+            )
+        refused = {
+            "--stream": self.stream,
+            "--shuffled": self.training.shuffled,
+            "several --layer": len(self.layers) > 1,
+            "--share latents": self.shares == "latents",
+        }
+        for flag, value in refused.items():
+            if value:
+                raise UserError(f"a finetune takes no {flag}", hint="leave it out")
 
     def _check_stream(self, stream: CaptureConfig) -> None:
         if self.training.steps is None and self.training.tokens is None:

@@ -59,6 +59,7 @@ _WORDS = {
     "n_latents": "latents",
     "outlier_share": "outliers",
     "ce_added": "CE added",
+    "ce_added_before": "CE added before",
     "random_sae_auroc": "AUROC, random SAE",
     "residual_auroc": "AUROC, residual",
     "kl": "KL",

@@ -14,8 +14,9 @@ from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
+from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
-from mi_crow.mechanistic.sae.evaluation.measures import heldout_documents, model_of, probe_figures
+from mi_crow.mechanistic.sae.evaluation.measures import model_of, probe_figures
 from mi_crow.mechanistic.sae.fitting import check_captured_with, check_run, check_width, run_of
 from mi_crow.mechanistic.sae.quality import (
     BATCH,

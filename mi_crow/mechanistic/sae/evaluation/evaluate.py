@@ -10,8 +10,8 @@ from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.evaluation.across import evaluate_across
 from mi_crow.mechanistic.sae.evaluation.decoder_correlation import decoder_correlation
+from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.measures import (
-    heldout_documents,
     loss_figures,
     model_of,
     probe_figures,
@@ -74,7 +74,7 @@ def evaluate_sae(
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = heldout_documents(reader, config.documents, config.seed)
     lm = lm or model_of(tokens.manifest, config)
-    substitution = _substitution(lm, sae, tokens, config.sae_id)
+    substitution = substitution_in(lm, sae, tokens, config.sae_id)
     if centring := set_centring(lm, sae):
         progress.log(centring)
     report_differences(sae.metadata, tokens.manifest, progress)
@@ -129,7 +129,7 @@ def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder
     return tokens
 
 
-def _substitution(
+def substitution_in(
     lm: "LanguageModel", sae: SparseAutoencoder, tokens: RunTokens, sae_id: str
 ) -> Substitution:
     """The SAE at its layers of the model. Raises UserError when they do not fit."""

@@ -1,22 +1,16 @@
 """What the evaluations of an SAE of one layer and of several layers share."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
-from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss, TokenDocument
+from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
 from mi_crow.progress import Progress
 from mi_crow.store.runs.manifest import RunManifest
-from mi_crow.store.runs.parts import held_out
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -64,33 +58,6 @@ def probe_figures(
         "residual_accuracy": {str(k): score.accuracy for k, score in residual.items()},
         "raw": asdict(dense_probe_score(pooled.residual, len(pooled.labels))),
     }
-
-
-def heldout_documents(
-    reader: "RunReader | JoinedReader", limit: int, seed: int
-) -> Sequence[TokenDocument]:
-    """At most `limit` held-out documents of the run, a random sample by `seed`."""
-    found: list[tuple[int, int]] = []  # part, row in its table
-    for number, part in enumerate(reader.parts()):
-        table = part.columns("split", "token_ids")
-        # Without a second token there is nothing to predict.
-        lengths = np.diff(table["token_ids"].combine_chunks().offsets.to_numpy())
-        usable = np.flatnonzero(held_out(table) & (lengths > 1))
-        found.extend((number, place) for place in usable.tolist())
-    if not found:
-        raise UserError(
-            f"run {reader.manifest.run_id!r} contains no held-out documents",
-            hint="a tenth of the documents is held out: capture more of them",
-        )
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    chosen = [found[i] for i in order[:limit].tolist()]
-    documents: dict[tuple[int, int], TokenDocument] = {}
-    for number, part in enumerate(reader.parts()):
-        places = [place for owner, place in chosen if owner == number]
-        rows = part.columns("token_ids", "kept").take(places).to_pylist() if places else []
-        for place, row in zip(places, rows, strict=True):
-            documents[number, place] = TokenDocument(row["token_ids"], row["kept"])
-    return [documents[key] for key in chosen]
 
 
 def model_of(manifest: RunManifest, config: EvaluateConfig) -> "LanguageModel":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.mechanistic.sae.substitute import Substitution, zeros
+from mi_crow.mechanistic.sae.substitute import Substitution, Value, zeros
 from mi_crow.progress import Progress, raise_if_stopped
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ class ModelLoss:
 @torch.inference_mode()
 def model_loss(
     substitution: Substitution,
-    mean: Tensor,
+    mean: Tensor | None,
     documents: Sequence[TokenDocument],
     progress: Progress,
     batch_size: int = 8,
 ) -> ModelLoss:
     """Runs the documents four times in batches: unchanged, and with the layer reconstructed, zeroed
-    and replaced by its `mean` [n_outputs]."""
-    values = (substitution.reconstruction, zeros, lambda x, y: mean.to(y.device).expand_as(y))
+    and replaced by its `mean` [n_outputs]; without a mean the last two are left out, as NaN."""
+    values: list[Value] = [substitution.reconstruction]
+    if mean is not None:
+        values += [zeros, lambda x, y: mean.to(y.device).expand_as(y)]
 
     def ways(batch: Batch) -> list[AbstractContextManager[None]]:
         return [substitution.replaced(batch.kept, value) for value in values]
@@ -86,25 +88,27 @@ def losses_under(
     batch_size: int = 8,
 ) -> ModelLoss:
     """The same under any three changes of the model, for each batch those of `ways`: activations
-    reconstructed, zeroed, and replaced by their mean."""
+    reconstructed, zeroed, and replaced by their mean; what there are fewer of is NaN."""
     sums = torch.zeros(5, dtype=torch.float64)
-    tokens = done = 0
+    tokens = done = measured = 0
     for batch in _batches(documents, batch_size, lm.device):
         input_ids, mask, _ = batch
         raise_if_stopped(progress, resumable=False)
         targets, real = input_ids[:, 1:], mask[:, 1:].bool()
-        plain = _log_probabilities(lm, input_ids, mask)
+        plain = log_probabilities(lm, input_ids, mask)
         figures = [_loss(plain, targets, real)]
         for place, way in enumerate(ways(batch)):
             with way:
-                changed = _log_probabilities(lm, input_ids, mask)
+                changed = log_probabilities(lm, input_ids, mask)
             figures.append(_loss(changed, targets, real))
             if not place:
                 figures.append(_divergence(plain, changed, real))
-        sums += torch.tensor(figures, dtype=torch.float64)
+        measured = len(figures)
+        sums[:measured] += torch.tensor(figures, dtype=torch.float64)
         tokens += int(real.sum())
         done += input_ids.shape[0]
         progress.update(done, len(documents), "document")
+    sums[measured:] = torch.nan
     original, rebuilt, kl, zero, average = (sums / max(tokens, 1)).tolist()
     return ModelLoss(original, rebuilt, zero, average, kl, tokens)
 
@@ -115,19 +119,23 @@ def _batches(
     """Documents of similar length share a batch."""
     ordered = sorted(documents, key=lambda document: len(document.token_ids))
     for start in range(0, len(ordered), size):
-        batch = ordered[start : start + size]
-        length = max(len(document.token_ids) for document in batch)
-        input_ids = torch.zeros(len(batch), length, dtype=torch.int64)
-        mask = torch.zeros(len(batch), length, dtype=torch.int64)
-        kept = torch.zeros(len(batch), length, dtype=torch.bool)
-        for row, document in enumerate(batch):
-            input_ids[row, : len(document.token_ids)] = torch.tensor(document.token_ids)
-            mask[row, : len(document.token_ids)] = 1
-            kept[row, document.kept] = True
-        yield Batch(input_ids.to(device), mask.to(device), kept.to(device))
+        yield padded(ordered[start : start + size], device)
 
 
-def _log_probabilities(lm: "LanguageModel", input_ids: Tensor, mask: Tensor) -> Tensor:
+def padded(documents: Sequence[TokenDocument], device: torch.device) -> Batch:
+    """Documents side by side."""
+    length = max(len(document.token_ids) for document in documents)
+    input_ids = torch.zeros(len(documents), length, dtype=torch.int64)
+    mask = torch.zeros(len(documents), length, dtype=torch.int64)
+    kept = torch.zeros(len(documents), length, dtype=torch.bool)
+    for row, document in enumerate(documents):
+        input_ids[row, : len(document.token_ids)] = torch.tensor(document.token_ids)
+        mask[row, : len(document.token_ids)] = 1
+        kept[row, document.kept] = True
+    return Batch(input_ids.to(device), mask.to(device), kept.to(device))
+
+
+def log_probabilities(lm: "LanguageModel", input_ids: Tensor, mask: Tensor) -> Tensor:
     """[batch, length - 1, vocabulary]: the prediction of the next token at each position."""
     output: Any = lm.model(input_ids=input_ids, attention_mask=mask, use_cache=False)
     return functional.log_softmax(output.logits[:, :-1].float(), dim=-1)

@@ -105,7 +105,7 @@ class BatchTopKSae(RaggedSae):
         """Losses `reconstruction` and, with dead latents, `auxk`."""
         inputs = self.encoder_input(x)
         z, entries = self._strongest(inputs)
-        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        residual = target - self.completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu, **auxk_loss(self, inputs, residual, context)}
         return TrainingOutput(losses, fvu.detach(), entries.columns)

@@ -77,7 +77,7 @@ class GatedSae(RaggedSae):
         inputs = self.encoder_input(x)
         gate, entries = encode_above(inputs, self.encoder_rows, self.b_gate)
         z = self._magnitudes(gate, entries)
-        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        residual = target - self.completed(decode_entries(z, entries, self.W_dec), x)
         frozen = self.sharing.sum_over_latents(decode_entries(gate, entries, self.W_dec.detach()))
         penalty = self.sharing.sum_over_latents(gate.sum())
         fvu = variance_share(residual, context)

@@ -108,7 +108,7 @@ class JumpReluSae(RaggedSae):
         floor = self.threshold.detach() - epsilon / 2
         pre, entries = encode_above(inputs, self.encoder_rows, self.b_enc, floor)
         z, step = jump_relu(pre, gather(self.threshold, entries), epsilon)
-        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        residual = target - self.completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu}
         losses["sparsity"] = context.sparsity * self._sparsity(z, step, entries, context)

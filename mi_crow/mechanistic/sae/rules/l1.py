@@ -49,7 +49,7 @@ class L1Sae(RaggedSae):
         """Losses `reconstruction`, `sparsity` and, with dead latents, `auxk`."""
         inputs = self.encoder_input(x)
         z, entries = encode_above(inputs, self.encoder_rows, self.b_enc)
-        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        residual = target - self.completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         l1 = self.sharing.sum_over_latents(z.sum()) / (context.variance * x.shape[0])
         losses = {"reconstruction": fvu, "sparsity": context.sparsity * l1}

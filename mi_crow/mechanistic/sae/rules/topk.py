@@ -86,7 +86,7 @@ class TopKSae(SparseAutoencoder):
         inputs = self.encoder_input(x)
         z, entries = self._choose(inputs)
         z = z.reshape(-1)
-        residual = target - self._completed(decode_entries(z, entries, self.W_dec), x)
+        residual = target - self.completed(decode_entries(z, entries, self.W_dec), x)
         fvu = variance_share(residual, context)
         losses = {"reconstruction": fvu, **auxk_loss(self, inputs, residual, context)}
         fired = fired_or_none(z.detach(), entries.columns, self.n_latents)

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,8 +40,39 @@ class Training:
     logger: RunLogger = field(default_factory=RunLogger)
 
 
-def run_training(trainings: Sequence[Training], source: TokenSource, progress: Progress) -> None:
-    """Trains all SAEs to the end of the plan and fills their tables.
+class Feed(Protocol):
+    """Where the batches of a training come from, and what it learns from one."""
+
+    def batches(self, state: TrainState, first: int) -> Iterator[Any]:
+        """The batches from number `first` to the end of the plan."""
+        ...
+
+    def learn(self, state: TrainState, batch: Any, metrics: StepMetrics) -> None:
+        """One optimizer step on a batch."""
+        ...
+
+
+class StoredTokens:
+    """The tokens of a source, which the SAE is to reconstruct: how SAEs are trained."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    def batches(self, state: TrainState, first: int) -> Iterator[Tensor]:
+        return _batches(state, self._source, first)
+
+    def learn(self, state: TrainState, batch: Tensor, metrics: StepMetrics) -> None:
+        train_step(state, batch, metrics)
+
+
+def run_training(
+    trainings: Sequence[Training],
+    source: TokenSource,
+    progress: Progress,
+    feed: Feed | None = None,
+) -> None:
+    """Trains all SAEs to the end of the plan and fills their tables; `feed` (None: the tokens of
+    `source`) says what from.
 
     The plans agree on everything that concerns the data. After a resume, an SAE that is ahead of
     the others waits for them. Checkpoints and metrics go to the folders. Raises CancelledError
@@ -52,8 +84,9 @@ def run_training(trainings: Sequence[Training], source: TokenSource, progress: P
     metrics = [StepMetrics(training.state, source, clock) for training in trainings]
     ranks = trainings[0].state.sharing.ranks
     kept_at = clock.seconds()
+    feed = feed or StoredTokens(source)
     with CheckpointWriter(progress) as checkpoints:
-        for step, tokens in enumerate(_batches(trainings[0].state, source, first), first + 1):
+        for step, batch in enumerate(feed.batches(trainings[0].state, first), first + 1):
             if _stops(progress, ranks, step):
                 checkpoints.keep(trainings, clock.seconds())
                 checkpoints.wait()
@@ -64,7 +97,7 @@ def run_training(trainings: Sequence[Training], source: TokenSource, progress: P
                 pair for pair in zip(trainings, metrics, strict=True) if pair[0].state.step < step
             ]
             for training, gathered in active:
-                train_step(training.state, tokens, gathered)
+                feed.learn(training.state, batch, gathered)
             if not plan.logs_at(step):
                 continue
             for training, gathered in active:
@@ -101,13 +134,29 @@ def train_step(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
 def _learn(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
     plan = state.plan
     metrics.begin_step(tokens)
-    firings = torch.zeros(state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device)
+    firings = no_firings(state)
     for piece in tokens.tensor_split(plan.accumulate):  # and not `chunk`, which may make fewer
         share = piece.shape[0] / plan.batch_size
         output = _learn_piece(state, piece, share)
-        fired = output.fired.reshape(-1)
-        firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
+        add_firings(firings, output)
         metrics.add_output(output, share)
+    complete_step(state, firings, metrics)
+
+
+def no_firings(state: TrainState) -> Tensor:
+    """How often each latent fired, int64 [M + 1]; the last entry stands for none."""
+    return torch.zeros(state.sae.n_latents + 1, dtype=torch.int64, device=state.sae.device)
+
+
+def add_firings(firings: Tensor, output: TrainingOutput) -> None:
+    """Adds those of a piece of a batch."""
+    fired = output.fired.reshape(-1)
+    firings.index_add_(0, fired, torch.ones_like(fired))  # bincount would wait for the device
+
+
+def complete_step(state: TrainState, firings: Tensor, metrics: StepMetrics) -> None:
+    """Ends a step whose pieces have left their gradients."""
+    plan = state.plan
     if (loss := state.orthogonality_loss()) is not None:
         loss.backward()
         metrics.add_loss("orthogonality", state.sharing.total_over_latents(loss.detach()))
@@ -115,21 +164,25 @@ def _learn(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
     if plan.logs_at(state.step + 1):
         metrics.gradient_norm = state.gradient_norm()
     state.apply_gradients()
-    metrics.add_firings(state.count_firing(firings[:-1]))  # the last entry stands for none
+    metrics.add_firings(state.count_firing(firings[:-1]))
     state.step += 1
 
 
 def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOutput:
     """Adds the gradients of some tokens, which are the fraction `share` of the batch."""
+    output = training_output(state, tokens)
+    (torch.stack(list(output.losses.values())).sum() * share).backward()
+    return output
+
+
+def training_output(state: TrainState, tokens: Tensor) -> TrainingOutput:
+    """One training pass over unscaled tokens [n, training_width]."""
     sae, bf16 = state.sae, state.plan.precision == "bf16"
     x, target = sae.training_tokens(tokens)
     with torch.autocast(sae.device.type, torch.bfloat16, enabled=bf16):
         scaled = x * state.scale
         wanted = target * state.target_scale if sae.transcodes else scaled
-        output = sae.training_output(scaled, wanted, state.context())
-    del scaled, wanted  # the backward pass needs the memory, not them
-    (torch.stack(list(output.losses.values())).sum() * share).backward()
-    return output
+        return sae.training_output(scaled, wanted, state.context())
 
 
 def _does_not_fit(state: TrainState, tokens: Tensor, too_much: str) -> UserError:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,7 +12,14 @@ from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.architectures import BY_ARCH, BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import SAE, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import (
+    FULL_LENGTH,
+    KL,
+    SAE,
+    SaeTrainingConfig,
+    TrainConfig,
+    default_lr,
+)
 from mi_crow.mechanistic.sae.cross_layer.latent_scaling import latent_scaling
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_widths
@@ -25,6 +32,7 @@ from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME
 from mi_crow.mechanistic.sae.train.live import live_tokens
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, check_logger, open_logger
+from mi_crow.mechanistic.sae.train.loop import Feed
 from mi_crow.mechanistic.sae.train.trainer import (
     SaeTrainer,
     Trained,
@@ -59,10 +67,12 @@ def train_run(
     progress: Progress | None = None,
     sae_dir: Path | None = None,
     ranks: Ranks = ALONE,
+    feed: "MeasuredFeed | None" = None,
 ) -> TrainResult:
     """Trains the SAEs of `config` on a run of the workspace, or on the running model; `sae_dir`
     (None: a new one) is the folder of the first, the others of a sweep get folders named after it.
-    Of several layers each is read on its own, unless one SAE is of all.
+    Of several layers each is read on its own, unless one SAE is of all. `feed` (None: the tokens
+    of the run) is what a step learns from.
 
     Training resumes in folders that hold checkpoints. Several processes (`ranks`, with a `sae_dir`)
     share the work as `config.shares` says; the first one writes. Raises UserError, before any
@@ -104,7 +114,14 @@ def train_run(
                 config.shares,
                 device,
                 loggers,
+                feed,
             )
+        if feed is not None:
+            figures = [feed.figures(sae) for sae in saes]
+            trained = [
+                replace(one, result=replace(one.result, **found))
+                for one, found in zip(trained, figures, strict=True)
+            ]
     except BaseException:
         _withdraw(workspace, folders if made_here else folders[1:])
         raise
@@ -114,6 +131,14 @@ def train_run(
         for folder in folders:
             remove_checkpoints(folder / CHECKPOINTS_NAME)
     return _together([one.result for one in trained])
+
+
+class MeasuredFeed(Feed, Protocol):
+    """A feed that measures what it was made for."""
+
+    def figures(self, sae: SparseAutoencoder) -> dict[str, float]:
+        """Figures of the trained SAE that its result has besides, by their names there."""
+        ...
 
 
 def _each_layer(
@@ -201,8 +226,12 @@ def _first_state(
 
 
 def _settings(config: TrainConfig, sae: SparseAutoencoder) -> SaeTrainingConfig:
-    """The trainer's settings of one SAE: for a steered one, `k` is the target for L0."""
+    """The trainer's settings of one SAE: for a steered one, `k` is the target for L0. A finetune is
+    the end of a training: its learning rate falls from the usual one to zero."""
     training = config.training
+    if config.finetune == KL:
+        lr = training.lr or default_lr(sae.n_latents, FULL_LENGTH)
+        training = replace(training, lr=lr, decay_share=1.0)
     if not sae.steers_sparsity or training.target_l0 or training.l1_lambda is not None:
         return training
     return replace(training, target_l0=float(config.k))
@@ -288,6 +317,11 @@ def _save(
         {"config": asdict(config), "result": trained.result.as_json()},
     )
     sae.save(folder)
+
+
+def finished(folder: Path) -> TrainResult | None:
+    """The result of the training in `folder`, if it has come to its end."""
+    return _finished_result(folder) if (folder / CONFIG_NAME).is_file() else None
 
 
 def _together(results: Sequence[TrainResult]) -> TrainResult:

@@ -33,17 +33,19 @@ class StepMetrics:
         self.gradient_norm: Tensor | None = None
         self._state, self._source, self._clock = state, source, clock
         self._step: list[tuple[TrainingOutput, float]] = []  # pieces of the latest step
-        self._of_weights: dict[str, Tensor] = {}  # of the latest step
+        self._others: dict[str, Tensor] = {}  # further losses of the latest step
         # Since the last row: firings of each of this process's latents, and tokens.
         self._firings = torch.zeros(state.sae.n_latents, dtype=torch.int64, device=state.sae.device)
         self._tokens = 0
         self._active = self._firings.sum()  # of the latest step
         self._finite = torch.ones((), dtype=torch.bool, device=state.sae.device)
 
-    def begin_step(self, tokens: Tensor) -> None:
+    def begin_step(self, tokens: Tensor | None = None) -> None:
         """Begins a step on a batch: outputs added from here on belong to it."""
         self._step.clear()
-        self._finite &= tokens.sum().isfinite()  # much faster than testing each
+        self._others.clear()
+        if tokens is not None:
+            self._finite &= tokens.sum().isfinite()  # much faster than testing each
         self._tokens += self._state.plan.batch_size
 
     def add_output(self, output: TrainingOutput, share: float) -> None:
@@ -53,8 +55,8 @@ class StepMetrics:
         self._step.append((output._replace(losses=losses), share))
 
     def add_loss(self, name: str, loss: Tensor) -> None:
-        """Adds this process's part of a loss that is of the weights and not of tokens."""
-        self._of_weights[name] = loss
+        """Adds this process's part of a loss that no `TrainingOutput` has, to those of the step."""
+        self._others[name] = self._others.get(name, torch.zeros_like(loss)) + loss
 
     def add_firings(self, firings: Tensor) -> None:
         """Adds how often each of this process's latents fired on the batch, int64 [M]."""
@@ -99,7 +101,7 @@ class StepMetrics:
         for output, share in self._step:
             for name, loss in {**output.losses, "fvu": output.fvu}.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + share * loss
-        sums |= self._of_weights
+        sums |= self._others
         together = self._state.sharing.total_over_tokens(torch.stack(list(sums.values())))
         return dict(zip(sums, together.tolist(), strict=True))
 

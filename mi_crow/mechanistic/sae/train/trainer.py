@@ -17,7 +17,7 @@ from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME, METRICS_NAME
 from mi_crow.mechanistic.sae.train.loggers import RunLogger, open_logger
-from mi_crow.mechanistic.sae.train.loop import Training, run_training
+from mi_crow.mechanistic.sae.train.loop import Feed, Training, run_training
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.train.state import TrainState
@@ -46,11 +46,18 @@ class TrainResult:
     seconds: float
     dense_share: float = 0.0  # latents that fire on more than a tenth of the tokens
     n_latents: int = 0
+    # Of a finetune: how much the SAE adds to the model's cross-entropy on held-out documents.
+    ce_added: float | None = None
+    ce_added_before: float | None = None
     others: tuple["TrainResult", ...] = ()  # the other SAEs of a sweep
 
     def as_json(self) -> dict[str, Any]:
-        """The fields; for a sweep also `saes`, one object per SAE."""
-        own = {key: value for key, value in asdict(self).items() if key != "others"}
+        """The fields that were measured; for a sweep also `saes`, one object per SAE."""
+        own = {
+            key: value
+            for key, value in asdict(self).items()
+            if key != "others" and value is not None
+        }
         if not self.others:
             return own
         return {**own, "saes": [own, *(other.as_json() for other in self.others)]}
@@ -157,6 +164,7 @@ def train_many(
     shares: str = "tokens",
     device: torch.device | None = None,
     loggers: Sequence[RunLogger] | None = None,
+    feed: Feed | None = None,
 ) -> list[Trained]:
     """Trains several SAEs in place, step by step, on one read of `source`.
 
@@ -168,7 +176,8 @@ def train_many(
     the `latents`, see `sharing.py`; each has the trained SAEs in the end. SAEs whose latents are
     split need not fit on `device`, where each process trains its part, and may be on the CPU.
 
-    `loggers`, one per SAE, receive the rows of its metrics; they are left open.
+    `loggers`, one per SAE, receive the rows of its metrics; they are left open. `feed` (None: the
+    tokens of `source`) is what a step learns from.
 
     Raises UserError when settings, widths or tokens do not fit.
     """
@@ -192,7 +201,7 @@ def train_many(
     for training, logger in zip(trainings, loggers or (), strict=False):
         training.logger = logger
     with flushed_denormals():
-        run_training(trainings, read, progress)
+        run_training(trainings, read, progress, feed)
     trained = []
     for sae, training in zip(saes, trainings, strict=True):
         training.state.finish()

@@ -7,6 +7,8 @@ from mi_crow.mechanistic.sae.config import (
     CLI_MIN_STEPS,
     CLI_PASSES,
     CLI_STREAM_STEPS,
+    FINETUNE_STEPS,
+    NONE,
     SAE,
     TRANSCODERS,
     default_lr,
@@ -64,6 +66,8 @@ class TrainForm(JobForm):
             steps = self._run_defaults(reading, run)
         if reading.get("family") not in (None, SAE):
             reading.defaults["arch"] = Default("batchtopk", "for an SAE of several layers")
+        if reading.get("finetune") not in (None, NONE):
+            steps = Default(str(FINETUNE_STEPS), "a short finetune")
         if not any(reading.typed(name) for name in _LENGTHS):
             reading.defaults["training.steps"] = steps
         if reading.typed("n_latents"):
@@ -143,6 +147,9 @@ class TrainForm(JobForm):
                     label = reading.fields[name].label
                     said = f"{label} is decided by the SAE that is continued"
                     raise WrongValueError(name, said, hint="empty it")
+        elif reading.get("finetune") not in (None, NONE):
+            said = "a finetune is of an SAE that there is already"
+            raise WrongValueError("init", said, hint="name it")
         given = [name for name in _LENGTHS if reading.typed(name)]
         if len(given) > 1:
             labels = " and ".join(reading.fields[name].label for name in given)

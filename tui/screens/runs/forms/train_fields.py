@@ -7,6 +7,7 @@ from mi_crow.mechanistic.sae.config import (
     AIM_FOR_L0_IN_WORDS,
     ARCHITECTURES,
     FAMILIES,
+    FINETUNES,
     LOGGERS,
     PENALTIES,
     PRECISIONS,
@@ -62,6 +63,7 @@ def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     weight = f"for {AIM_FOR_L0_IN_WORDS}: a fixed coefficient instead of a target"
     reaches, own = "whatever reaches the target", "none: an SAE predicts its own input"
     further = "an SAE, by its id or path, to train further"
+    finetune = "the SAE that is continued: kl trains it on the model's predictions too"
     penalty = "on latents that fire: their number, or for jumprelu a tanh of each"
     tuned = "of a crosscoder: run of a model made from the run's, over the same texts"
     return (
@@ -73,6 +75,7 @@ def _shape_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         ask("skip", "skip connection", "of a transcoder"),
         ask("init", "continue", further, why="a new one"),
         ask("tuned_run", "tuned run", tuned, why="none: one model"),
+        ask("finetune", "finetune", finetune, choices=FINETUNES),
     )
 
 

@@ -1,0 +1,1 @@
+"""Training an SAE further on what its model predicts with it."""
