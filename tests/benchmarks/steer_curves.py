@@ -46,7 +46,10 @@ FRESH = (
     *("I think that the", "When I was a", "There is a new", "She said that the"),
     *("One of the most", "In the middle of", "He did not know", "This is a story"),
 )
-DEVELOPMENT = ("It was a very", "We have always been", "They went to the", "What I like about")
+DEVELOPMENT = (
+    *("It was a very", "We have always been", "They went to the", "What I like about"),
+    *("You can see that", "At the end of", "My friend told me", "If you want to"),
+)
 FRESH_SEED, DEVELOPMENT_SEED = 77_000, 55_000
 _STEEPNESS = 2.0  # log ratio ~ strength ** this, until it is measured
 _BOUNDS = (0.5, 4.0)  # of the steepness

@@ -58,10 +58,10 @@ def test_the_worthiest_texts_are_on_the_topic_and_cost_little():
         [" on", " dear", " half", " off", " short"], [40.0, 58.0, 20.0, 20.0, 4.0], [20] * 4 + [4]
     )
     plain = written([" off", " on", " off"], [40.0, 38.0, 90.0], [20, 20, 20])
-    # Effects of 1, 1 and 0.5; the second costs 0.9 nats a token more than the plain median, 2.
+    # Effects of 1, 1 and 0.75; the second costs 0.9 nats a token more than the plain median, 2.
     assert worthy(judge, steered, plain) == [
         ("The ship on", 1.0),
-        ("The ship half", 0.5),
+        ("The ship half", 0.75),
         ("The ship dear", 0.1),
     ]
     assert worthy(judge, steered, plain, most=1) == [("The ship on", 1.0)]

@@ -17,7 +17,13 @@ from mi_crow.mechanistic.steering.measure.config import AutoConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack
 from mi_crow.mechanistic.steering.measure.recipes import Aim, recipes_named
 from mi_crow.mechanistic.steering.measure.results import Measurement
-from mi_crow.mechanistic.steering.measure.search import Finalist, Search, Tried, decided
+from mi_crow.mechanistic.steering.measure.search import (
+    Finalist,
+    Search,
+    Tried,
+    bought,
+    decided,
+)
 from mi_crow.progress import NullProgress
 from tests.helpers.index_fixture import make_index
 
@@ -224,3 +230,33 @@ def test_a_second_strength_is_for_the_more_promising(tmp_path):
     assert all(one.dropped for one in tried if one.recipe.name in once)
     assert "swap" not in once
     assert {"decay", "group-decay", "means-decay"} & {*once} == set()
+
+
+def test_recipes_are_compared_at_equal_cost():
+    # Linear in the ratio's logarithm; the square of the strength goes along with it.
+    assert bought([(0.4, 0.8, 4.0)], 2.0) == (pytest.approx(0.4 / 2**0.5), pytest.approx(0.4))
+    between = bought([(0.2, 0.3, 1.2), (0.4, 0.5, 1.2**3)], 1.2**2)
+    assert between is not None
+    assert between[1] == pytest.approx(0.4)
+    # Never less than a try that fits did.
+    assert bought([(0.2, 0.3, 1.2), (0.4, 0.1, 2.0)], 1.5) == (0.2, 0.3)
+    assert bought([(0.2, 0.3, 0.8), (0.4, 0.6, 0.9)], 1.5) == (0.4, 0.6)
+    assert bought([(0.2, 0.3, float("inf"))], 1.5) is None
+    assert bought([], 1.5) is None
+
+
+def test_a_finalist_that_had_to_step_back_is_compared_by_what_the_limit_buys(tmp_path):
+    def quick(one, n):
+        costs = {"floor": 1.0, "add": 3.0}[one.op]
+        effect = {"floor": 0.2, "add": 0.9}[one.op] * one.value
+        # Of `add` a second seed costs more: it steps back, to where it does less than `floor`.
+        dear = costs * (3 if n > 4 and one.op == "add" else 1)
+        return {"effect": effect, "perplexity_ratio": 1 + dear * one.value**2, "ratio_room": 0.1}
+
+    search = searching(quick, tmp_path, most_ratio=1.5)
+    recipes = recipes_named(["floor", "add"])
+    built = [(one, arm) for one in recipes if (arm := one.build(Aim(3)))]
+    _, finalists = search.run(built)
+    assert finalists[0].tried.recipe.name == "add"
+    assert finalists[0].row["perplexity_ratio"] <= 1.5
+    assert finalists[0].effect >= finalists[0].row["effect"]

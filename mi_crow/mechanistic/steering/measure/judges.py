@@ -80,11 +80,12 @@ class Judge:
         return float(self.effects(texts).mean()) if len(texts) else 0.0
 
     def effects(self, texts: Sequence[str]) -> np.ndarray:
-        """How far each text is on the topic, from 0 to 1: its margin's share of `typical`. Finer
-        than whether it is a hit, which is it where margins are not known."""
+        """How far each text is on the topic, from 0 to 1: half for a hit, half for its margin's
+        share of `typical`. Where margins are not known a hit is all."""
+        hits = np.array(self.hits(texts), dtype=np.float64)
         if self.margins is None or not self.typical or not len(texts):
-            return np.array(self.hits(texts), dtype=np.float64)
-        return np.clip(self.margins(texts) / self.typical, 0.0, 1.0)
+            return hits
+        return (hits + np.clip(self.margins(texts) / self.typical, 0.0, 1.0)) / 2
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from mi_crow.errors import NotFiniteError
@@ -46,6 +47,10 @@ class Tried:
         place = best_of([(row["effect"], _ratio(row)) for _, row in self.tries], limit)
         return None if place is None else self.tries[place]
 
+    def at(self, limit: float) -> tuple[float, float] | None:
+        """The strength and the effect that a ratio of `limit` buys: see `bought`."""
+        return bought([(s, row["effect"], _ratio(row)) for s, row in self.tries], limit)
+
 
 @dataclass(frozen=True)
 class Finalist:
@@ -54,6 +59,12 @@ class Finalist:
     tried: Tried
     strength: float
     row: dict[str, Any]
+    bought: float | None = None  # the effect that the limit buys, of all strengths confirmed
+
+    @property
+    def effect(self) -> float:
+        """What it is compared with others by."""
+        return self.row["effect"] if self.bought is None else self.bought
 
     @property
     def arm(self) -> Arm:
@@ -103,7 +114,7 @@ class Search:
         self._total += len(every)
         for one in every.values():
             self._more(one, 1, self._half)
-            if one.best(self._limit) is None:
+            if one.at(self._limit) is None:
                 self._more(one, 1, self._half)
         return min(every, key=lambda feature: self._rank(every[feature]))
 
@@ -123,7 +134,7 @@ class Search:
                 return every, found
         if found := self._enough_at_once(every):
             return every, found
-        promising = sorted(every, key=self._promise)[:_WARM]
+        promising = sorted(every, key=self._rank)[:_WARM]
         for one in promising:
             self._more(one, first - 1, self._half)
         late = learnt(every, further)
@@ -139,7 +150,7 @@ class Search:
         for one in order[:_GOING]:
             self._more(one, config.tries - first, config.development)
         order = sorted(order[:_GOING], key=self._rank)
-        confirmed = [self._confirmed(one) for one in order[:_FINALISTS] if one.best(self._limit)]
+        confirmed = [self._confirmed(one) for one in order[:_FINALISTS] if one.at(self._limit)]
         found = [one for one in confirmed if one is not None]
         return every, decided(found)
 
@@ -167,15 +178,11 @@ class Search:
         return max(self._config.development // 2, 1)
 
     def _rank(self, one: Tried) -> tuple[float, float]:
-        best = one.best(self._limit)
-        return (1.0, 0.0) if best is None else (-best[1]["effect"], _ratio(best[1]))
-
-    def _promise(self, one: Tried) -> float:
-        """Lower is better: the first strength's effect, of one that costs too much as large a part
-        as the limit is of its cost, in logarithms."""
-        ((_, row),) = one.tries
-        cost = math.log(max(_ratio(row), self._limit))
-        return -row["effect"] * math.log(self._limit) / cost if math.isfinite(cost) else 1.0
+        found = one.at(self._limit)
+        if found is None:
+            return 1.0, 0.0
+        cheapest = min(_ratio(row) for _, row in one.tries)
+        return -found[1], cheapest
 
     def _more(self, one: Tried, count: int, n: int) -> None:
         for _ in range(count):
@@ -188,18 +195,21 @@ class Search:
         """A recipe at its best strength, or a little less where that may cost too much on other
         continuations; None where even this does. Where few continuations leave the ratio uncertain,
         a strength that is below the limit without certainty will do."""
-        found = one.best(self._limit)
+        found = one.at(self._limit)
         assert found is not None
         strength, _ = found
         most = math.log(self._config.most_ratio)
         fitting: Finalist | None = None
+        told: list[tuple[float, float, float]] = []
         for _ in range(_STEPS_BACK):
             row = self._try(one, strength, 2 * self._config.development, 1)
+            told.append((strength, row["effect"], _ratio(row)))
             room, cost = most - row.get("ratio_room", 0.0), math.log(_ratio(row))
-            if cost <= room:
-                return Finalist(one, strength, row)
+            effect = bought(told, self._config.most_ratio)
             if cost <= most:
-                fitting = Finalist(one, strength, row)
+                fitting = Finalist(one, strength, row, effect and effect[1])
+            if cost <= room:
+                break
             # What a change costs grows about with the square of its size.
             low, high = _BACK
             strength *= min(max((max(room, 0.0) / cost) ** 0.5, low), high)
@@ -249,14 +259,36 @@ def _ratio(row: dict[str, Any]) -> float:
 def decided(found: Sequence[Finalist]) -> list[Finalist]:
     """The finalists, the winner first: of those whose effect is within a standard error of the
     greatest the one that costs least; then by effect."""
-    order = sorted(found, key=lambda one: (-one.row["effect"], _ratio(one.row)))
+    order = sorted(found, key=lambda one: (-one.effect, _ratio(one.row)))
     if not order:
         return order
-    least = order[0].row["effect"] - order[0].row.get("effect_error", 0.0)
-    winner = min(
-        (one for one in order if one.row["effect"] >= least), key=lambda one: _ratio(one.row)
-    )
+    error = order[0].row.get("effect_error", 0.0)
+    least, own = order[0].effect - error, order[0].row["effect"] - error
+    alike = [one for one in order if one.effect >= least and one.row["effect"] >= own]
+    winner = min(alike, key=lambda one: _ratio(one.row))
     return [winner, *(one for one in order if one is not winner)]
+
+
+def bought(tried: Sequence[tuple[float, float, float]], limit: float) -> tuple[float, float] | None:
+    """The strength and the effect that a ratio of `limit` buys, after some (strength, effect,
+    ratio): of the try with the greatest effect among those that fit, or between one that fits and
+    the next that does not, whichever is more; None where no ratio is finite.
+
+    Between two the effect is linear in the ratio's logarithm, which grows with the square of the
+    strength. At strength 0 there is no effect, at a ratio of 1. So a strength that costs too much
+    still tells what a weaker one would do, and recipes are compared at equal cost.
+    """
+    found = [(effect, strength) for strength, effect, ratio in tried if ratio <= limit]
+    curve = [(0.0, 0.0, 1.0), *sorted(one for one in tried if math.isfinite(one[2]))]
+    for (low, less, cheap), (high, more, dear) in pairwise(curve):
+        if cheap <= limit < dear:
+            way = math.log(limit / cheap) / math.log(dear / cheap)
+            strength = (low**2 + way * (high**2 - low**2)) ** 0.5
+            found.append((less + way * (more - less), strength))
+    if not found:
+        return None
+    effect, strength = max(found, key=lambda one: (one[0], -one[1]))
+    return strength, effect
 
 
 def next_strength(
