@@ -98,6 +98,35 @@ async def test_r_gives_an_sae_another_name_and_the_cursor_stays_on_it(app_worksp
         assert pilot.app.screen.query_one("#list-saes", RowList).key == "harbour"
 
 
+async def test_the_open_sae_stays_open_when_renamed_and_another_one_is_when_removed(
+    empty_workspace, run_app
+):
+    for name in ("demo-topk", "smol-sae"):
+        add_sae(empty_workspace, name, "sample", "demo", NOW)
+    async with run_app(empty_workspace, size=(120, 40), sae_id="smol-sae") as pilot:
+        context = pilot.app.context
+        await press(pilot, "1")
+        await select(pilot, "saes", "smol-sae")
+        await press(pilot, "r")
+        pilot.app.screen.query_one("#field-name").value = "harbour"
+        await press(pilot, "ctrl+r")
+        pilot.app.look_now()
+        await settle(pilot)
+        assert context.sae_id == "harbour"
+        assert "harbour ◂ open" in screen_text(pilot)
+        for open_one in ("demo-topk", None):
+            await press(pilot, "x", "y")
+            pilot.app.look_now()
+            await settle(pilot)
+            assert context.sae_id == open_one
+            assert context.features is None
+            header = screen_text(pilot).splitlines()[0]
+            assert "harbour" not in header
+        for key in "23456":
+            await press(pilot, key)
+        assert pilot.app.current_mode == "control"
+
+
 @pytest.mark.slow
 async def test_e_writes_a_note_that_the_pane_shows(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:

@@ -31,7 +31,13 @@ class NamesThings(_Screen):
             field = FormField("name", "new name", name, "letters, digits, . _ -", required=True)
             submit = partial(self._rename, what, name)
             form = FormPopup(f"Rename {what} {name}", (field,), submit, "Rename")
-            self.app.push_screen(form, self.renamed)
+            self.app.push_screen(form, partial(self._has_name, what, name))
+
+    def _has_name(self, what: str, name: str, new: str | None) -> None:
+        """The open SAE stays open under its new name."""
+        if new is not None and what == "SAE" and name == self.context.sae_id != new:
+            self.mi_crow.open_sae(new)
+        self.renamed(new)
 
     def _rename(self, what: str, name: str, values: "Values") -> str:
         from mi_crow.jobs.renaming import rename_run, rename_sae

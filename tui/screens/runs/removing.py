@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tui.messages import SaeChanged
 from tui.screens.runs.rows import WHAT, job_name, job_target
 from tui.text import size
 
@@ -71,4 +72,18 @@ class RemovesThings(_Screen):
             self.context.workspace.delete(removal.folder)
 
         if sure:
-            self._do(remove)
+            done = partial(self._removed, what, name)
+            self.in_thread(remove, lambda _: done(), failed=self._not_done)
+
+    def _removed(self, what: str, name: str) -> None:
+        """Another SAE is opened where it was the open one; none where there is no other."""
+        context = self.context
+        if what == "SAE" and name == context.sae_id:
+            rest = [sae for sae in context.saes() if sae.sae_id != name]
+            rest = [sae for sae in rest if sae.has_index] or rest
+            if rest:
+                self.mi_crow.open_sae(rest[-1].sae_id)
+            else:
+                context.sae_id = context.features = None
+                context.publish(SaeChanged(None, ready=False))
+        self.mi_crow.look_now()
