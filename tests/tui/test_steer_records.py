@@ -53,11 +53,11 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
     async with open_steer(3) as (pilot, _):
         assert "#3" not in heading(pilot)  # nothing is written yet
         await press(pilot, "ctrl+r")
-        assert "#3 +0.4 max" in heading(pilot)
+        assert "#3 ≥ 0.3 norm" in heading(pilot)
         pilot.app.screen.query_one("#steer-seed", Field).value = "7"
         await pilot.app.go("steer", messages.SendToSteer(101))
         await settle(pilot)
-        assert "#3 +0.4 max " in heading(pilot)  # neither wrote it
+        assert "#3 ≥ 0.3 norm " in heading(pilot)  # neither wrote it
         await press(pilot, "x", "k", "space")
         assert "no interventions" in heading(pilot)
 
@@ -77,9 +77,9 @@ async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all
         session.request = measured
         await press(pilot, "V", *"0,0.5,1.5", "enter")
         text = pilot.app.screen.query_one("#text-steered", StreamText).text
-        for title in ("+0 max · KL 0.00", "+0.5 max · KL 0.25", "+1.5 max · KL 0.75"):
+        for title in ("≥ 0 norm · KL 0.00", "≥ 0.5 norm · KL 0.25", "≥ 1.5 norm · KL 0.75"):
             assert title in text
-        assert "#101 at +0 max, +0.5 max, +1.5 max, with #3 +0.4 max" in heading(pilot)
+        assert "#101 at ≥ 0 norm, ≥ 0.5 norm, ≥ 1.5 norm, with #3 ≥ 0.3 norm" in heading(pilot)
         assert "KL" not in heading(pilot)
 
 
@@ -94,7 +94,7 @@ async def test_after_another_sae_was_opened_text_and_copy_still_name_theirs(
         assert f"SAE {SAE}" in heading(pilot)
         pilot.app.screen.query_one("#text-steered").focus()
         await press(pilot, "y")
-        assert f"steered: #3 +0.4 max (SAE {SAE}, seed 0" in pilot.app.clipboard
+        assert f"steered: #3 ≥ 0.3 norm (SAE {SAE}, seed 0" in pilot.app.clipboard
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ async def test_a_generation_is_kept_with_the_sae_that_wrote_it(open_steer):
         assert kept.sae_ids == (SAE,)
         assert kept.weight_hashes == (hashlib.sha256(SAE.encode()).hexdigest(),)
         (one,) = kept.settings["interventions"]
-        assert (one["target"], one["value"]) == (f"feature:{SAE}/3", 0.4)
+        assert (one["target"], one["value"]) == (f"feature:{SAE}/3", 0.3)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def generations(session: ScriptedSession) -> list[dict]:
 async def test_a_feature_sent_here_is_put_on_the_stack_once(open_steer, app_workspace):
     Annotations(app_workspace.annotations_path).set_concept("demo-topk", 3, "sails and masts")
     async with open_steer(3, 101, 3) as (pilot, _):
-        assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
+        assert stack(pilot) == ["#3 ≥ 0.3 norm", "#101 ≥ 0.3 norm"]
         assert "sails and masts" in screen_text(pilot)
 
 
@@ -131,9 +131,9 @@ async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer)
         await press(pilot, "V", *"0,0.5,1.5", "enter")
         asked = generations(session)
         assert [one["interventions"][1]["value"] for one in asked] == [0, 0.5, 1.5]
-        assert {one["interventions"][0]["value"] for one in asked} == {0.4}
+        assert {one["interventions"][0]["value"] for one in asked} == {0.3}
         assert [one["baseline"] for one in asked] == [True, False, False]
-        assert "+1.5 max" in text_of(pilot, "steered")
+        assert "≥ 1.5 norm" in text_of(pilot, "steered")
         assert text_of(pilot, "baseline") == session.BASELINE
 
 
@@ -182,7 +182,7 @@ async def test_a_preset_brings_the_stack_back(open_steer):
         await press(pilot, "x", "x")
         assert stack(pilot) == []
         await press(pilot, "p", "enter")
-        assert stack(pilot) == ["#3 +0.4 max", "#101 +0.4 max"]
+        assert stack(pilot) == ["#3 ≥ 0.3 norm", "#101 ≥ 0.3 norm"]
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ async def test_a_changed_strength_is_written_at_once_beside_the_same_baseline(op
         assert generations(session) == []  # nothing was asked for yet
         await press(pilot, "ctrl+r", "l")
         assert [one["baseline"] for one in generations(session)] == [True, False]
-        assert generations(session)[-1]["interventions"][1]["value"] == 0.6
+        assert generations(session)[-1]["interventions"][1]["value"] == 0.5
         assert text_of(pilot, "baseline") == session.BASELINE
         await press(pilot, "space")
         assert generations(session)[-1]["interventions"][1]["enabled"] is False
@@ -253,7 +253,7 @@ async def test_what_is_written_under_the_old_strength_does_not_count(open_steer)
             await pilot.pause()
         session.hold = False
         await press(pilot, "h", "h")
-        assert generations(session)[-1]["interventions"][0]["value"] == 0.3
+        assert generations(session)[-1]["interventions"][0]["value"] == 0.2
         assert text_of(pilot, "steered") == session.STEERED
 
 
@@ -280,18 +280,18 @@ async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, mo
     async with open_steer(3) as (pilot, session):
         await press(pilot, "ctrl+r", "S", "l", "S", "x")
         await press(pilot, "K", "j", "enter")
-        assert stack(pilot) == ["#3 +0.4 max"]
+        assert stack(pilot) == ["#3 ≥ 0.3 norm"]
         assert "saved 20" in screen_text(pilot)
         await press(pilot, "ctrl+r")
         assert "The same texts as were saved" in notices(pilot)
         session.STEERED = " is another one."
         await press(pilot, "K", "R")
-        assert generations(session)[-1]["interventions"][0]["value"] == 0.5
+        assert generations(session)[-1]["interventions"][0]["value"] == 0.4
         assert "Other texts than were saved" in notices(pilot)
         await press(pilot, "K", "space", "space", "w", *"texts.md", "enter")
         written = (tmp_path / "texts.md").read_text()
         assert written.count("## Generation") == 2
-        assert "feature 3 +0.4 max" in written
+        assert "feature 3 at least 0.3 norm" in written
         pilot.app.clear_notifications()  # they lie over the title
         await press(pilot, "K", "space", "space", "equals_sign")
         assert "Two saved generations" in screen_text(pilot)

@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from tui.screens.steer.stack import (
     change_text,
-    default_intervention,
+    first_on,
     form_fields,
     from_form,
+    named_target,
     nudged,
     stack_rows,
     stack_text,
@@ -67,9 +69,36 @@ def test_a_form_filled_from_an_intervention_gives_it_back(intervention: Interven
     assert from_form(values) == intervention
 
 
-def test_an_empty_form_adds_to_a_feature_in_maxima():
+def test_an_empty_form_raises_a_feature_to_a_part_of_the_norm():
     values = {field.name: field.text for field in form_fields(None)} | {"target": "#42"}
-    assert from_form(values) == default_intervention(42)
+    assert from_form(values) == first_on("feature:42")
+    assert first_on("feature:42").describe() == parse_intervention("42=floor 0.3norm").describe()
+
+
+def row(feature: int, name: str) -> FeatureRow:
+    return FeatureRow(feature, 10, 0.01, 2.0, 1.0, name, None, None)
+
+
+def test_a_name_is_the_feature_that_is_called_so():
+    found = [row(7, "rain"), row(3, "Weather"), row(9, "weather report")]
+    assert named_target("weather", found, ()) == "3"
+    assert named_target("weather", [*found, row(11, "weather")], ()) == "3+11"
+    assert named_target("resid_pre.2", found, ()) == "resid_pre.2"
+    assert named_target("weather", found, ("weather",)) == "weather"
+    with pytest.raises(UserError, match="no feature or layer is called 'snow'") as caught:
+        named_target("snow", found, ())
+    assert "#7 rain" in caught.value.hint
+
+
+def test_a_form_takes_names_and_a_swap_with_what_it_takes_away():
+    values = {field.name: field.text for field in form_fields(None)} | {"target": "rain"}
+    assert from_form(values, lambda _: "7").feature == 7
+    swap = values | {"target": "7", "op": "swap"}
+    with pytest.raises(UserError, match="takes other features away"):
+        from_form(swap)
+    swapped = from_form(swap | {"rivals": "8+9"})
+    assert swapped.rivals == "group:8+9"
+    assert from_form({field.name: field.text for field in form_fields(swapped)}) == swapped
 
 
 @pytest.mark.parametrize(

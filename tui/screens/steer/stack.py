@@ -1,16 +1,17 @@
 """The stack of interventions: how each reads on the screen, and its form; pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.features.records import FeatureRow, auroc_text
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
 from mi_crow.mechanistic.steering.targets import is_target, parse_target
 from tui.preferences.key_words import key
 from tui.text import printable, progress_bar
-from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.fields import Candidate, FormField, Values, WrongValueError
 from tui.widgets.lists.row_list import Cell, Column, Row
 
 STACK_COLUMNS = (
@@ -24,23 +25,19 @@ STACK_COLUMNS = (
 )
 _FULL = {"max": 1.5, "norm": 1.0}  # what fills the bar of a strength; for a factor it is 2
 _BAR = 8
-OPS = ("add", "floor", "clamp", "cap", "scale", "project", "ablate")
+OPS = ("floor", "add", "clamp", "cap", "scale", "project", "ablate", "swap")
 SCHEDULES = ("constant", "decay 16", "feedback 0.95 0.5")
 UNITS = ("max", "latent", "norm")
-SCOPES = ("all", "prompt", "generated")
-_FIRST_STRENGTH = 0.4  # at twice that, small models stop making sense
-FIRST_NORMS = 0.3  # of a vector, in norms of the token
+SCOPES = ("all", "prompt", "generated", "last 3", "window 0:8", "role user")
+# In norms of the token. Of features, raising where they are below costs less perplexity than adding
+# at the same effect, and a part of a norm is the same change for all, a part of a maximum is not.
+FIRST_NORMS = 0.3
 _STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "project": 0.25}
 
 
-def default_intervention(feature: int, sae_id: str | None = None) -> Intervention:
-    """The first intervention on a feature: a part of its maximum, added everywhere."""
-    return first_on(f"feature:{feature}", sae_id)
-
-
 def first_on(target: str, sae_id: str | None = None) -> Intervention:
-    """The first intervention on features: a part of their maxima, added everywhere."""
-    one = Intervention(target, "add", _FIRST_STRENGTH, "max", "all")
+    """The first intervention on features: raised everywhere to a part of the norm."""
+    one = Intervention(target, "floor", FIRST_NORMS, "norm", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
 
 
@@ -178,19 +175,25 @@ def nudged(intervention: Intervention, steps: int) -> Intervention:
 
 
 _OPERATIONS = (
-    "floor raises where it is below, cap lowers where it is above; project acts on the direction"
+    "floor raises where it is below, cap lowers where it is above; project acts on the direction; "
+    "swap raises and takes others away"
 )
+_POSITIONS = "which tokens are changed; also tokens 12,345 by their ids"
+_AGAINST = "for swap: the features that it takes away, 7+9 or tag:NAME"
+_NEAR = 3  # features that a refusal names
 _COURSE = "how the strength runs over the new tokens; feedback stops when the text is about it"
 _CONDITION = "empty, or another feature's activation on the token: 7>2, 7>0.2max"
 
 
 def form_fields(
-    intervention: Intervention | None, targets: Sequence[str] = (), sae_id: str | None = None
+    intervention: Intervention | None,
+    targets: Sequence[Candidate] = (),
+    sae_id: str | None = None,
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention. A feature of another SAE than
     `sae_id`, the open one, is there with its SAE: `other-sae/42`."""
-    target, op, value, unit, scope = "", "add", f"{_FIRST_STRENGTH:g}", "max", "all"
-    schedule, condition = SCHEDULES[0], ""
+    target, op, value, unit, scope = "", "floor", f"{FIRST_NORMS:g}", "norm", "all"
+    schedule, condition, rivals = SCHEDULES[0], "", ""
     if intervention is not None:
         aim = intervention.aim
         target = aim.name if aim.kind == "layer" else aim.words
@@ -200,29 +203,42 @@ def form_fields(
         value = f"{intervention.value:.6g}"
         schedule = intervention.schedule.describe()
         condition = intervention.condition.describe() if intervention.condition else ""
-    where = "a feature's number, 3+0.5*7, tag:NAME, vector:NAME, neuron:LAYER/7, or a layer's name"
+        rivals = intervention.rivals
+    where = (
+        "a feature's number or name, 3+0.5*7, tag:NAME, vector:NAME, neuron:LAYER/7, or a "
+        "layer's name"
+    )
     return (
-        FormField("target", "Target", target, where, tuple(targets)),
+        FormField("target", "Target", target, where, listed=tuple(targets)),
         FormField("op", "Operation", op, _OPERATIONS, OPS),
         FormField("value", "Value", value, "a number; ignored for ablate"),
         FormField(
             "unit", "Unit", unit, "maximum of the feature, latent, or norm of the token", UNITS
         ),
-        FormField("scope", "Positions", scope, "which tokens are changed", SCOPES),
+        FormField("scope", "Positions", scope, _POSITIONS, SCOPES),
         FormField("schedule", "Schedule", schedule, _COURSE, SCHEDULES),
         FormField("condition", "Only where", condition, _CONDITION),
+        FormField("rivals", "Against", rivals, _AGAINST),
     )
 
 
-def from_form(values: Values, rivals: str = "") -> Intervention:
-    """The intervention that a form describes; a swap is against `rivals`. Raises UserError with
-    what is wrong."""
+def from_form(values: Values, named: Callable[[str], str] = str) -> Intervention:
+    """The intervention that a form describes; `named` gives the target of words that are none.
+    Raises UserError with what is wrong."""
     target = values["target"].removeprefix("#")
     if not target:
-        raise UserError("the target is empty", hint="enter a feature's number or a layer's name")
+        raise UserError(
+            "the target is empty", hint="enter a feature's number or name, or a layer's name"
+        )
+    if not is_target(target) and ":" not in target:
+        target = named(target)
     if not is_target(target) and ":" not in target:
         target = f"layer:{target}"
-    op = values["op"]
+    op, rivals = values["op"], values["rivals"].strip()
+    if op == "swap" and not rivals:
+        raise WrongValueError(
+            "rivals", "a swap takes other features away", hint="enter 7+9 or tag:NAME"
+        )
     try:
         value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
@@ -236,8 +252,36 @@ def from_form(values: Values, rivals: str = "") -> Intervention:
         values["scope"],
         schedule=parse_schedule(values["schedule"]),
         condition=parse_condition(condition) if condition else None,
-        rivals=rivals if op == "swap" else "",
+        rivals=parse_target(rivals).text if op == "swap" else "",
     )
+
+
+def named_target(words: str, found: Sequence[FeatureRow], layers: Collection[str]) -> str:
+    """The target that `words` stand for: a layer, or the one feature that is called so among those
+    that were `found` for them; several of one name are steered as one.
+
+    Raises UserError where nothing is called so.
+    """
+    if words in layers:
+        return words
+    called = [one for one in found if one.meaning.casefold() == words.casefold()]
+    if len(called) > 1:
+        return "+".join(str(one.feature) for one in called)
+    if called:
+        return str(called[0].feature)
+    if "." in words:
+        return words  # a layer that only the model knows
+    near = ", ".join(f"#{one.feature} {printable(one.meaning)}" for one in found[:_NEAR])
+    raise UserError(
+        f"no feature or layer is called {words!r}",
+        hint=f"nearest: {near}" if near else "enter a feature's number, or a layer's name",
+    )
+
+
+def feature_candidate(row: FeatureRow) -> Candidate:
+    """A feature as the list below a field shows it: found by its number and by its name."""
+    auroc = f" {auroc_text(row.top_auroc)}" if row.top_auroc is not None else ""
+    return Candidate(str(row.feature), f"{row.meaning}{auroc}", row.meaning)
 
 
 def strengths(text: str) -> list[float]:

@@ -8,12 +8,16 @@ from textual import on
 
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui import messages
+from tui.screens.beginnings import telling_features
 from tui.screens.feature_card import FeatureCard
 from tui.screens.prompted import PromptScreen
 from tui.screens.steer import stack as stacks
+from tui.widgets.forms.fields import Candidate
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.trouble import Trouble
+
+_MOST_FOUND = 200  # features that are looked at for a name
 
 
 class StackScreen(PromptScreen):
@@ -134,23 +138,36 @@ class StackScreen(PromptScreen):
     def _ask(self, place: int | None) -> None:
         from mi_crow.mechanistic.vectors.stored import list_vectors
 
-        sae, workspace = self.context.sae(), self.context.workspace
-        layers = (sae.layer,) if sae is not None and sae.layer else ()
+        workspace, store, layers = self.context.workspace, self.context.features, self._layers
 
-        def read() -> tuple[str, ...]:
-            return (*layers, *(f"vector:{vector.name}" for vector in list_vectors(workspace)))
+        def read() -> tuple[Candidate, ...]:
+            features = telling_features(store) if store is not None else []
+            vectors = [f"vector:{vector.name}" for vector in list_vectors(workspace)]
+            others = [Candidate(text) for text in (*layers, *vectors)]
+            return (*others, *(stacks.feature_candidate(row) for row in features))
 
         self.in_thread(read, partial(self._ask_with, place), group="targets", opens=True)
 
-    def _ask_with(self, place: int | None, targets: Sequence[str]) -> None:
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        sae = self.context.sae()
+        return (sae.layer,) if sae is not None and sae.layer else ()
+
+    def _target_named(self, words: str) -> str:
+        """The target that words stand for. Blocks on the disk; raises UserError."""
+        store = self.context.features
+        found = store.search(words, _MOST_FOUND) if store is not None else []
+        return stacks.named_target(words, found, self._layers)
+
+    def _ask_with(self, place: int | None, targets: Sequence[Candidate]) -> None:
         if place is not None and place >= len(self._stack):
             return  # removed meanwhile
         one = None if place is None else self._stack[place]
         title = "New intervention" if one is None else "Intervention"
         sae_id = self.context.sae_id
         fields = stacks.form_fields(one, targets, sae_id)
-        rivals = one.rivals if one is not None else ""
-        popup = FormPopup(title, fields, partial(stacks.from_form, rivals=rivals), "Apply")
+        read = partial(stacks.from_form, named=self._target_named)
+        popup = FormPopup(title, fields, read, "Apply")
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
     def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:

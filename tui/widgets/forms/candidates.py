@@ -62,8 +62,13 @@ class CandidateList(RowList, can_focus=False):
 
 
 def matching(candidates: Sequence[Candidate], typed: str) -> list[Candidate]:
-    """Those that go on from what was `typed`, then those that hold it."""
+    """Those that go on from what was `typed`, then those that hold it, then those whose other
+    words go on from it or hold it."""
     wanted = typed.casefold()
-    first = [one for one in candidates if one.text.casefold().startswith(wanted)]
-    inside = [one for one in candidates if wanted in one.text.casefold() and one not in first]
-    return first + inside
+    found: tuple[list[Candidate], ...] = ([], [], [], [])
+    for one in candidates:
+        text, words = one.text.casefold(), one.words.casefold()
+        tests = (text.startswith(wanted), wanted in text, words.startswith(wanted), wanted in words)
+        if any(tests):
+            found[tests.index(True)].append(one)
+    return [one for rank in found for one in rank]

@@ -41,6 +41,7 @@ class Candidate:
 
     text: str
     note: str = ""
+    words: str = ""  # what else it is found by
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class FormField:
     text: str = ""  # what is in it at first
     hint: str = ""  # shown below the form while the field has the focus
     choices: tuple[str, ...] = ()
+    listed: tuple[Candidate, ...] = ()  # before the choices
     bounds: Bounds | None = None  # of a number; None: a text
     required: bool = False
     empty: Any = ""  # the value of an empty field without a default
@@ -107,7 +109,8 @@ class FormField:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        return tuple(Candidate(text) for text in (YES_OR_NO if self.switch else self.choices))
+        choices = YES_OR_NO if self.switch else self.choices
+        return (*self.listed, *(Candidate(text) for text in choices))
 
 
 def _whole(value: float) -> int:
