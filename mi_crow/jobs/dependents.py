@@ -1,6 +1,6 @@
 """What depends on a run or an SAE: jobs, and SAEs trained on the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from mi_crow.store.workspace import Workspace
 
 FOREGROUND_LOCK = ".lock-foreground"  # in a folder that a command writes to without a job
 # The parameters in which a job names a run or an SAE that it reads.
-PARAMETERS: dict[str, tuple[str, ...]] = {"run": ("run_id",), "SAE": ("sae_id", "init")}
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "run": ("run_id", "tuned_run"),
+    "SAE": ("sae_id", "init"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def dependents_of(workspace: Workspace, what: str, name: str) -> Dependents:
         for job in list_jobs(workspace)
         if job.active and (job.kind == "demo" or uses(job, what, name, trained))
     ]
-    saes = [sae for sae, run in trained.items() if run == name] if what == "run" else []
+    saes = [sae for sae, runs in trained.items() if name in runs] if what == "run" else []
     return Dependents(jobs, saes)
 
 
@@ -60,18 +63,23 @@ def is_being_written(folder: Path) -> bool:
         raise machine_error(error, folder) or error from error
 
 
-def trained_on(workspace: Workspace) -> dict[str, str | None]:
-    """The run that each SAE was trained on, where that is known."""
-    return {sae.sae_id: sae.run_id for sae in workspace.list_saes()}
+def trained_on(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    """The runs that each SAE was trained on, where they are known: of a crosscoder of two models
+    both."""
+    found = {}
+    for sae in workspace.list_saes():
+        runs = [sae.run_id, *(run for _, _, run in sae.models)]
+        found[sae.sae_id] = tuple(dict.fromkeys(run for run in runs if run is not None))
+    return found
 
 
-def uses(job: JobState, what: str, name: str, trained: Mapping[str, str | None]) -> bool:
+def uses(job: JobState, what: str, name: str, trained: Mapping[str, Sequence[str]]) -> bool:
     """Whether a job reads or writes a run or an SAE. `trained` is the result of `trained_on`."""
     from mi_crow.jobs.kinds import KINDS  # with the settings of every kind: 60 ms
 
     kind = KINDS.get(job.kind)
     makes = kind is not None and kind.makes == what
     # By default, index and evaluate read the run that their SAE was trained on.
-    implied = what == "run" and trained.get(job.params.get("sae_id", "")) == name
+    implied = what == "run" and name in trained.get(job.params.get("sae_id", ""), ())
     reads = any(job.params.get(key) == name for key in PARAMETERS[what])
     return implied or reads or (makes and name in (job.output, job.params.get("name")))

@@ -164,7 +164,7 @@ def _in_cfg(cfg: Any, old: str, new: str) -> bool:
 
 def _in_training(data: Any, old: str, new: str) -> bool:
     config = data["config"]
-    changed = [_replace(config, key, old, new) for key in ("run_id", "tuned_run")]
+    changed = [_replace(config, key, old, new) for key in PARAMETERS["run"]]
     return any(changed)
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mi_crow.mechanistic.features import similar
+from mi_crow.mechanistic.features.records import OfTwoModels
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import jump, notices, press, screen_text, settle, table
@@ -163,6 +164,8 @@ async def test_the_heading_has_scores_with_honest_digits(open_index) -> None:
         assert text[2] == f"held-out AUROC {best.label} 0.999 lift 4.2 · weather 0.81"
         assert "kurtosis" not in text[1]
         assert "kurtosis" in head_content(detail, 200).plain.splitlines()[1]
+        of_one = replace(detail, models=OfTwoModels("tuned", 0.98, 0.1, 0.02))
+        assert "origin tuned · relative norm 0.98" in head_content(of_one, 100).plain
         assert max(map(len, text)) <= 78
 
 

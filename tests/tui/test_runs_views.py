@@ -13,6 +13,7 @@ from tests.tui.conftest import EVALUATION
 from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tests.tui.stand_ins import SAE, give_index
 from tui.app import MiCrowApp
+from tui.screens.runs.sae_view import measured
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.forms.popup import FormPopup
 
@@ -256,3 +257,21 @@ async def test_a_job_that_is_lost_is_told_with_the_remedy(app_workspace, fake_jo
         assert told.sentence == "train smol-sae lost: its process died without reporting why"
         assert told.remedy == "R on Runs resumes it"
         assert notices(pilot).endswith("R on Runs resumes it; ! then enter shows the job")
+
+
+def test_an_evaluation_of_several_layers_says_each():
+    found = {
+        "fvu": 0.2,
+        "layers": [
+            {"layer": "base:resid_post.2", "fvu": 0.1825},
+            {"layer": "mlp_out.3", "fvu": 0.25, "l0": 4.5, "dead_share": 0.125},
+            "damaged",
+        ],
+        "origins": {"shared": 1700, "base": 12, "tuned": 30, "unclear": 0, "dead": "?"},
+    }
+    for width in (60, 120):
+        text = "\n".join(part.plain for part in measured(found, {}, width))
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        assert "base:resid_post.2 FVU 0.182" in lines
+        assert "mlp_out.3 FVU 0.250 · L0 4.5 · dead 12.5%" in lines
+        assert "shared 1,700 · base 12 · tuned 30 · unclear 0" in lines

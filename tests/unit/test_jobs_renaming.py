@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mi_crow.errors import UserError
+from mi_crow.jobs.dependents import dependents_of
 from mi_crow.jobs.renaming import rename_run, rename_sae
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import write_status
@@ -143,6 +144,7 @@ def test_both_runs_of_a_crosscoder_of_two_models_follow(workspace: Workspace) ->
     rename_run(workspace, "old", "new")
     found = read_sae_summary(workspace.sae_dir("old"))
     assert found.models == (("base", "m", "elsewhere"), ("tuned", "n", "new"))
+    assert dependents_of(workspace, "run", "elsewhere").saes == ["old"]
 
 
 def test_concepts_of_another_sae_are_never_taken_over(workspace: Workspace) -> None:

@@ -363,6 +363,8 @@ def test_its_index_says_which_model_each_feature_is_of(
     said = table["origin"]
     assert sum(evaluation["origins"].values()) == 48
     assert evaluation["origins"]["dead"] == said.count(None)
+    with pytest.raises(UserError, match="is of the tuned model of SAE 'sae', not of the base one"):
+        build_index(captured, IndexConfig("sae", run_id="tuned", device="cpu"), lm=tuned_lm)
     build_index(captured, IndexConfig("sae", device="cpu"), lm=tuned_lm)
     build_index(captured, IndexConfig("sae", device="cpu", names=False))  # the model as it says
     store = FeatureStore.open(captured, "sae")

@@ -305,6 +305,11 @@ class TrainConfig:
             "--aligned": self.training.aligned,
         }
         for flag, value in refused.items():
+            if value and flag == "--stream":
+                raise UserError(
+                    f"{what} is not trained on a stream",
+                    hint="capture its layers, of two models in a run each, and train on that",
+                )
             if value:
                 raise UserError(f"{what} takes no {flag}", hint="leave it out")
         if self.shares == "latents":

@@ -44,9 +44,23 @@ def layers_read(
         )
     tuned_dir = workspace.run_dir(known)
     tuned = RunManifest.load(tuned_dir)
+    for role, manifest in ((BASE, base), (TUNED, tuned)):
+        _check_role(sae, sae_id, role, manifest)
     check_same_tokens([run_dir, tuned_dir], base, tuned)
     return [
         RunReader(folder, stored_layer(manifest, name).name)
         for role, folder, manifest in ((BASE, run_dir, base), (TUNED, tuned_dir, tuned))
         for name in sae.points_of(role).values()
     ]
+
+
+def _check_role(sae: TwoModelCrosscoder, sae_id: str, role: str, manifest: RunManifest) -> None:
+    """Raises UserError for a run of the other model; a model may have further names."""
+    other = TUNED if role == BASE else BASE
+    if manifest.model_id == sae.models[other].name != sae.models[role].name:
+        raise UserError(
+            f"run {manifest.run_id!r} is of the {other} model of SAE {sae_id!r}, not of the {role} "
+            "one",
+            hint="give the run of the base model with --run, that of the tuned one with "
+            "--tuned-run",
+        )
