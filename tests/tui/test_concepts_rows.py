@@ -48,6 +48,13 @@ def test_rows_show_the_held_out_score_and_the_mark():
     assert second.cells[3].text == "–"
 
 
+def test_what_many_rows_say_is_kept_once():
+    first, second, third = concept_rows(CONCEPTS, None, ())
+    shared = [one is two for one, two in zip(first.cells, third.cells, strict=True)]
+    assert shared == [False] * 2 + [True] * 6 + [False] + [True] * 4  # name, number; its own note
+    assert first.cells[10] is second.cells[10]  # the day
+
+
 def test_coverage_counts_named_features_among_those_that_fire():
     assert "12 of 1,900 firing features named · 0.6%" in coverage(12, 1900, 0, "").plain
 

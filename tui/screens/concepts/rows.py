@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import localtime, strftime
 from typing import TYPE_CHECKING
 
@@ -69,26 +70,37 @@ def _row(concept: "Concept", read: ConceptsRead, is_marked: bool) -> Row:
         (
             name,
             Cell(f"#{concept.feature}", "$primary", value=concept.feature),
-            Cell(f"{concept.confidence:.1f}", "$muted", value=concept.confidence),
-            Cell(score(auroc), "$secondary" if auroc is not None else "$faint", value=auroc),
+            _shared(f"{concept.confidence:.1f}", "$muted", concept.confidence),
+            _shared(score(auroc), "$secondary" if auroc is not None else "$faint", auroc),
             _share(facts.density if facts is not None else None),
             _share(facts.covers if facts is not None else None),
-            Cell(score(known), "$secondary" if known is not None else "$faint", value=known),
-            Cell(printable(label) or "–", "$muted" if label else "$faint"),
-            Cell(printable(concept.note), "$muted"),
-            Cell(printable(concept.source), "$faint"),
-            Cell(strftime("%Y-%m-%d", localtime(concept.updated)), "$faint", value=concept.updated),
-            Cell(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
-            Cell(facts.kind if facts is not None else "", "$muted"),
+            _shared(score(known), "$secondary" if known is not None else "$faint", known),
+            _shared(printable(label) or "–", "$muted" if label else "$faint"),
+            _shared(printable(concept.note), "$muted"),
+            _shared(printable(concept.source), "$faint"),
+            _shared(_day(concept.updated), "$faint", concept.updated),
+            _shared(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
+            _shared(facts.kind if facts is not None else "", "$muted"),
         ),
     )
+
+
+@lru_cache(4096)
+def _shared(text: str, style: str, value: float | None = None) -> Cell:
+    """A cell that many rows have: of 20,000 names, most say the same of most things."""
+    return Cell(text, style, value=value)
+
+
+@lru_cache(4096)
+def _day(seconds: float) -> str:
+    return strftime("%Y-%m-%d", localtime(seconds))
 
 
 def _share(value: float | None) -> Cell:
     """A share in percent, with as many digits as say something."""
     if value is None:
-        return Cell("–", "$faint")
-    return Cell(percent(value), "$muted", value=value)
+        return _shared("–", "$faint")
+    return _shared(percent(value), "$muted", value)
 
 
 def percent(value: float) -> str:

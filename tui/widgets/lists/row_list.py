@@ -16,7 +16,7 @@ _MARKS = " ●•▸▾"  # what is before a name in the first column
 _LEAST = 12  # cells of a column that takes what is left, beside others that somebody chose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """Plain text in a theme style (`$muted`, `bold $accent`), and more of it in other styles.
     `value` is what orders the rows where the text does not."""
@@ -27,7 +27,7 @@ class Cell:
     value: float | str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row; `key` is what opening it means."""
 
