@@ -19,15 +19,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
-from tests.benchmarks.index_queries import SAE, synthetic_workspace
+from tests.benchmarks.index_queries import synthetic_workspace
+from tests.benchmarks.many_names import name_many
 from tests.benchmarks.rows import Row, write_report
 from tests.benchmarks.synthetic_index import Size
 from tests.benchmarks.tui import Screen
 from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal
 
-NAMED = 20_000
 TAGS = 30
 
 
@@ -43,24 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(row.line())
     write_report(args.out, vars(args), rows, load=os.getloadavg())
     return 0
-
-
-def name_many(workspace: Workspace, features: int) -> None:
-    """Names NAMED features all over the SAE, unless that many have a name."""
-    annotations = Annotations(workspace.annotations_path)
-    known = {one.feature for one in annotations.concepts(SAE)}
-    if len(known) < NAMED:
-        from mi_crow.mechanistic.concepts.annotations_rows import concept_from
-
-        now, step = time.time(), max(features // NAMED, 1)
-        new = [feature for feature in range(0, step * NAMED, step) if feature not in known]
-        annotations.apply(
-            [
-                (None, concept_from(SAE, one, f"concept {one}", tags=("many",), now=now))
-                for one in new
-            ]
-        )
-    annotations.close()
 
 
 def measured(workspace: Workspace) -> list[Row]:

@@ -13,7 +13,8 @@ cursor   j in the feature table: from the key to the last byte of the frame, its
 page     ctrl+d in the feature table
 open     a feature that was not shown before, by its number
 sort     the next column; and a filter by a label
-lists    j in the other lists: bytes
+lists    j in the other lists (20,000 names on Concepts; saved texts on Inspect and Steer): from the
+         key to the last byte, bytes, and how many of the moves drew nothing
 idle     bytes a second when nothing happens
 job      bytes a second of each screen while the training reports itself, of its log that is
          followed, and of the empty log of a job that waits for it
@@ -43,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.index_queries import synthetic_workspace
+from tests.benchmarks.many_names import name_many, save_many
 from tests.benchmarks.rows import Row, write_report
 from tests.benchmarks.synthetic_index import Size
 from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal
@@ -50,6 +52,13 @@ from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal
 FRAME_ENDS_S = 0.06  # a pause within a frame is shorter, the rest before a detail is longer
 REST_S = 0.7  # until a detail has followed
 KB = 1000
+BESIDE = 120  # columns from which the open feature is beside the table
+LISTS = {  # and the keys that lead to them; Control's needs a model
+    "Runs": ["1"],
+    "Concepts": ["5"],
+    "Inspect, saved": ["3", "\x1b", "K"],
+    "Steer, saved": ["4", "\x1b", "K"],
+}
 _MOST_WAITS = 10  # of two seconds each
 
 
@@ -80,6 +89,10 @@ class Screen:
         for _ in range(_MOST_WAITS):
             if self.bytes_within(2.0) < KB:
                 return
+
+    def until_read(self) -> None:
+        """Waits for a list that is read: 20,000 names are silent for seconds meanwhile."""
+        self._terminal.settle(1.0)
 
     def bytes_within(self, seconds: float) -> int:
         """How many bytes come in a time."""
@@ -113,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the training ends with the benchmark
     workspace = synthetic_workspace(Size(features=args.features))
+    name_many(workspace, args.features)
+    save_many(workspace)
     rows: list[Row] = []
     # An installed program has its bytecode, and its second start finds its files in memory.
     with _opened(workspace, 80, 24) as terminal:
@@ -140,7 +155,7 @@ def _measured(workspace: Workspace, columns: int, lines: int, *, busy: bool) -> 
         yield Row("  processor until then, s", _processor(terminal.process.pid))
         terminal.settle(1.0)
         screen = Screen(terminal)
-        yield from _table(screen)
+        yield from _table(screen, with_detail=columns >= BESIDE)
         yield from _other_lists(screen)
         yield from _standing_still(screen, busy)
         if busy:
@@ -154,12 +169,12 @@ def _opened(workspace: Workspace, columns: int, lines: int) -> PseudoTerminal:
     return PseudoTerminal(command, columns=columns, rows=lines, environment=written)
 
 
-def _table(screen: Screen) -> Iterator[Row]:
+def _table(screen: Screen, *, with_detail: bool) -> Iterator[Row]:
     screen.key("2", REST_S)
     moves = [screen.key("j", REST_S) for _ in range(14)]
-    yield _time("cursor", moves, 0.033)
-    yield _size("cursor", [move.bytes for move in moves], 1 * KB)
-    yield _size("detail after a cursor move", [move.later_bytes for move in moves], 12 * KB)
+    yield from _moves("cursor", moves)
+    if with_detail:
+        yield _size("detail after a cursor move", [move.later_bytes for move in moves], 12 * KB)
     held = _held_down(screen, "j", 60)
     yield Row("cursor held down: bytes a move", statistics.mean(held), f"<= {KB}")
     yield _time("page", [screen.key("\x04", REST_S) for _ in range(15)], 0.050)
@@ -179,10 +194,20 @@ def _table(screen: Screen) -> Iterator[Row]:
 
 
 def _other_lists(screen: Screen) -> Iterator[Row]:
-    for name, digit in (("Runs", "1"), ("Concepts", "5")):
-        screen.key(digit, 2.0)
-        moves = [screen.key(key, REST_S) for key in "jkjkjkjk"]
-        yield _size(f"{name}: cursor", [move.bytes for move in moves], 1 * KB)
+    for name, keys in LISTS.items():
+        for key in keys:
+            screen.key(key, REST_S)
+        screen.until_read()
+        yield from _moves(f"{name}: cursor", [screen.key(key, REST_S) for key in "jkjkjkjk"])
+        if len(keys) > 1:
+            screen.key("\x1b", REST_S)
+
+
+def _moves(name: str, moves: Sequence[Frame]) -> Iterator[Row]:
+    """A key that moves nothing would keep every limit."""
+    yield _time(name, moves, 0.033)
+    yield _size(name, [move.bytes for move in moves], 1 * KB)
+    yield Row(f"{name}: moves that drew nothing", sum(not move.bytes for move in moves), "<= 0")
 
 
 def _standing_still(screen: Screen, busy: bool) -> Iterator[Row]:
