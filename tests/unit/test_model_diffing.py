@@ -28,7 +28,7 @@ from mi_crow.mechanistic.sae.train.across.tokens import open_models
 from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.mechanistic.steering.inspection import inspect
 from mi_crow.mechanistic.steering.interventions import parse_intervention
-from mi_crow.mechanistic.steering.loading import join
+from mi_crow.mechanistic.steering.loading import join, load_for_work
 from mi_crow.mechanistic.steering.readings import watching
 from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.progress import NullProgress
@@ -388,3 +388,40 @@ def test_its_index_says_which_model_each_feature_is_of(
     (captured.sae_dir("sae") / FILE).unlink()
     with pytest.raises(NotFoundError, match="does not say which model"):
         FeatureStore.open(captured, "sae").find(parse_query("origin:base"))
+
+
+@pytest.mark.slow
+def test_two_variants_of_the_sample_model(workspace: Workspace, tmp_path: Path) -> None:
+    """Captured, trained, stopped and resumed, indexed and steered, with both models by name."""
+    from mi_crow.language_model.capture.job import capture_run
+
+    lm = LanguageModel.from_spec(ModelSpec("sample", device="cpu"))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in lm.model.named_parameters():
+            if "layers" in name and parameter.ndim == 2:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter += 0.3 * parameter.std() * noise
+    folder = tmp_path / "tuned-model"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    for run, model in (("base", "sample"), ("tuned", str(folder))):
+        spec, texts = ModelSpec(model, device="cpu"), DatasetSpec("sample", limit=60)
+        capture_run(workspace, CaptureConfig(spec, texts, ("resid_post.2",), name=run))
+    training = SaeTrainingConfig(steps=120, batch_size=512, checkpoint_every=20)
+    layers = ("resid_post.2",)
+    config = replace(CONFIG, layer=layers[0], layers=layers, n_latents=384, k=16, training=training)
+    made = workspace.make_sae_dir("sae", "sae")
+    with pytest.raises(CancelledError):
+        train_run(workspace, config, Watched(looks=40), made)
+    result = train_run(workspace, config, NullProgress(), made)
+    assert result.fvu < 0.4
+    build_index(workspace, IndexConfig("sae", device="cpu", names=False))
+    store = FeatureStore.open(workspace, "sae")
+    shared = store.find(parse_query("origin:shared sort:density"))
+    assert len(shared) > 300
+    loaded = load_for_work(workspace, "sae", "cpu")
+    assert loaded.lm.model_id == str(folder)
+    plain = logits(loaded.lm)
+    with steering(loaded.lm, loaded.sae, 0, [parse_intervention(f"{shared[0]}=+20")]):
+        assert not torch.allclose(logits(loaded.lm), plain, atol=0.1)
