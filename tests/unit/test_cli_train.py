@@ -193,6 +193,9 @@ def test_options_of_the_losses(start: Start) -> None:
     asked = start("--arch", "jumprelu", "--penalty", "tanh", "--orthogonality", "0.25", "--aligned")
     told = asked.training
     assert (told.penalty, told.orthogonality, told.aligned) == ("tanh", 0.25, True)
+    assert (plain.whiten, plain.shrinkage) == (False, 0.1)
+    whitened = start("--whiten", "--shrinkage", "0.5").training
+    assert (whitened.whiten, whitened.shrinkage) == (True, 0.5)
 
 
 def test_a_penalty_of_another_architecture_is_refused(

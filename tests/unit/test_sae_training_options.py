@@ -19,8 +19,9 @@ from mi_crow.mechanistic.sae import (
 )
 from mi_crow.mechanistic.sae.base import LossContext
 from mi_crow.mechanistic.sae.rules.pre_act import COEFFICIENT
-from mi_crow.mechanistic.sae.source import TensorSource
+from mi_crow.mechanistic.sae.source import TensorSource, fixed_batches
 from mi_crow.mechanistic.sae.train.decoder_geometry import align_encoder, orthogonality_loss
+from mi_crow.mechanistic.sae.train.whitening import whitening_of
 from tests.helpers.progress import Watched
 
 FEATURES, WIDTH, ACTIVE = 48, 16, 3
@@ -167,8 +168,9 @@ def test_aligned_rows_have_an_inner_product_of_one_through_the_training(
     [
         (lambda: JumpReluSae(FEATURES, WIDTH), {"penalty": "tanh", "target_l0": 4.0}),
         (lambda: TopKSae(FEATURES, WIDTH, 4), {"orthogonality": 0.5, "aligned": True}),
+        (lambda: TopKSae(FEATURES, WIDTH, 4), {"whiten": True}),
     ],
-    ids=["tanh", "orthogonal"],
+    ids=["tanh", "orthogonal", "whitened"],
 )
 def test_a_stopped_training_with_options_goes_on_bit_for_bit(
     make: Callable[[], SparseAutoencoder],
@@ -186,12 +188,49 @@ def test_a_stopped_training_with_options_goes_on_bit_for_bit(
         assert torch.equal(tensor, resumed.state_dict()[name])
 
 
+def test_whitening_is_that_of_the_covariance_and_folds_back(source: TensorSource) -> None:
+    x = source.sample(10_000, 0).double()
+    found = whitening_of(source, None, 0.0)
+    used = torch.cat([*fixed_batches(source, 10_000, None)]).double()
+    torch.testing.assert_close(found.whitened(used).T.cov(correction=0), torch.eye(WIDTH).double())
+    torch.testing.assert_close(found.matrix @ found.inverse, torch.eye(WIDTH).double())
+    shrunk = torch.linalg.eigvalsh(whitening_of(source, None, 1.0).matrix)
+    torch.testing.assert_close(shrunk, shrunk.mean().expand(WIDTH))  # a scale alone
+
+    for make in (lambda: TopKSae(FEATURES, WIDTH, 4), lambda: JumpReluSae(FEATURES, WIDTH)):
+        sae = make().double()
+        sae.b_dec.data.normal_(generator=torch.Generator().manual_seed(1))
+        before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+        wanted = sae(found.whitened(x))
+        found.fold(sae)
+        got = sae(x)
+        torch.testing.assert_close(got.latents.values, wanted.latents.values)
+        torch.testing.assert_close(found.whitened(got.reconstruction), wanted.reconstruction)
+        found.unfold(sae)
+        for name, tensor in before.items():
+            torch.testing.assert_close(sae.state_dict()[name], tensor)
+
+
+def test_a_whitened_training_gives_an_sae_of_plain_activations(source: TensorSource) -> None:
+    sae = TopKSae(FEATURES, WIDTH, 4)
+    trainer = trained(sae, source, steps=60, whiten=True)
+    assert trainer.result is not None
+    assert trainer.result.fvu < 0.8
+    x = source.sample(500, 0, "heldout")
+    error = (x - sae(x).reconstruction).square().sum() / (x - x.mean(0)).square().sum()
+    assert float(error) == pytest.approx(trainer.result.fvu, rel=0.2)
+    first = trainer.result.fvu
+    further = trained(sae, source, steps=60, whiten=True)  # of a loaded SAE it goes on
+    assert further.result is not None
+    assert further.result.fvu < first
+
+
 def test_options_that_an_architecture_lacks_are_refused(source: TensorSource) -> None:
     with pytest.raises(UserError, match="topk has no tanh penalty"):
         TrainConfig("run", "a", training=SaeTrainingConfig(penalty="tanh"))
     with pytest.raises(UserError, match="a topk SAE has no tanh penalty"):
         trained(TopKSae(FEATURES, WIDTH, 4), source, penalty="tanh")
-    with pytest.raises(UserError, match="cannot be aligned"):
+    with pytest.raises(UserError, match="--aligned is for SAEs, not for transcoders"):
         trained(Transcoder(FEATURES, WIDTH // 2, WIDTH // 2, 4), source, aligned=True)
     with pytest.raises(UserError, match="the penalty 'sine' is not known"):
         SaeTrainingConfig(penalty="sine")

@@ -190,6 +190,9 @@ def _add_recipe(parser: ArgumentParser) -> None:
             "precision": "precision of the encoder",
             "orthogonality": "coefficient of a loss that keeps decoder rows apart (OrtSAE), "
             "e.g. 0.25",
+            "whiten": "train on whitened activations (their covariance takes d^2 numbers); the SAE "
+            "that is saved reads plain ones",
+            "shrinkage": "share of even variance in the covariance that --whiten uses",
             "aligned": "keep the inner product of each latent's encoder and decoder row at one",
         },
     )

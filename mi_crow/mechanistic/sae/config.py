@@ -103,6 +103,8 @@ class SaeTrainingConfig:
     penalty: str = STEP  # on latents that fire; JumpReLU alone also has `tanh`
     orthogonality: float = 0.0  # coefficient of OrtSAE's loss, see train/decoder_geometry.py
     aligned: bool = False  # encoder and decoder rows keep an inner product of one
+    whiten: bool = False  # train on whitened activations; folded back at the end
+    shrinkage: float = 0.1  # of their covariance, see train/whitening.py
     outlier_factor: float | None = (
         10.0  # tokens above this multiple of the median norm are left out
     )
@@ -158,6 +160,7 @@ class SaeTrainingConfig:
         "log_every": ("log_every", COUNT),
         "precision": ("precision", Words(PRECISIONS)),
         "penalty": ("the penalty", Words(PENALTIES)),
+        "shrinkage": ("the shrinkage", SHARE),
         "orthogonality": ("the coefficient of orthogonality", NOT_NEGATIVE),
     }
 
@@ -187,12 +190,13 @@ def check_recipe(training: SaeTrainingConfig, name: str, row: Architecture) -> N
         raise UserError(
             f"{name} has no {training.penalty} penalty", hint="use --arch jumprelu, or leave it out"
         )
-    if training.aligned and row.transcodes:
-        raise UserError(
-            "a transcoder reads and writes different activations: its encoder cannot be aligned "
-            "with its decoder",
-            hint="leave out --aligned",
-        )
+    for flag, asked in (("--aligned", training.aligned), ("--whiten", training.whiten)):
+        if asked and row.transcodes:
+            raise UserError(
+                f"{flag} is for SAEs, not for transcoders, which read and write different "
+                "activations",
+                hint="leave it out",
+            )
 
 
 @dataclass(frozen=True)
@@ -266,9 +270,8 @@ class TrainConfig:
                     raise UserError(f"{what} is for transcoders", hint="use --arch transcoder")
         if self.init is None:
             check_recipe(self.training, self.arch, BY_ARCH[self.arch])
-        if self.init is not None and (self.sweep_k or self.sweep_expansion):
+        elif self.sweep_k or self.sweep_expansion:
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
-
         if self.tuned_run is not None and self.family != CROSSCODER:
             raise UserError("--tuned-run is for crosscoders", hint="add --crosscoder")
         if self.tuned_run is not None and self.tuned_run == self.run_id:
@@ -303,6 +306,7 @@ class TrainConfig:
             "--shuffled": self.training.shuffled,
             "--orthogonality": self.training.orthogonality,
             "--aligned": self.training.aligned,
+            "--whiten": self.training.whiten,
         }
         for flag, value in refused.items():
             if value and flag == "--stream":
@@ -325,6 +329,7 @@ class TrainConfig:
         refused = {
             "--stream": self.stream,
             "--shuffled": self.training.shuffled,
+            "--whiten": self.training.whiten,
             "several --layer": len(self.layers) > 1,
             "--share latents": self.shares == "latents",
         }

@@ -178,6 +178,8 @@ def _learn_piece(state: TrainState, tokens: Tensor, share: float) -> TrainingOut
 def training_output(state: TrainState, tokens: Tensor) -> TrainingOutput:
     """One training pass over unscaled tokens [n, training_width]."""
     sae, bf16 = state.sae, state.plan.precision == "bf16"
+    if state.whitening is not None:
+        tokens = state.whitening.whitened(tokens)
     x, target = sae.training_tokens(tokens)
     with torch.autocast(sae.device.type, torch.bfloat16, enabled=bf16):
         scaled = x * state.scale

@@ -12,6 +12,7 @@ from mi_crow.mechanistic.sae.architectures import BY_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.config import MIN_STEPS, SaeTrainingConfig, check_recipe, default_lr
 from mi_crow.mechanistic.sae.source import HELDOUT, TRAIN, TokenSource, not_finite
+from mi_crow.mechanistic.sae.train.whitening import Whitening
 from mi_crow.same_fields import same_fields
 from mi_crow.store.json_object import JsonRecord
 
@@ -42,6 +43,8 @@ class TrainingPlan(JsonRecord):
     penalty: str
     orthogonality: float
     aligned: bool
+    whiten: bool
+    shrinkage: float
     outlier_norm: float | None  # in the input's own units
     accumulate: int
     precision: str  # "fp32" or "bf16"
@@ -98,6 +101,12 @@ def make_plan(
         )
     if (row := BY_NAME.get(sae.architecture)) is not None:  # none over several layers
         check_recipe(config, f"a {sae.architecture} SAE", row)
+    if config.whiten and not sae.apply_b_dec_to_input:
+        raise UserError(
+            "an SAE that does not subtract b_dec from its input cannot be trained on whitened "
+            "activations",
+            hint="leave out --whiten",
+        )
     factor = config.outlier_factor
     outlier_norm = None if factor is None else factor * source.median_norm()
     tokens = source.count(TRAIN, outlier_norm)
@@ -191,10 +200,15 @@ class StartingPoint:
 
 
 def starting_point(
-    sae: SparseAutoencoder, source: TokenSource, plan: TrainingPlan
+    sae: SparseAutoencoder,
+    source: TokenSource,
+    plan: TrainingPlan,
+    whitening: Whitening | None = None,
 ) -> StartingPoint:
     """Scales, centre and variance of a sample. Raises CorruptDataError when it is unusable."""
     tokens = source.sample(START_SAMPLE, plan.seed, TRAIN, plan.outlier_norm).float()
+    if whitening is not None:
+        tokens = whitening.whitened(tokens)
     inputs, targets = sae.training_tokens(tokens)
     scale = _scale_of(inputs)
     target_scale = scale if targets is inputs else _scale_of(targets)

@@ -1,5 +1,6 @@
 """The state of a training: weights, Adam's moments, dead counters, the step."""
 
+import copy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mi_crow.mechanistic.sae.rules.sparsity_control import SparsityControl
 from mi_crow.mechanistic.sae.sharing import Sharing
 from mi_crow.mechanistic.sae.train.decoder_geometry import align_encoder, orthogonality_loss
 from mi_crow.mechanistic.sae.train.plan import DEFAULT_L0, StartingPoint, TrainingPlan
+from mi_crow.mechanistic.sae.train.whitening import Whitening
 
 # As in Gao et al. 2024: latents that fire rarely have gradients near Adam's usual 1e-8.
 _ADAM_EPS = 6.25e-10
@@ -42,6 +44,7 @@ class TrainState:
         self.scale: float = 1.0
         self.target_scale: float = 1.0
         self.variance: float = 1.0
+        self.whitening: Whitening | None = None
         self.seconds: float = 0.0
         self.control: SparsityControl = self._control(
             0.0 if plan.l1_lambda is None else plan.l1_lambda
@@ -88,6 +91,8 @@ class TrainState:
         self.scale, self.target_scale = point.scale, point.target_scale
         self.variance = point.variance
         fresh = not bool(sae.b_dec.any())
+        if self.whitening is not None and not fresh:
+            self.whitening.unfold(sae)
         # A fresh transcoder's matrices already fit scaled targets.
         sae.fold_scale(1 / point.scale, None if fresh else 1 / point.target_scale)
         # A loaded SAE may have decoder rows of any norm: move it into the latents.
@@ -191,9 +196,22 @@ class TrainState:
         return firings
 
     def finish(self) -> None:
-        """Folds the scales into the SAE, which takes unscaled inputs from here on."""
-        self.sae.fold_scale(self.scale, self.target_scale)
+        """Folds scales and whitening into the SAE, which takes plain inputs from here on."""
+        self._fold(self.sae)
         self.scale = self.target_scale = 1.0
+        self.whitening = None
+
+    def _fold(self, sae: SparseAutoencoder) -> None:
+        sae.fold_scale(self.scale, self.target_scale)
+        if self.whitening is not None:
+            self.whitening.fold(sae)
+
+    @torch.no_grad()
+    def on_plain_inputs(self) -> SparseAutoencoder:
+        """A copy of the SAE as `finish` will leave it."""
+        sae = copy.deepcopy(self.sae)
+        self._fold(sae)
+        return sae
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of a checkpoint by name. Collective: all processes call it."""
@@ -206,6 +224,9 @@ class TrainState:
             if _is_by_latent(name):
                 tensors[name] = self.sharing.gather_latents(tensor)
         tensors["sparsity"] = self.control.state
+        if self.whitening is not None:
+            for name, tensor in self.whitening.tensors().items():
+                tensors[f"whitening.{name}"] = tensor
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.sae.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.sae.device)
@@ -251,6 +272,10 @@ class TrainState:
                 }
             self._idle.copy_(tensors["idle"])
             self.control.state.copy_(tensors["sparsity"])
+            if self.plan.whiten:
+                self.whitening = Whitening(
+                    *(tensors[f"whitening.{name}"] for name in ("mean", "matrix", "inverse"))
+                )
             torch.set_rng_state(tensors["rng.cpu"])
             if sae.device.type == "cuda" and "rng.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["rng.cuda"], sae.device)
@@ -278,7 +303,7 @@ def _remove_parallel(gradient: Tensor, rows: Tensor) -> None:
 
 def _is_by_latent(name: str) -> bool:
     """Whether a checkpoint's tensor of this name has one row per latent."""
-    if name.startswith(("rng.", "sparsity", "adam.step.")):
+    if name.startswith(("rng.", "sparsity", "adam.step.", "whitening.")):
         return False
     return is_by_latent(name.rpartition(".")[2])
 

@@ -130,6 +130,8 @@ class StepMetrics:
         if not self._source.count(HELDOUT, plan.outlier_norm):
             return None
         tokens = self._source.sample(_HELDOUT_TOKENS, plan.seed, HELDOUT).float()
+        if state.whitening is not None:
+            return reconstruction_quality(state.on_plain_inputs(), tokens, plan.outlier_norm)
         inputs, targets = state.sae.training_tokens(tokens)
         limit = None if plan.outlier_norm is None else plan.outlier_norm * state.scale
         wanted = targets * state.target_scale if state.sae.transcodes else None

@@ -21,6 +21,7 @@ from mi_crow.mechanistic.sae.train.loop import Feed, Training, run_training
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.sae.train.plan import TrainingPlan, make_plan, starting_point
 from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.whitening import whitening_of
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.same_fields import same_fields
@@ -186,6 +187,8 @@ def train_many(
     places = [None if folder is None else Path(folder) for folder in folders or [None] * len(saes)]
     device = device or saes[0].device
     plans = _agreed(make_plans(saes, source, configs, device), ranks)
+    if ranks.world > 1 and any(plan.whiten for plan in plans):
+        raise UserError("whitened trainings run in one process", hint="leave out --whiten")
     read = ShuffledSource(source) if plans[0].shuffled else source
     trainings = [
         _begin_or_resume(
@@ -267,7 +270,9 @@ def _begin_or_resume(
     found = None if folder is None else newest_checkpoint(folder / CHECKPOINTS_NAME, tell)
     table = MetricsTable()
     if folder is None or found is None:
-        state.start(starting_point(sae, source, plan))
+        if plan.whiten:
+            state.whitening = whitening_of(source, plan.outlier_norm, plan.shrinkage)
+        state.start(starting_point(sae, source, plan, state.whitening))
     else:
         tensors, facts = found
         _refuse_other_settings(facts.get("settings"), state.settings(), folder)

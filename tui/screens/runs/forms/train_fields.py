@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SIZE
+from mi_crow.bounds import AMOUNT, COUNT, EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE, SHARE, SIZE
 from mi_crow.mechanistic.sae.config import (
     AIM_FOR_L0_IN_WORDS,
     ARCHITECTURES,
@@ -85,6 +85,8 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     warm, tenth = "steps until the learning rate is reached", "a tenth of the steps, at most 1,000"
     outliers = "tokens above this multiple of the median norm are left out; 0 keeps all"
     apart, none = "weight of a loss that keeps decoder rows apart (OrtSAE)", "none"
+    whiten = "train on whitened activations; what is saved reads plain ones"
+    even = "share of even variance in the covariance that whitening uses"
     aligned = "the inner product of each latent's encoder and decoder row stays one"
     control = "a control: each dimension from another token, so that no structure is left"
     return (
@@ -104,6 +106,8 @@ def _recipe_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         ),
         ask("training.orthogonality", "orthogonality", apart, NOT_NEGATIVE, none),
         ask("training.aligned", "aligned", aligned),
+        ask("training.whiten", "whiten", whiten),
+        ask("training.shrinkage", "shrinkage", even, SHARE),
         ask("training.shuffled", "shuffled", control),
         seed_field(ask, "training.seed"),
     )
