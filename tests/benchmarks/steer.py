@@ -20,9 +20,8 @@ With `--model` or `--curves` the search knows the label, as `--auto --label` doe
 are compared at equal ratios on prompts of their own: see `steer_curves`.
 
 `--methods` leaves some of these out. The table goes to the terminal (of each set the shares, plain
-> steered), the numbers to `--out`, after every label: with `--resume` those that are there already
-are kept. `--speed` prints tokens/s of steered, paired and plausible generation beside plain ones of
-the same batch.
+> steered), the numbers to `--out`, after every label: `--resume` keeps those that are there.
+`--speed` prints tokens/s of steered, paired and plausible generation beside plain ones.
 """
 
 import argparse
@@ -62,7 +61,7 @@ from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
 from tests.benchmarks.steer_curves import DEVELOPMENT_SEED, Curves, print_summary, searched, summary
-from tests.benchmarks.steer_workspace import STEPS, prepare
+from tests.benchmarks.steer_workspace import SMOLLM2, STEPS, prepare, reported
 
 LIMITS = (1.25, 1.5)
 METHODS = ("auto", "add", "dom", "random", "prompting")
@@ -86,10 +85,10 @@ def main() -> None:
         return
     indexed = Indexed.open(workspace, sae_id)
     baselines: dict[Any, Any] = {}
-    labels = options.only or indexed.texts.labels[: options.labels]
+    every = reported(indexed.texts) if options.model == SMOLLM2 else indexed.texts.labels
+    labels = options.only or every[: options.labels]
     if options.model or options.curves:
-        curves = Curves(workspace, loaded, indexed, options)
-        curves.run(labels)
+        (curves := Curves(workspace, loaded, indexed, options)).run(labels)
         print_summary(summary(curves.rows, options.limits))
         return
     rows: dict[str, Any] = {}

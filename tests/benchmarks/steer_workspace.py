@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from mi_crow.jobs.status import list_jobs
+from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
 from mi_crow.store.workspace import Workspace
 from tests.real_model.smollm2 import model_folder, write_texts
 
@@ -24,6 +25,7 @@ LABELS = (
     *("pydoc:string-methods", "pydoc:compound"),
 )
 _MOST = 130  # texts of a label
+_ENOUGH = 60
 _RUN, _SAE = "texts", "sae"
 LAYERS = ("resid_post.9", "resid_post.15", "resid_post.21")  # of SmolLM2: one pass stores them all
 LATENTS, K, BATCH, STEPS = 4096, 32, 1024, 800
@@ -54,6 +56,15 @@ def prepare(
     if sae_id not in saes or not saes[sae_id].has_index:
         _step(held, sae_id, "index", "--sae", sae_id, "--device", device)
     return sae_id
+
+
+def reported(texts: IndexedTexts) -> list[str]:
+    """The labels of SmolLM2's table: of LABELS with 60 texts or more the first seven of fortunes
+    and the first three of pydoc. Methods are tried on the others."""
+    counts = Counter(one.label for one in texts.documents)
+    enough = [label for label in LABELS if counts[label] >= _ENOUGH]
+    sides = [[one for one in enough if one.startswith("fortunes:") == on] for on in (True, False)]
+    return [*sides[0][:7], *sides[1][:3]]
 
 
 def labelled_texts(path: Path) -> Counter[str]:
