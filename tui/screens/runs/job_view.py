@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
 
 _CHARTS_SHARE = 0.45  # of a large pane, also where what is below has to be scrolled to
-_METRIC_WIDTH = 40  # cells of a metric, beside others
 
 # Metrics in the order of interest, with the name shown.
 _METRICS = {
@@ -141,7 +140,7 @@ def _in_columns(metrics: Sequence[Fact], width: int) -> Content:
         return facts_content(metrics, 11, width)
     names = max(len(one.name) for one in metrics) + 2
     cells = [Content.assemble((f"{one.name:<{names}}", "$muted"), one.value) for one in metrics]
-    return in_columns(cells, width, _METRIC_WIDTH)
+    return in_columns(cells, width, max(one.cell_length for one in cells) + 2)
 
 
 def subject_of(job: "JobState") -> tuple[str, str]:
