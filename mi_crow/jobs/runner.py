@@ -28,6 +28,7 @@ from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import Workspace
 
 NICENESS = 10
+_NICENESS_OF_SESSION = 5  # a third of the weight of another session; 10 would be a ninth
 _OWN_SESSION = Path("/proc/self/autogroup")
 _TURN_POLL_S = 0.25
 _SLURM_ENDED = "ended by Slurm: time limit, preemption or scancel"
@@ -200,7 +201,8 @@ def _be_nice() -> None:
     """Lowers the priority below interactive programs; never raises it.
 
     Linux weighs sessions against each other, so that within its own the niceness of a process says
-    nothing to the rest of the machine: the session of a detached job becomes as nice.
+    nothing to the rest of the machine: the session of a detached job becomes nice as well, though
+    less so: it shall go on beside a machine that is used by many.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     if niceness < NICENESS:
@@ -208,8 +210,8 @@ def _be_nice() -> None:
     if os.getsid(0) != os.getpid():
         return  # the session is another program's, such as the shell
     with suppress(OSError, ValueError):  # no Linux, or one that knows no groups
-        if int(_OWN_SESSION.read_text().rpartition(" ")[2]) < NICENESS:
-            _OWN_SESSION.write_text(str(NICENESS))
+        if int(_OWN_SESSION.read_text().rpartition(" ")[2]) < _NICENESS_OF_SESSION:
+            _OWN_SESSION.write_text(str(_NICENESS_OF_SESSION))
 
 
 if __name__ == "__main__":
