@@ -1,10 +1,14 @@
 """What is sent of a frame, read by a small terminal: it shows the whole frame, for fewer bytes."""
 
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from itertools import product
 
+import pytest
 from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.console import Console
@@ -24,8 +28,8 @@ STYLES = (
     Style.parse("#102030 on #405060"),
     Style.parse("underline reverse"),
 )
-WORDS = ("a word", "and ", "another", "  ", "wide 漢字", "é", "👩\u200d🔬")
-_PART = re.compile("\x1b\\[([0-9;]*)([HmrLM])|([^\x1b])")
+WORDS = ("a word", "and ", "another", "  ", " " * 14, "wide 漢字", "é", "👩\u200d🔬")
+_PART = re.compile("\x1b\\[([0-9;]*)([HmrLMXC])|([^\x1b])")
 
 
 class Shown:
@@ -48,10 +52,22 @@ class Shown:
                 self._scroll(y, bottom, int(values) * (1 if kind == "M" else -1))
             elif kind == "m":
                 self._turn(values.split(";"))
+            elif kind == "X":  # erases in the background that is set
+                blank = " ", f"||{self._look[2]}"
+                self.cells |= {(y, at): blank for at in range(x, x + int(values))}
+            elif kind == "C":
+                x += int(values)
             else:
                 for _ in range(max(cell_len(character), 1)):
-                    self.cells[y, x] = (character, "|".join(self._look))
+                    self.cells[y, x] = (character, self._seen(character))
                     x += 1
+
+    def _seen(self, character: str) -> str:
+        """What is seen of the look: of a blank without lines the background."""
+        attributes, _, background = self._look
+        if character == " " and not {"4", "7"} & set(attributes.split(";")):
+            return f"||{background}"
+        return "|".join(self._look)
 
     def _scroll(self, top: int, bottom: int, by: int) -> None:
         blank = {(-1, x): (" ", "|".join(self._look)) for x in range(WIDTH)}
@@ -172,3 +188,39 @@ def test_a_list_beside_something_that_stays_is_sent_without_scrolling() -> None:
 
     sent(frame, beside(left))
     assert not re.search(r"\x1b\[\d+[LM]", sent(frame, beside(left[1:])))
+
+
+def test_a_long_blank_is_erased_where_the_terminal_can() -> None:
+    blank = update([Strip([Segment("a", STYLES[2]), Segment(" " * 20, STYLES[2]), Segment("b")])])
+    assert " " * 12 not in sent(SentFrame(), blank)
+    assert sent(SentFrame(), blank).endswith("a\x1b[20X\x1b[39;49m\x1b[20Cb")
+    assert " " * 20 in sent(SentFrame(erases=False), blank)
+    lined = update([Strip([Segment(" " * 21, Style(underline=True))])])
+    assert " " * 21 in sent(SentFrame(), lined)
+
+
+def test_a_blank_in_another_colour_is_the_same_blank() -> None:
+    frame = SentFrame()
+    sent(frame, update([Strip([Segment("word    ", Style.parse("red on blue"))])]))
+    again = sent(frame, update([Strip([Segment("word    ", Style.parse("green on blue"))])]))
+    assert again.count("m") == 2  # into green, and out of it
+    assert again.endswith("word\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("environment", "erases"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "screen"}, False),
+        ({"TERM": "no such terminal"}, False),
+        ({"TERM": "screen", "TMUX": "/tmp/tmux-0/default,1,0"}, True),
+    ],
+)
+def test_terminals_that_erase_in_colour(environment: dict[str, str], erases: bool) -> None:
+    # One process for each: terminfo is read once.
+    asked = "from tui.terminal.erasing import erases_in_colour; print(erases_in_colour())"
+    own = {name: value for name, value in os.environ.items() if name not in ("TERM", "TMUX")}
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=own | environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(erases)

@@ -16,6 +16,7 @@ from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
+from tui.terminal.erasing import erases_in_colour
 from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
 from tui.terminal.line_filter import gate
@@ -32,7 +33,7 @@ class TerminalApp(KeysInOrder):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         draw_scrollbars()
-        self.sent_frame = SentFrame()
+        self.sent_frame = SentFrame(erases_in_colour())
         self.last_key_at = monotonic()
         self.stylesheet = KeptStylesheet(variables=self.get_css_variables())
 

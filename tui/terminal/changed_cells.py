@@ -1,13 +1,14 @@
 """Frames for the terminal without the cells that are already there.
 
 Textual sends a whole region whenever something in it may be another. Over a slow line that is what
-one waits for: here the cells of what is not drawn
-as before are compared with those that were sent last, and a colour is sent only where it changes.
+one waits for: here the cells of what is not drawn as before are compared with those that were sent
+last, a colour is sent only where it changes, and a long blank is erased instead of written.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -20,7 +21,7 @@ from textual.strip import Strip
 
 from tui.terminal.scrolling import Scroll, scroll_between
 
-_NEAR = 6  # unchanged cells between two changes that are sent rather than jumped over
+_NEAR = 5  # unchanged cells between two changes that are sent rather than jumped over
 
 
 class _Look(NamedTuple):
@@ -35,7 +36,11 @@ _Cell = tuple[str, _Look]
 """What is in a cell; no text where the character to the left is wide."""
 
 _MOST_CHARACTERS = 2048
+_LONG = 9  # blanks that are more bytes than the sequences that erase them and pass over them
 _PLAIN = _Look("", "39", "49")
+_NOWHERE = -1, 0
+_ANY = "any"  # of a blank: what it would look like if it were a character
+_SEEN_ON_BLANKS = frozenset(("4", "7", "9", "21", "53"))  # lines and reversed colours
 _UNKNOWN: _Cell = "", _Look("unknown", "", "")
 
 
@@ -60,7 +65,9 @@ class _Line:
 class SentFrame:
     """What the terminal shows, as far as it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, erases: bool = True) -> None:
+        """`erases`: whether the terminal erases in the background that is set."""
+        self._erases = erases
         self._lines: list[_Line] = []
         self._size = 0, 0
 
@@ -94,20 +101,45 @@ class SentFrame:
             inside = range(scroll.top, scroll.bottom + 1)
             spans = [span for span in spans if span[0] not in inside]
             spans += [(y, 0, size[0]) for y in inside]
-        look = _PLAIN
+        look, at = _PLAIN, _NOWHERE
         for y, x, end in spans:
             now = drawn[y][x:end]
             for first, last in _differing(self._lines[y].cells[x:end], now):
-                parts.append(f"\x1b[{y + 1};{x + first + 1}H")
-                for text, cell_look in now[first:last]:
-                    if cell_look is not look and cell_look != look:
-                        parts.append(_turned(look, cell_look))
-                        look = cell_look
-                    parts.append(text)
+                forward = x + first - at[1] if y == at[0] else 0
+                parts.append(
+                    f"\x1b[{forward}C" if forward > 0 else f"\x1b[{y + 1};{x + first + 1}H"
+                )
+                look, written = self._write(now[first:last], look, parts)
+                at = y, x + first + written
+                if at[1] >= size[0]:
+                    at = _NOWHERE  # behind the last column terminals differ
             self._lines[y].cells[x:end] = now
         if look != _PLAIN:
             parts.append("\x1b[0m")
         return "".join(parts)
+
+    def _write(self, cells: Sequence[_Cell], look: _Look, parts: list[str]) -> tuple[_Look, int]:
+        """Adds what writes `cells` where the terminal writes in `look`; in what it does then, and
+        how far it has gone: it stands before what it erased last."""
+        gone, passed = 0, 0
+        for cell, same in groupby(cells):
+            count = sum(1 for _ in same)
+            text, wanted = cell
+            if wanted is not look and wanted != look:
+                turned = _on(look, wanted)
+                if turned != look:
+                    parts.append(_turned(look, turned))
+                    look = turned
+            if passed:
+                parts.append(f"\x1b[{passed}C")
+            gone, passed = gone + passed, 0
+            if count < _LONG or text != " " or wanted.foreground != _ANY or not self._erases:
+                parts.append(text * count)
+                gone += count
+            else:
+                parts.append(f"\x1b[{count}X")
+                passed = count
+        return look, gone
 
     def _scrolled(self, scroll: Scroll) -> None:
         """The lines of the terminal as they are after a scroll; nothing is known of new ones."""
@@ -164,7 +196,9 @@ class _CellsOf(dict[str, _Cell]):
     def __missing__(self, character: str) -> _Cell:
         if len(self) >= _MOST_CHARACTERS:
             self.clear()
-        self[character] = cell = character, self._look
+        look = _of_blanks(self._look) if character == " " else self._look
+        cell = (character, look) if look is self._look else _cells_of(look)[character]
+        self[character] = cell
         return cell
 
 
@@ -239,11 +273,31 @@ def _look(style: Style, how: ColorSystem) -> _Look:
     )
 
 
+@lru_cache(256)
+def _of_blanks(look: _Look) -> _Look:
+    """The look of a blank: but for lines and reversed colours its background is all that is
+    seen."""
+    if look.foreground != _ANY and _SEEN_ON_BLANKS.isdisjoint(look.attributes.split(";")):
+        return _Look(_ANY, _ANY, look.background)
+    return look
+
+
+@lru_cache(4096)
+def _on(before: _Look, wanted: _Look) -> _Look:
+    """The look to turn to: of a blank, what changes least."""
+    if wanted.foreground != _ANY:
+        return wanted
+    plain = _SEEN_ON_BLANKS.isdisjoint(before.attributes.split(";"))
+    return before._replace(
+        attributes=before.attributes if plain else "", background=wanted.background
+    )
+
+
 @lru_cache(4096)
 def _turned(before: _Look, now: _Look) -> str:
     """The escape sequence from one look to another."""
-    if before.attributes == now.attributes:
-        pairs = ((before.foreground, now.foreground), (before.background, now.background))
+    if before.attributes in ("", now.attributes):
+        pairs = zip(before, now, strict=True)
         return f"\x1b[{';'.join(new for old, new in pairs if old != new)}m"
     parts = ("0", now.attributes, *now[1:])
     return f"\x1b[{';'.join(part for part in parts if part and part not in ('39', '49'))}m"
