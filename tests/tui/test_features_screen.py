@@ -93,6 +93,25 @@ async def test_typing_filters_and_escape_clears(open_features):
         assert table(pilot).row_count == everything
 
 
+async def test_tab_completes_and_never_leaves_the_filter(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash", *"den", "tab", "tab", *"1", "tab", "shift+tab", *"%")
+        prompt = pilot.app.screen.query_one(PromptLine)
+        assert prompt.is_open
+        assert prompt.field.value == "density<1%"
+        assert pilot.app.current_mode == "features"
+
+
+async def test_a_mistake_in_a_filter_is_told_whole_in_a_narrow_terminal(open_features):
+    async with open_features() as pilot:  # 80 columns
+        await press(pilot, "slash", *"density<abc")
+        shown = screen_text(pilot)
+        assert "'abc' is not a number; for example density<0.01" in " ".join(shown.split())
+        await press(pilot, "ctrl+u", *"zzzz")
+        assert "is not a number" not in screen_text(pilot)
+        assert "No features match; esc clears the filter" in screen_text(pilot)
+
+
 @pytest.mark.slow
 async def test_keys_of_the_screen_are_typed_into_the_filter(open_features):
     async with open_features() as pilot:
@@ -174,7 +193,8 @@ async def test_a_message_leaves_the_line_that_is_typed_free(open_features):
         await settle(pilot)
         await press(pilot, "t", *"rain ~2")
         assert "a message" in screen_text(pilot)
-        assert "~2 is not a confidence" in screen_text(pilot).splitlines()[-2]
+        told = " ".join(" ".join(screen_text(pilot).splitlines()[-5:]).split())
+        assert "~2 is not a confidence; write ~0 to ~1" in told, told
 
 
 @pytest.mark.slow

@@ -60,6 +60,13 @@ async def test_escape_stops_then_closes_then_leaves_the_field_then_does_nothing(
         assert pilot.app.current_mode == "control"
 
 
+async def test_what_is_slow_to_stop_keeps_no_popup_open(app_workspace, run_app, monkeypatch):
+    monkeypatch.setattr(MiCrowScreen, "stop_running", lambda _: True)  # a model that still loads
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "question_mark", "escape", "escape")
+        assert isinstance(pilot.app.screen, MiCrowScreen)
+
+
 async def test_typing_goes_to_a_field_that_has_the_focus(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "6", "e", "1", "q", "colon")

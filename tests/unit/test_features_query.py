@@ -149,4 +149,5 @@ def test_completion_knows_conditions_and_their_values() -> None:
     assert completions('-tag:"to', known) == ['-tag:"to check"']
     assert completions("named:", known) == ["named:yes", "named:no"]
     assert completions("sort:auroc:w", known) == ["sort:auroc:weather", 'sort:"auroc:west wind"']
+    assert completions("den", known) == ["density<"]
     assert completions("rain ", known) == []

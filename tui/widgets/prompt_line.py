@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.suggester import Suggester, SuggestFromList
 from textual.widget import Widget
@@ -35,9 +35,10 @@ class Completion(Suggester):
         return next((one for one in found if one.casefold().startswith(typed)), None)
 
 
-class PromptLine(Horizontal):
+class PromptLine(Vertical):
     """Hidden until `ask`. Enter and what submits a form answer and close, unless the text is wrong;
-    escape (through the screen) closes, and so does the focus that goes elsewhere."""
+    escape (through the screen) closes, and so does the focus that goes elsewhere. Tab only
+    completes: what is typed after it must not become keys of the screen."""
 
     BINDINGS = bindings("form", "submit")
 
@@ -70,9 +71,11 @@ class PromptLine(Horizontal):
         self._waits_for_focus = False
 
     def compose(self) -> ComposeResult:
-        yield Static("", classes="prompt-label", markup=False)
-        yield CompletingField(compact=True)
-        yield Static("", classes="prompt-hint", markup=False)
+        yield Static("", classes="prompt-trouble", markup=False)
+        with Horizontal():
+            yield Static("", classes="prompt-label", markup=False)
+            yield CompletingField(compact=True)
+            yield Static("", classes="prompt-hint", markup=False)
 
     @property
     def field(self) -> CompletingField:
@@ -130,21 +133,28 @@ class PromptLine(Horizontal):
             field.action_select_all()
 
     def explain(self, trouble: str) -> None:
-        """Says what is wrong with the text so far, in place of the hint; empty: the hint again."""
+        """Says what is wrong with the text so far, in place of the hint, or above the text where it
+        is longer than the half of the line that a hint may take; empty: the hint again."""
         self._trouble = trouble
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")
         if line.content != (words := printable(trouble or self._hint)):
             line.update(words)
+            self.query_one(".prompt-trouble", Static).update(printable(trouble))
         self._make_room()
 
     def _make_room(self) -> None:
-        """Leaves out the hint where the text would not fit beside it."""
+        """Leaves out the hint where the text would not fit beside it; what is wrong is always
+        there, and whole."""
         hint = self.query_one(".prompt-hint", Static)
         width = self.size.width or self.screen.size.width - 2  # before it is shown
-        shown = min(cell_len(str(hint.content)), width // 2)
-        room = width - cell_len(self._label) - shown - 2  # the gaps around the field
-        hint.display = bool(self._trouble) or cell_len(self.field.value) < room
+        long = cell_len(str(hint.content))
+        room = width - cell_len(self._label) - min(long, width // 2) - 2  # the gaps at the field
+        fits = cell_len(self.field.value) < room
+        above = bool(self._trouble) and (long > width // 2 or not fits)
+        self.query_one(".prompt-trouble", Static).display = above
+        self.screen.set_class(self.display and above, "-told-above")  # messages go higher
+        hint.display = fits and not above
 
     def on_resize(self) -> None:
         self._make_room()
@@ -156,8 +166,12 @@ class PromptLine(Horizontal):
         back = self._back
         if back is not None and back.is_attached and back.display:
             self.screen.set_focus(back)  # before Textual looks for another place for it
-        self.display = False
+        self._hide()
         return True
+
+    def _hide(self) -> None:
+        self.display = False
+        self.screen.remove_class("-told-above")
 
     @on(Field.Changed)
     def _typed(self, event: Field.Changed) -> None:
@@ -183,12 +197,13 @@ class PromptLine(Horizontal):
         focused = self.screen.focused
         elsewhere = focused is not None and self not in focused.ancestors_with_self
         if self.is_open and elsewhere and not self._waits_for_focus:
-            self.display = False
+            self._hide()
 
     def on_key(self, event: events.Key) -> None:
-        if event.key in STAYING:
+        if event.key in (*STAYING, "tab", "shift+tab"):
             event.stop()
             event.prevent_default()
+        if event.key in STAYING:
             self._answer(stay=True)
 
     def _answer(self, *, stay: bool = False) -> None:

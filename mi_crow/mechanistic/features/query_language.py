@@ -149,7 +149,8 @@ def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]
         return []
     name, colon, typed = bare.partition(":")
     if not colon:
-        known = [*(f"{name}:" for name in (*WORDS, _SORT)), *NUMBERS]
+        known = [f"{name}:" for name in (*WORDS, _SORT)]
+        known += [f"{name}{'<' if name == 'density' else '>'}" for name in NUMBERS]
         return [f"{head}{sign}{word}" for word in known if word.startswith(bare) and word != bare]
     values = _values(name, vocabulary)
     typed = typed.removeprefix('"').casefold()

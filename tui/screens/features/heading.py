@@ -56,7 +56,7 @@ class TableHeading(Widget):
         if query.search:
             shown = f"“{printable(query.search)}”"
             search = Content.assemble((" · ", "$faint"), (shown, "$accent"))
-        show = f" {query.show}" if query.show != "all" else ""
+        show = f" {query.show}" if query.show != "all" and self._shown is not None else ""
         if self._table.marks:
             marks = Content.styled(f"{len(self._table.marks):,} marked", "$warning")
             order = Content.assemble((" · ", "$faint"), marks, order)

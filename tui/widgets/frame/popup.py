@@ -31,6 +31,8 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
     CSS_PATH = Path(__file__).with_name("popups.tcss")
     BINDINGS = bindings("popup", "close") + bindings("app", "copy")
 
+    _has_stopped: bool = False  # work that is told to stop may take a while to do so
+
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
         box.border_title = Content(printable(self.heading())) or None
@@ -53,7 +55,8 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
         """Escape: what runs below stops first; the next escape closes."""
         below = self.app.screen_stack[-2] if len(self.app.screen_stack) > 1 else None
         stop = getattr(below, "stop_running", None)
-        if stop is not None and stop():
+        if stop is not None and not self._has_stopped and stop():
+            self._has_stopped = True
             return
         self.dismiss(None)
 
