@@ -137,7 +137,9 @@ async def test_the_cursor_finds_features_and_enter_opens_one(open_index):
         second = view(pilot).feature
         assert second != first
         assert f"#{second} " in screen_text(pilot)
-        await press(pilot, "greater_than_sign", "enter")
+        await press(pilot, "question_mark")  # more keys than a narrow footer has room for
+        assert "The whole map" in screen_text(pilot)
+        await press(pilot, "escape", "greater_than_sign", "enter")
         screen = pilot.app.screen
         assert isinstance(screen, FeaturesScreen)
         assert screen._feature == second

@@ -304,7 +304,7 @@ def test_the_layers_of_a_model_come_with_their_widths(app_workspace):
     assert notes["resid_post.3"] == "192 wide"
     assert notes["model.layers.0.mlp"] == "module"
     assert "resid_post.4" not in notes
-    assert str(found.defaults["layers"]) == "resid_post.2  ·  half-way through 4 blocks"
+    assert str(found.defaults["layers"]) == "resid_post.2  ·  halfway through 4 blocks"
 
 
 def test_the_device_is_that_of_the_settings(app_workspace):

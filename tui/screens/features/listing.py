@@ -116,7 +116,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self._set_columns()
         self.table.marks.keep_below(read.total)
-        self.table.show(read.ids, store.rows, "No features match")
+        self.table.show(read.ids, store.rows, self._none_match(read.query))
         restored, self._restored = self._restored, None
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
@@ -127,6 +127,15 @@ class FeatureListScreen(OpenFeatureScreen):
             self._open(self.table.feature)
         elif self.pane.shown is None or self.pane.shown.store is not store:
             self._open_again()  # the index was built anew
+
+    @staticmethod
+    def _none_match(query: TableQuery) -> str:
+        """What an empty table says, with the key that leads out of it."""
+        if query.search:
+            return f"No features match; {key('app.escape')} clears the filter"
+        if query.show != "all":
+            return f"No features match; {key('features.show')} shows others"
+        return "No features"
 
     def _go_to(self, feature: int) -> None:
         """Opens a feature, without the filter when that hides it."""
@@ -190,7 +199,7 @@ class FeatureListScreen(OpenFeatureScreen):
         columns = ColumnList(
             table.columns,
             helps(self._known_columns),
-            table.layout_now.left_out,
+            table.layout_now.left_out if table.region else (),  # none beside an open feature
             self.mi_crow.preferences.columns,
             always="feature",  # marks and rows go by it
         )

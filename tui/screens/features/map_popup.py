@@ -1,7 +1,7 @@
 """The map of features, as large as the screen."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.containers import Vertical
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import FeatureRow
     from tui.widgets.lists.feature_marks import FeatureMarks
+    from tui.workbench import Workbench
 
 
 class MapPopup(Popup[int]):
     """Dismisses with the feature to open. Regions change `marks` at once."""
 
-    BINDINGS = bindings("popup", "close")
+    BINDINGS = bindings("popup", "close") + bindings("app", "help")
 
     def __init__(
         self,
@@ -83,6 +84,11 @@ class MapPopup(Popup[int]):
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_legend)
+
+    def action_help(self) -> None:
+        from tui.widgets.frame.help import HelpPopup
+
+        self.app.push_screen(HelpPopup(("map",), cast("Workbench", self.app).keymap))
 
     # The feature at the cursor.
 

@@ -31,6 +31,7 @@ from tui.screens.features.opening import saved_look
 from tui.screens.features.query import TableQuery, mistake_in, understood
 from tui.screens.features.reading import known_words, vocabulary
 from tui.screens.features.welcome import welcome
+from tui.screens.no_sae import making_one
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
@@ -124,7 +125,12 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         """Either the table or a sentence that says what to do."""
         context = self.context
         text = welcome(
-            context.sae_id, context.sae(), context.features, self._error, looked=context.has_looked
+            context.sae_id,
+            context.sae(),
+            context.features,
+            self._error,
+            looked=context.has_looked,
+            making=making_one(context),
         )
         self.set_class(text is not None, "-no-index")
         if text is not None:

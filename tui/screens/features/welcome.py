@@ -19,16 +19,18 @@ def welcome(
     error: str,
     *,
     looked: bool,
+    making: str = "",
 ) -> Content | None:
-    """What to do first; None when the index is open. `looked`: the workspace has been read."""
+    """What to do first; None when the index is open. `looked`: the workspace has been read.
+    `making`: the job that makes an SAE now."""
     if store is not None:
         return None
     if sae_id is None:
         if not looked:
             return Content.styled("Looking at the workspace…", "$muted")
-        return _page(
-            "No SAE yet", "", f"Runs, where {key('runs.new')} starts the demo or a capture"
-        )
+        start = f"{key('runs.new')} starts the demo or a capture"
+        makes = f"{printable(making)} makes one"
+        return _page("No SAE yet", "", f"Runs, where {makes if making else start}")
     name = printable(sae_id)
     index = f"{key('runs.new', 'new.index')} on the SAE"
     if sae is not None and not sae.has_index:

@@ -27,7 +27,7 @@ _WAYS: dict[str, tuple[str, str, str]] = {  # a title, what it does, what it tak
     "import": (
         "Import a published SAE",
         "From the hub, a folder or a file: SAELens, Gemma Scope and others",
-        "a download of mostly 0.1 to 2 GB, and as much on the disk",
+        "usually 0.1 to 2 GB to download, and as much on the disk",
     ),
     "capture": (
         "Capture activations of a model",

@@ -23,7 +23,7 @@ class MessageRows(RowList):
 
     def __init__(self, told: Sequence[Told]) -> None:
         columns = [Column("time", 8), Column("message")]
-        super().__init__(columns, empty="Nothing has been told yet", id="messages-list")
+        super().__init__(columns, empty="No messages yet", id="messages-list")
         self._told = told
 
     @property

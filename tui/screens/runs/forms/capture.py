@@ -42,7 +42,7 @@ def middle_layer(outline: Outline | None) -> Default:
     """Half-way through the model, where features are the most abstract."""
     if outline is None:
         return Default("", "name one: this model is not on this machine yet")
-    place = f"half-way through {outline.blocks} blocks"
+    place = f"halfway through {outline.blocks} blocks"
     return Default(f"resid_post.{outline.blocks // 2}", place)
 
 

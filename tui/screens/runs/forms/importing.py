@@ -97,7 +97,7 @@ class ImportForm(JobForm):
             return
         name = self._name(found)
         reading.defaults |= {
-            "name": Default(name, "after the source" if name else "made from the time"),
+            "name": Default(name, "after the source" if name else "made of date and time"),
             "layer": Default("", f"{AS_SAID}: {found.point}" if found.point else AS_SAID),
             "model.model": Default("", f"{AS_SAID}: {found.model}" if found.model else AS_SAID),
         }

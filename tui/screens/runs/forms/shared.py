@@ -23,7 +23,7 @@ def device_field(ask: FieldsOf, usual: str, name: str = "device") -> FormField:
 
 def name_field(ask: FieldsOf, of: str) -> FormField:
     hint = f"the id of the new {of}: letters, digits, . _ -"
-    return ask("name", "name", hint, why="made from the time")
+    return ask("name", "name", hint, why="made of date and time")
 
 
 def seed_field(ask: FieldsOf, name: str = "seed") -> FormField:

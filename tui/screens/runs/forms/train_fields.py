@@ -45,7 +45,7 @@ def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
         ask("arch", "architecture", arch, choices=ARCHITECTURES),
         ask("expansion", "expansion", wide, EXPANSION, several=True),
         ask("k", "k", firing, LATENTS, several=True),
-        ask("training.steps", "steps", "of training", COUNT),
+        ask("training.steps", "steps", "of the optimizer, each on one batch of tokens", COUNT),
         name_field(ask, "SAE"),
         device_field(ask, device),
         *_shape_fields(replace(ask, section="Size and sparsity")),
