@@ -60,6 +60,13 @@ OTHERS = {
     "jumprelu": JumpReluSae,
     "gated": GatedSae,
 }
+# Options of a training, each beside the default of its architecture.
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jumprelu-tanh": ("jumprelu", {"penalty": "tanh"}),
+    "orthogonal": ("mi-crow", {"orthogonality": 0.25}),
+    "aligned": ("mi-crow", {"aligned": True}),
+    "whitened": ("mi-crow", {"whiten": True}),
+}
 COMPARED = ("mi-crow", "dense", "sparsify", "saelens")
 # name -> (run, tokens a training takes, wanted)
 DEAD_SHARES = {
@@ -85,8 +92,8 @@ class Found:
 class Bench:
     """The tokens, and one training of each kind on them."""
 
-    def __init__(self, tokens: int, scratch: Path, python: Path | None) -> None:
-        self.tokens = CapturedTokens.of(smollm2_run())
+    def __init__(self, tokens: int, scratch: Path, python: Path | None, sample: bool) -> None:
+        self.tokens = CapturedTokens.of(sample_run() if sample else smollm2_run())
         self.source = self.tokens.source()
         self.steps = tokens // BATCH
         self._scratch, self._python = scratch, python
@@ -113,6 +120,7 @@ class Bench:
 
     def _ours(self, name: str, seed: int) -> SparseAutoencoder:
         width = self.source.width
+        name, fields = OPTIONS.get(name, (name, {}))
         if name == "mi-crow":
             sae: SparseAutoencoder = TopKSae(LATENTS, width, K, seed=seed)
         elif name in ("batchtopk", "matryoshka"):
@@ -120,7 +128,7 @@ class Bench:
         else:
             sae = OTHERS[name](LATENTS, width, seed=seed)
         target = float(K) if sae.steers_sparsity else None
-        SaeTrainer(sae).train_on(self.source, self._config(seed, target_l0=target))
+        SaeTrainer(sae).train_on(self.source, self._config(seed, target_l0=target, **fields))
         return sae
 
     def _dense(self, name: str, seed: int) -> SparseAutoencoder:
@@ -211,7 +219,9 @@ def kept_results(out: Path, settings: dict[str, Any]) -> list[Found]:
     if not out.is_file():
         return []
     report = json.loads(out.read_text())
-    same = all(report["settings"].get(name) == str(settings[name]) for name in ("tokens", "full"))
+    same = all(
+        report["settings"].get(name) == str(settings[name]) for name in ("tokens", "full", "sample")
+    )
     if not same:
         print(f"{out} was made with other settings: everything is trained anew")
     return [Found(**one) for one in report["saes"]] if same else []
@@ -220,8 +230,10 @@ def kept_results(out: Path, settings: dict[str, Any]) -> list[Found]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tokens", type=int, help="0.5M, or 2M with --full")
+    parser.add_argument("--options", action="store_true", help="those of a training alone")
+    parser.add_argument("--sample", action="store_true", help="on the sample model's run")
     parser.add_argument("--full", action="store_true", help="2M tokens and every architecture")
-    parser.add_argument("--only", choices=(*COMPARED, *OTHERS, *DEAD_SHARES))
+    parser.add_argument("--only", choices=(*COMPARED, *OTHERS, *OPTIONS, *DEAD_SHARES))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--resume", action="store_true", help="keep what --out holds already")
     parser.add_argument("--threads", type=int, default=2)
@@ -232,6 +244,8 @@ def main() -> None:
     torch.set_flush_denormal(True)
 
     names = [*COMPARED, *(OTHERS if options.full else ()), *DEAD_SHARES]
+    if options.options:
+        names = ["mi-crow", "jumprelu", *OPTIONS]
     names = [options.only] if options.only else names
     settings = vars(options)
     found = kept_results(options.out, settings) if options.resume else []
@@ -252,7 +266,7 @@ def main() -> None:
                 if name in DEAD_SHARES:
                     one = dead_share(name, seed)
                 else:
-                    bench = bench or Bench(options.tokens, Path(scratch), python)
+                    bench = bench or Bench(options.tokens, Path(scratch), python, options.sample)
                     one = bench.train(name, seed)
                 found.append(one)
                 print(
