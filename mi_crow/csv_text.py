@@ -44,21 +44,24 @@ def csv_rows(
 ) -> Iterator[Mapping[str, Any]]:
     """The rows below a header, by its names; what `csv_text` wrote comes back unchanged.
 
-    The header must have one of each of the alternatives in `header`. A row's key `line` says where
-    it ends. Raises UserError, naming `what`, for another header, for what is not CSV and for a cell
+    The header must have one of each of the alternatives in `header`. Cells may also be separated
+    by semicolons or tabs, as spreadsheets of many countries do. A row's key `line` says where it
+    ends. Raises UserError, naming `what`, for another header, for what is not CSV and for a cell
     of more than `longest` characters.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = _reader(text, ",")
     before = csv.field_size_limit(longest)
     try:
-        names = reader.fieldnames or ()
-        for alternatives in header:
-            if not any(name in names for name in alternatives):
+        if missing := _missing(reader, header):
+            others = (_reader(text, separator) for separator in ";\t")
+            known = next((one for one in others if not _missing(one, header)), None)
+            if known is None:
                 columns = ", ".join(one[0] for one in header)
                 raise UserError(
-                    f"{what} has no column {alternatives[0]!r}",
+                    f"{what} has no column {missing!r}",
                     hint=f"the first line names the columns, at least {columns}",
                 )
+            reader = known
         found = [
             {key: original(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
             | {LINE: reader.line_num}
@@ -69,6 +72,16 @@ def csv_rows(
     finally:
         csv.field_size_limit(before)
     yield from found
+
+
+def _reader(text: str, separator: str) -> "csv.DictReader[str]":
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+
+
+def _missing(reader: "csv.DictReader[str]", header: Sequence[Sequence[str]]) -> str:
+    """The first column that the header lacks, by the first of its names; else empty."""
+    names = reader.fieldnames or ()
+    return next((one[0] for one in header if not any(name in names for name in one)), "")
 
 
 LINE = "\0line"  # a key that no header has

@@ -46,6 +46,16 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
+def quoted(name: str, most: int = 80) -> str:
+    """A name within a sentence: in typographic quotes, without escapes, of at most so many
+    characters.
+
+    >>> print(quoted('his "harbour"'))
+    “his "harbour"”
+    """
+    return f"“{visible(name if len(name) <= most else name[: most - 1] + '…')}”"
+
+
 def visible_lines(text: str) -> str:
     """`text` of several lines, made visible line by line; for the clipboard and for tracebacks."""
     return visible(text.replace("\r\n", "\n"), keep="\n\t")

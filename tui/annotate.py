@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
 from mi_crow.errors import UserError
+from mi_crow.visible import quoted
 from tui.preferences.key_words import key
 from tui.text import printable
 
@@ -114,7 +115,7 @@ def name_feature(
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
         also = "also " if said.beside and before else ""
-        return f"#{feature} is {also}“{name}”" if name else f"#{feature} has no name any more"
+        return f"#{feature} is {also}{quoted(name)}" if name else f"#{feature} has no name any more"
 
     write(app, change, failed, typed=line)
     return before if said.beside and before else name

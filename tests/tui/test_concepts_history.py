@@ -24,15 +24,15 @@ async def test_u_takes_back_this_session_alone_and_ctrl_y_brings_it_back(run_app
         await press(pilot, "5", "r", *"boats", "enter")
         await press(pilot, "e", *"why", "enter")
         await press(pilot, "u", "u")
-        assert "undone: change 'boats' of feature 3" in notices(pilot)
-        assert "undone: rename 'sails' to 'boats' of feature 3" in notices(pilot)
+        assert "undone: change “boats” of feature 3" in notices(pilot)
+        assert "undone: rename “sails” to “boats” of feature 3" in notices(pilot)
         assert names(annotations) == {"sails"}
         await press(pilot, "u")
         assert names(annotations) == {"sails"}
         assert "Nothing to undo in this session" in notices(pilot)
         await press(pilot, "ctrl+y")
         assert names(annotations) == {"boats"}
-        assert "redone: rename 'sails' to 'boats' of feature 3" in notices(pilot)
+        assert "redone: rename “sails” to “boats” of feature 3" in notices(pilot)
         await press(pilot, "ctrl+y")
         assert annotations.concepts(SAE)[0].note == "why"
         await press(pilot, "ctrl+y")
@@ -51,15 +51,15 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
         await press(pilot, "5", "H")
         text = screen_text(pilot)
         assert "eve" in text
-        assert "name 'sails' of feature 3" in text
+        assert "name “sails” of feature 3" in text
         await press(pilot, "G", "enter")  # the oldest
         assert names(pilot.app.context.annotations) == {"letters"}
         await press(pilot, "H")
         rows = pilot.app.screen.query_one(RowList).rows
-        assert rows[0].cells[2].text == "undo: name 'sails' of feature 3"
+        assert rows[0].cells[2].text == "undo: name “sails” of feature 3"
         assert [row.cells[3].text for row in rows] == ["", "", "", "undone"]
         await press(pilot, "j", "j", "enter")  # a name whose note was changed since
-        assert "not undone, it has changed since: name 'letters'" in notices(pilot)
+        assert "not undone, it has changed since: name “letters”" in notices(pilot)
         assert names(pilot.app.context.annotations) == {"letters"}
 
 
@@ -72,4 +72,4 @@ async def test_a_change_can_be_read_to_its_end_at_the_smallest_size(run_app, app
         pilot.app.look_now()
         await settle(pilot)
         await press(pilot, "5", "H")
-        assert f"undo: name '{name}' of feature 1462" in screen_text(pilot)
+        assert f"undo: name “{name}” of feature 1462" in screen_text(pilot)

@@ -32,6 +32,19 @@ async def test_marks_outlive_orders_and_filters(open_index):
 
 
 @pytest.mark.slow
+async def test_marks_that_a_filter_leaves_out_are_told_of(open_index):
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "*")
+        total = len(table(pilot).shown_ids)
+        assert f"{total} marked" in screen_text(pilot)
+        assert "not shown" not in screen_text(pilot)
+        await press(pilot, "slash", *"mast", "enter")
+        hidden = total - len(table(pilot).shown_ids)
+        assert 0 < hidden < total
+        assert f"{total} marked, {hidden} not shown" in screen_text(pilot)
+
+
+@pytest.mark.slow
 async def test_a_range_goes_from_the_last_mark(open_index):
     async with open_index((80, 24)) as pilot:
         ids = list(table(pilot).shown_ids)

@@ -1,12 +1,14 @@
 """Keys that come in one piece, as from a quick hand over a slow line or from a script."""
 
 import pytest
+from textual import events
 from textual._xterm_parser import XTermParser
 from textual.pilot import Pilot
 
 from tests.tui.driving import press, settle, table
 from tui.app import MiCrowApp
 from tui.screens.features.screen import FeaturesScreen
+from tui.terminal.driver import KeyParser
 from tui.widgets.forms.line import FormInput
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.palette import PalettePopup
@@ -106,3 +108,13 @@ async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):
             driver.process_message(message)
         await pilot.pause(0.05)
         assert (pilot.app.current_mode, len(pilot.app.screen_stack)) == ("features", 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [("\x1b\r", ["alt+enter"]), ("\x1ba", ["alt+a"]), ("\r", ["enter"]), ("\x1b", ["escape"])],
+)
+def test_alt_enter_is_escape_and_enter_in_most_terminals(sent: str, keys: list[str]) -> None:
+    parser = KeyParser()
+    found = [*parser.feed(sent), *parser.feed("")]  # the empty piece ends what may go on
+    assert [event.key for event in found if isinstance(event, events.Key)] == keys

@@ -51,7 +51,7 @@ async def test_a_line_that_is_wrong_stays_and_one_name_is_one_change(open_featur
         await press(pilot, "ctrl+u", *"rain #wet ~0.5 -- hail", "enter")
         annotations: Annotations = pilot.app.context.annotations
         (change,) = annotations.past_changes()
-        assert change.what.startswith("name 'rain' of feature")
+        assert change.what.startswith("name “rain” of feature")
 
 
 async def test_a_filters_result_is_named_with_tags_at_once(open_features):
@@ -92,7 +92,7 @@ async def test_who_tagged_what_elsewhere_is_said(open_features):
         pilot.app.look_now()
         await settle(pilot)
         assert "ada, " in notices(pilot)
-        assert "name 'sails' of feature 5" in notices(pilot)
+        assert "name “sails” of feature 5" in notices(pilot)
         assert "mine" not in notices(pilot)
 
 

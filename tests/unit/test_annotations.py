@@ -86,7 +86,7 @@ def test_undo_takes_back_step_by_step(annotations: Annotations) -> None:
     annotations.remove_concept("sae", 1, "one")
     undone = annotations.undo()
     assert undone is not None
-    assert "remove 'one' of feature 1" in str(undone)
+    assert "remove “one” of feature 1" in str(undone)
     assert annotations.concepts()[0].note == "first"
     annotations.undo()
     assert annotations.concepts()[0].note == ""

@@ -63,7 +63,7 @@ def test_a_redo_leaves_what_somebody_changed_since(annotations: Annotations) -> 
     Annotations(annotations.path, actor="eve").set_concept(SAE, 1, "a", note="mine")
     redone = annotations.redo()
     assert redone is not None
-    assert redone.message == "not redone, it has changed since: name 'a' of feature 1"
+    assert redone.message == "not redone, it has changed since: name “a” of feature 1"
     assert annotations.concepts()[0].note == "mine"
 
 
@@ -78,9 +78,9 @@ def test_any_change_can_be_picked_and_says_what_it_was(annotations: Annotations)
         annotations.remove_concept(SAE, 1, "a")
     rename, both, first = annotations.past_changes()
     assert [one.what for one in (rename, both, first)] == [
-        "rename 'a' to 'd' of feature 1",
+        "rename “a” to “d” of feature 1",
         "name 2 concepts",
-        "name 'a' of feature 1",
+        "name “a” of feature 1",
     ]
     assert [one.actor for one in (rename, both, first)] == ["ada", "eve", "eve"]
     assert "changed since" in annotations.undo_change(first.id).message
@@ -110,10 +110,23 @@ def test_history_undo_and_redo_as_commands(
 
     listed = command("history")
     assert isinstance(listed, list)
-    assert [one["what"] for one in listed] == ["name 'b' of feature 2", "name 'a' of feature 1"]
+    assert [one["what"] for one in listed] == ["name “b” of feature 2", "name “a” of feature 1"]
     command("undo", str(listed[1]["id"]))
     assert names(annotations) == ["b"]
     command("redo")
     assert names(annotations) == ["a", "b"]
     assert run_command_line(["--workspace", str(workspace.root), "concepts", "undo", "77"]) == 2
     assert "there is no change 77" in capsys.readouterr().err
+
+
+def test_a_name_is_told_as_it_is_also_with_quotes_and_joiners(annotations: Annotations) -> None:
+    """Python's own quotes would show `it\\'s` and the parts of an emoji."""
+    for name in ('it\'s "so"', "\N{MAN}\u200d\N{WOMAN} pair", "a\x1b[1mb", "n" * 10_000):
+        annotations.set_concept(SAE, 1, name)
+    told = [change.what for change in annotations.past_changes()]
+    assert told == [
+        f"name “{'n' * 79}…” of feature 1",
+        "name “a␛[1mb” of feature 1",
+        "name “\N{MAN}\u200d\N{WOMAN} pair” of feature 1",
+        'name “it\'s "so"” of feature 1',
+    ]

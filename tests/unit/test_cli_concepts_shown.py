@@ -61,9 +61,9 @@ def test_names_are_removed_one_or_all_and_unknown_ones_told(
     for name in ("tide", "flood", "sea"):
         annotations.set_concept(SAE, 3, name)
     told = say("remove", "3", "ebb", code=2)
-    assert "feature 3 does not have 'ebb'" in told
+    assert "feature 3 does not have “ebb”" in told
     assert all(name in told for name in ("tide", "flood", "sea"))
-    assert say("remove", "3", "tide") == "removed tide from feature 3\n"
+    assert say("remove", "3", "tide") == "removed “tide” from feature 3\n"
     assert {one.name for one in annotations.concepts(SAE)} == {"flood", "sea"}
     assert set(json.loads(say("remove", "3", "--json"))["removed"]) == {"flood", "sea"}
     assert annotations.concepts(SAE) == []
@@ -75,7 +75,7 @@ def test_names_are_removed_one_or_all_and_unknown_ones_told(
 def test_what_cannot_be_done_is_told(indexed: Workspace, say: Say, tmp_path: Path) -> None:
     assert "you have no changes to undo" in say("undo", code=2)
     assert "there is nothing to redo" in say("redo", code=2)
-    assert "no feature of s matches 'label:sailing fires>999999'" in say(
+    assert "no feature of s matches “label:sailing fires>999999”" in say(
         "tag", "label:sailing fires>999999", "sea #water", code=2
     )
     far = tmp_path / "no" / "c.json"
@@ -108,7 +108,7 @@ def test_features_are_merged_under_one_name(
 ) -> None:
     for feature in (3, 4):
         annotations.set_concept(SAE, feature, f"name {feature}")
-    assert say("merge", "3", "4", "--name", "sea") == "2 features of s are now 'sea'\n"
+    assert say("merge", "3", "4", "--name", "sea") == "2 features of s are now “sea”\n"
     assert {(one.feature, one.name) for one in annotations.concepts(SAE)} == {
         (3, "sea"),
         (4, "sea"),
@@ -173,7 +173,7 @@ def test_a_feature_is_checked_by_number_or_name(
     annotations.set_concept(SAE, feature, "loud")
     texts = ("--for", TEXT, *where)
     assert "give --for or --against" in say("check", "loud", *where, code=2)
-    assert "no feature of s is named 'calm'" in say("check", "calm", *texts, code=2)
+    assert "no feature of s is named “calm”" in say("check", "calm", *texts, code=2)
     lines = say("check", "loud", *texts).splitlines()
     assert lines[:5] == [
         f"feature {feature}",
@@ -190,7 +190,7 @@ def test_a_feature_is_checked_by_number_or_name(
     assert "precision 0%\nrecall -\nexpected 0, it fires at 0\nfalse alarms 60\n" in lines
     annotations.set_concept(SAE, (feature + 1) % 96, "loud")
     told = say("check", "loud", *texts, code=2)
-    assert "are named 'loud'; give a number" in told
+    assert "are named “loud”; give a number" in told
 
 
 EXPLAINED: dict[str, Any] = {
@@ -231,3 +231,15 @@ def test_only_a_chat_model_takes_its_flags(
     told = say("--sae", SAE, *words, code=2, command="explain")
     assert "only a chat model takes a name, a query, a judge, a price or --dry-run" in told
     assert "give --explainer" in told
+
+
+def test_rows_that_name_no_sae_are_about_the_only_one(
+    indexed: Workspace, annotations: Annotations, say: Say, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text("feature;name\n3;foam\n", encoding="utf-8-sig")
+    assert "imported 1 concept: 1 new" in say("import", str(path))
+    assert [(c.sae_id, c.name) for c in annotations.concepts()] == [(SAE, "foam")]
+    add_tiny_sae(indexed, tiny_model_dir, "other")
+    assert "row 1 (line 2) of" in (told := say("import", str(path), code=2))
+    assert "it does not say which SAE it is about" in told

@@ -105,7 +105,7 @@ def test_nothing_is_replaced_without_being_asked(
     path = written(tmp_path, [{"feature": 2}, {"note": "theirs"}])
     assert main(["concepts", "import", str(path)]) == 2
     error = capsys.readouterr().err
-    assert "note of 'rain'" in error
+    assert "note of “rain”" in error
     assert "'mine' to 'theirs'" in error
     assert [one.note for one in annotations.concepts()] == ["mine"]  # and feature 2 was not added
     done = imported(path, capsys, "--force")

@@ -91,3 +91,19 @@ def test_top_texts_and_names_of_latents(tmp_path: Path) -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(UserError, match="has no column 'feature'"):
         list(csv_rows("a,b\n1,2\n", "it", [["feature", "neuron_idx"]]))
+
+
+@pytest.mark.parametrize("separator", ";\t")
+def test_cells_separated_as_in_other_countries(separator: str) -> None:
+    text = 'feature,name\r\n1,"a,;\tb"\r\n'.replace("e,n", f"e{separator}n").replace(
+        '1,"', f'1{separator}"'
+    )
+    [row] = csv_rows(text, "it", [["feature"], ["name"]])
+    assert (row["feature"], row["name"]) == ("1", "a,;\tb")
+
+
+def test_a_header_of_nothing_known_is_refused_by_its_first_missing_column() -> None:
+    with pytest.raises(UserError, match="it has no column 'name'"):
+        list(csv_rows("feature;names\n1;a\n", "it", [["feature;names"], ["name"]]))
+    with pytest.raises(UserError, match="it has no column 'feature'"):
+        list(csv_rows("", "it", [["feature"], ["name"]]))

@@ -77,4 +77,4 @@ def test_a_report_is_of_a_tag_a_filter_or_a_feature(
     assert "<script" not in page.read_text()
     capsys.readouterr()
     assert main(["report", str(tmp_path / "x.html"), "--tag", "none"]) == 2
-    assert "no feature of s with the tag 'none'" in capsys.readouterr().err
+    assert "no feature of s with the tag “none”" in capsys.readouterr().err

@@ -6,9 +6,11 @@ import signal
 import sys
 import termios
 from codecs import getincrementaldecoder
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
+from textual import events
 from textual._parser import ParseError
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
@@ -46,6 +48,16 @@ class _UntilGone:
 
     def fileno(self) -> int:
         return self._file.fileno()
+
+
+class KeyParser(XTermParser):
+    """Textual's parser, which also knows alt+enter where it comes as escape and enter, as most
+    terminals send it: Textual drops the escape."""
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
+        if alt and sequence == "\r":
+            return [events.Key("alt+enter", None)]
+        return super()._sequence_to_key_events(sequence, alt)
 
 
 class TerminalDriver(LinuxDriver):
@@ -87,7 +99,7 @@ class TerminalDriver(LinuxDriver):
     def run_input_thread(self) -> None:
         """Hands on what is typed until the app ends. The end of the terminal is a hang-up: the
         kernel tells it to the first process of the terminal only, which may keep it to itself."""
-        parser = XTermParser(self._debug)
+        parser = KeyParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode  # a paste may be of anything
         pastes = PasteReader()
         with selectors.SelectSelector() as selector:

@@ -17,7 +17,7 @@ from tui.terminal.frames import OneFrame
 from tui.text import printable
 from tui.widgets.field import CompletingField, Field
 
-# Most terminals send alt+enter as enter, and within tmux all of them.
+# Some terminals keep alt+enter to themselves, for the whole screen.
 STAYING = ("alt+enter", "ctrl+t")
 
 

@@ -29,6 +29,7 @@ from mi_crow.mechanistic.concepts.exchange.dictionary_rows import SUFFIXES
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import is_explanations
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
+from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -108,7 +109,7 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     )
     value = {"sae_id": sae_id, "feature": options.feature, "name": options.name}
     print_outcome(
-        options.json, value, f"feature {options.feature} of {sae_id} is now {options.name!r}"
+        options.json, value, f"feature {options.feature} of {sae_id} is now {quoted(options.name)}"
     )
 
 
@@ -117,13 +118,17 @@ def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace
     names = [c.name for c in annotations.concepts(sae_id) if c.feature == options.feature]
     chosen = names if options.name is None else [n for n in names if n == options.name]
     if not chosen:
-        known = f"it is named {', '.join(names)}" if names else "mi-crow concepts lists them all"
-        wanted = repr(options.name) if names else "a name"
+        known = (
+            f"it is named {', '.join(map(quoted, names))}"
+            if names
+            else "mi-crow concepts lists them all"
+        )
+        wanted = quoted(str(options.name)) if names else "a name"
         raise NotFoundError(f"feature {options.feature} does not have {wanted}", hint=known)
     for name in chosen:
         annotations.remove_concept(sae_id, options.feature, name)
     value = {"sae_id": sae_id, "feature": options.feature, "removed": chosen}
-    sentence = f"removed {', '.join(chosen)} from feature {options.feature}"
+    sentence = f"removed {', '.join(map(quoted, chosen))} from feature {options.feature}"
     print_outcome(options.json, value, sentence)
 
 
@@ -135,7 +140,7 @@ def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     sae_id = pick_sae(workspace, options.sae)
     features = open_store(workspace, sae_id).find(parse_query(options.query)).tolist()
     if not features:
-        raise NotFoundError(f"no feature of {sae_id} matches {options.query!r}")
+        raise NotFoundError(f"no feature of {sae_id} matches {quoted(options.query)}")
     said = name_all(annotations, sae_id, features, options.line)
     value = {"sae_id": sae_id, "features": len(features), "line": options.line}
     print_outcome(options.json, value, said.replace("; u undoes", ""))

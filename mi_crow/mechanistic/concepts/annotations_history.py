@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Change, change_of
+from mi_crow.visible import quoted
 
 UNDO, REDO = "undo", "redo"
 _FEW = 2  # lines of a change that is told in full
@@ -22,7 +23,7 @@ class PastChange:
     action: str  # set | remove | undo | redo
     sae_id: str
     rows: int  # concepts that it changed
-    what: str  # `name 'sails' of feature 3`
+    what: str  # `name “sails” of feature 3`
     undone: bool
 
 
@@ -172,7 +173,7 @@ def _past(connection: sqlite3.Connection, change: int) -> PastChange:
 
 
 def describe(lines: Sequence[Change]) -> str:
-    """What a change did: `rename 'boats' to 'sails' of feature 3`, `undo: name 12 concepts`."""
+    """What a change did: `rename “boats” to “sails” of feature 3`, `undo: name 12 concepts`."""
     return _again(lines[0].action) + _what(lines)
 
 
@@ -195,7 +196,7 @@ def _what(lines: Sequence[Change]) -> str:
     if len(lines) == 1:
         row = lines[0].after or lines[0].before
         assert row is not None
-        return f"{_verb(lines[0])} {row.name!r} of feature {row.feature}"
+        return f"{_verb(lines[0])} {quoted(row.name)} of feature {row.feature}"
     new, gone = (sum(getattr(one, side) is None for one in lines) for side in ("before", "after"))
     return _renamed(lines) or _counted("", len(lines), new, gone)
 
@@ -211,7 +212,7 @@ def _renamed(lines: Sequence[Change]) -> str:
     assert after is not None
     if (before.sae_id, before.feature) != (after.sae_id, after.feature):
         return ""
-    return f"rename {before.name!r} to {after.name!r} of feature {after.feature}"
+    return f"rename {quoted(before.name)} to {quoted(after.name)} of feature {after.feature}"
 
 
 def _verb(line: Change) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import concept_from
+from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -38,7 +39,7 @@ def name_all(annotations: "Annotations", sae_id: str, features: Sequence[int], l
             if old is None or replace(new, updated=old.updated) != old:
                 pairs.append((old, new))
         annotations.apply(pairs)
-    return f"{_features(len(features))} named “{fresh.name}”; u undoes"
+    return f"{_features(len(features))} named {quoted(fresh.name)}; u undoes"
 
 
 def _with_line(old: "Concept", said: "NamingLine", now: float) -> "Concept":

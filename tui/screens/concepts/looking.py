@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
+from mi_crow.visible import quoted
 from tui import messages
 from tui.annotate import may_tag, undo_change, write
 from tui.preferences.key_words import key
@@ -93,7 +94,7 @@ class ConceptLookScreen(ConceptMarkScreen):
         if found:
             await self._to_steer(found[0], f"tag:{tag}")
         else:
-            self.tell(UserError(f"no concept has the tag {tag!r}"))
+            self.tell(UserError(f"no concept has the tag {quoted(tag)}"))
 
     async def _to_steer(self, feature: int, group: str) -> None:
         message = messages.SendToSteer(feature, self.context.sae_id, group=group)

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from mi_crow.store.json_object import JsonObject
-from mi_crow.visible import visible
+from mi_crow.visible import quoted, visible
 from tui import messages
 from tui.actions import bindings
 from tui.annotate import confidence_mistake, may_tag, rename, write
@@ -282,7 +282,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
             with annotations.one_change():
                 for concept in chosen:
                     annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
-            what = f"“{chosen[0].name}”" if len(chosen) == 1 else f"{len(chosen)} concepts"
+            what = quoted(chosen[0].name) if len(chosen) == 1 else f"{len(chosen)} concepts"
             return f"Removed {what}; {key('app.undo')} undoes"
 
         if chosen:
@@ -346,7 +346,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
             with annotations.one_change():
                 for concept in chosen:
                     rename(annotations, concept.sae_id, concept.feature, concept.name, name)
-            return f"Renamed to “{name}”; {key('app.undo')} undoes"
+            return f"Renamed to {quoted(name)}; {key('app.undo')} undoes"
 
         write(self.mi_crow, change, typed=name)
 

@@ -58,7 +58,9 @@ class TableHeading(Widget):
             search = Content.assemble((" · ", "$faint"), (shown, "$accent"))
         show = f" {query.show}" if query.show != "all" and self._shown is not None else ""
         if self._table.marks:
-            marks = Content.styled(f"{len(self._table.marks):,} marked", "$warning")
+            hidden = self._hidden_marks()
+            rest = f", {hidden:,} not shown" if hidden else ""
+            marks = Content.styled(f"{len(self._table.marks):,} marked{rest}", "$warning")
             order = Content.assemble((" · ", "$faint"), marks, order)
         title = Content.assemble(("Features", "bold $primary"), "  ")
         full = Content.styled(self._count(with_total=True) + show, "$muted")
@@ -69,6 +71,13 @@ class TableHeading(Widget):
                 break
         room = max(width - order.cell_length, 0)  # a long search must not hide the order
         return first.truncate(room, ellipsis=True) + order
+
+    def _hidden_marks(self) -> int:
+        """Marked features that the search leaves out: they are acted on too."""
+        marks, shown = self._table.marks, self._table.shown_ids
+        if not marks or self._shown is None or len(shown) == self._total:
+            return 0
+        return len(marks) - sum(feature in marks for feature in shown)
 
     def _count(self, *, with_total: bool) -> str:
         if self._shown is None:

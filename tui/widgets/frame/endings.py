@@ -64,7 +64,7 @@ def way_there(job: "JobState") -> str:
 
 
 def news_line(changes: "Sequence[PastChange]", reader: str) -> str:
-    """What others changed, newest first: `ada, 14:02:11: name 'sails' of feature 3, and 2 more`;
+    """What others changed, newest first: `ada, 14:02:11: name “sails” of feature 3, and 2 more`;
     `reader` is the user's own name."""
     latest = changes[0]
     who = "you, elsewhere" if latest.actor == reader else latest.actor

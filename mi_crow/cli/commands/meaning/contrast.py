@@ -20,6 +20,7 @@ from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors.texts import is_of_run
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import quoted
 
 _SOURCES = "texts, files of texts, label:NAME or documents:3,7-12 of --run"
 
@@ -98,7 +99,7 @@ def finish(
     if failed is not None:
         raise failed
     if options.tag and not options.json:
-        print_line(f"tagged {features_counted(tagged)} {options.tag!r}")
+        print_line(f"tagged {features_counted(tagged)} {quoted(options.tag)}")
     return 0
 
 

@@ -25,7 +25,11 @@ _SHOWN = 40  # changes of a dry run; --json has them all
 
 def add_import_flags(parser: ArgumentParser) -> None:
     """What an import takes beside its path."""
-    parser.add_argument("--sae", metavar="SAE", help="the SAE of rows that name none")
+    parser.add_argument(
+        "--sae",
+        metavar="SAE",
+        help="the SAE of rows that name none; optional when there is only one",
+    )
     parser.add_argument(
         "--conflicts",
         choices=RULES,
@@ -68,13 +72,19 @@ def _from_file(workspace: Workspace, annotations: "Annotations", options: Namesp
         workspace,
         annotations,
         path,
-        sae_id=options.sae,
+        sae_id=options.sae or _only_sae(workspace),
         force=options.force,
         rule=options.conflicts,
         source_id=options.source_id,
         skip_bad=options.skip_bad,
         dry_run=options.dry_run,
     )
+
+
+def _only_sae(workspace: Workspace) -> str | None:
+    """The SAE that rows are about which name none: there is no other."""
+    known = workspace.list_saes()
+    return known[0].sae_id if len(known) == 1 else None
 
 
 def _exported(workspace: Workspace, annotations: "Annotations", options: Namespace) -> Imported:

@@ -30,6 +30,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.conflicts import FAR, NEAR, find_conflicts, merge_names
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
+from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -137,9 +138,9 @@ def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     changed = merge_names(annotations, sae_id, options.features, options.name)
     value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
     verb = "is" if changed == 1 else "are"
-    sentence = f"{features_counted(changed)} of {sae_id} {verb} now {options.name!r}"
+    sentence = f"{features_counted(changed)} of {sae_id} {verb} now {quoted(options.name)}"
     if not changed:
-        sentence = f"they are all {options.name!r} already"
+        sentence = f"they are all {quoted(options.name)} already"
     print_outcome(options.json, {**value, "changed": changed}, sentence)
 
 
@@ -198,10 +199,10 @@ def _feature_of(annotations: "Annotations", sae_id: str, target: str) -> int:
         return int(target.removeprefix("#"))
     found = {one.feature for one in annotations.concepts(sae_id) if one.name == target}
     if not found:
-        raise NotFoundError(f"no feature of {sae_id} is named {target!r}")
+        raise NotFoundError(f"no feature of {sae_id} is named {quoted(target)}")
     if len(found) > 1:
         said = ", ".join(map(str, sorted(found)[:8]))
-        raise UserError(f"features {said} are named {target!r}", hint="give a number")
+        raise UserError(f"features {said} are named {quoted(target)}", hint="give a number")
     return found.pop()
 
 

@@ -16,6 +16,7 @@ from mi_crow.cli.commands.features import open_store
 from mi_crow.cli.formatting import count, features_counted
 from mi_crow.cli.tables import print_outcome
 from mi_crow.errors import NotFoundError
+from mi_crow.visible import quoted
 
 _MOST = 100
 
@@ -46,7 +47,9 @@ def run(options: Namespace) -> int:
         found = store.find(parse_query(options.query), flt=FeatureFilter(tag=options.tag)).tolist()
         features = [*options.feature, *(one for one in found if one not in options.feature)]
     if not features:
-        asked = f"with the tag {options.tag!r}" if options.tag else f"for {options.query!r}"
+        asked = (
+            f"with the tag {quoted(options.tag)}" if options.tag else f"for {quoted(options.query)}"
+        )
         raise NotFoundError(f"no feature of {sae_id} {asked}", hint="mi-crow features lists them")
     chosen = features[: options.limit]
     written = write_features(store, chosen, options.path, overwrite=options.force)

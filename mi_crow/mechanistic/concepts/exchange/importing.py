@@ -17,6 +17,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import MOST_FEATURE, Concept, concept_from
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_row, read_rows
 from mi_crow.store.workspace import Workspace, read_sae_summary
+from mi_crow.visible import quoted
 
 Rule = Literal["ask", "keep", "replace", "both", "higher"]
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
@@ -190,7 +191,7 @@ def _without_repeats(rows: Iterable[FileRow]) -> Iterable[FileRow]:
         if not row.trouble:
             key = row.values["sae_id"], row.values["feature"], row.values["name"]
             if key in first:
-                said = f"it repeats {first[key]}: {key[2]!r:.60} of feature {key[1]}"
+                said = f"it repeats {first[key]}: {quoted(key[2])} of feature {key[1]}"
                 row = replace(row, trouble=said)
             else:
                 first[key] = row.place
@@ -267,7 +268,7 @@ def _would_replace(path: Path, plan: Imported) -> WouldReplaceError:
     field = next(key for key in _SAID if getattr(old, key) != getattr(new, key))
     before, after = (repr(one)[:40] for one in (getattr(old, field), getattr(new, field)))
     return WouldReplaceError(
-        f"{str(path)!r} would change {counted(plan.replaced)} of yours: {field} of {old.name!r}, "
-        f"feature {old.feature} of {old.sae_id}, from {before} to {after}",
+        f"{str(path)!r} would change {counted(plan.replaced)} of yours: {field} of "
+        f"{quoted(old.name)}, feature {old.feature} of {old.sae_id}, from {before} to {after}",
         hint="--force (overwrite=True) replaces them; nothing was imported",
     )
