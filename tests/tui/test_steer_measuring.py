@@ -101,7 +101,8 @@ async def test_a_row_of_a_sweep_goes_into_the_stack(open_steer, app_workspace):
 async def test_the_figures_of_the_stack_stand_over_the_texts_with_the_controls(
     open_steer, app_workspace
 ):
-    measurement(app_workspace)
+    raised = {"target": "feature:3", "op": "floor", "value": 0.3, "unit": "norm", "scope": "all"}
+    measurement(app_workspace, arms=[arm(0.4, 0.62, 1.21, interventions=[raised])])
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r")
 

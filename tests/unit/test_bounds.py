@@ -168,6 +168,7 @@ def test_configs_refuse_counts_that_are_none(make: Any, value: Any) -> None:
                 "op": "add",
                 "value": str(v),
                 "unit": "max",
+                "rivals": "",
                 "scope": "all",
                 "schedule": "constant",
                 "condition": "",

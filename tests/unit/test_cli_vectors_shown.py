@@ -72,7 +72,6 @@ def test_one_vector_says_what_it_was_made_of(workspace: Workspace, say: Say) -> 
         "vector": "sea-2",
         "layers": f"resid_post.0 (width {WIDTH}), resid_post.1 (width {WIDTH})",
         "method": "mean",
-        "made": "-",
         "for": "label:sea, boats.txt (1,200 texts)",
         "against": "label:land",
         "run": "r",
@@ -90,7 +89,6 @@ def test_one_vector_says_what_it_was_made_of(workspace: Workspace, say: Say) -> 
     assert shown == {
         "vector": "plain",
         "layers": f"resid_post.1 (width {WIDTH})",
-        "made": "-",
         "greatest projection": "2",
     }
     assert "steer with it: --steer 'vector:plain=+0.3norm'" in say("show", "plain")

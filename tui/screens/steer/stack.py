@@ -36,8 +36,10 @@ _STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "pro
 
 
 def first_on(target: str, sae_id: str | None = None) -> Intervention:
-    """The first intervention on features: raised everywhere to a part of the norm."""
-    one = Intervention(target, "floor", FIRST_NORMS, "norm", "all")
+    """The first intervention on features: raised everywhere to a part of the norm; where some of a
+    group are to fall, it is added."""
+    falls = any(weight < 0 for _, weight in parse_target(target).features)
+    one = Intervention(target, "add" if falls else "floor", FIRST_NORMS, "norm", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
 
 
