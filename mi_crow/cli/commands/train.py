@@ -204,6 +204,9 @@ def _add_recipe(parser: ArgumentParser) -> None:
         "too wide for one device",
         choices=SHARES,
     )
+    both = "with --share latents: copies of the SAE that share the tokens of each batch"
+    sent = "what processes that share tokens send their gradients in"
+    add_fields(group, TrainConfig, {"copies": both, "gradients": sent})
     control = "control: take every dimension from another token, so that no structure is left"
     add_fields(group, SaeTrainingConfig, {"shuffled": control})
 

@@ -43,6 +43,7 @@ SHARES = ("tokens", "latents")
 NONE, KL = "none", "kl"
 FINETUNES = (NONE, KL)
 FINETUNE_STEPS = 100
+GRADIENTS = ("fp32", "bf16")
 # Where metrics are logged besides our own files, see train/loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
 
@@ -223,6 +224,8 @@ class TrainConfig:
     finetune: str = NONE  # with `init`: `kl` also matches the model's predictions
     training: SaeTrainingConfig = SaeTrainingConfig()
     shares: str = "tokens"  # or "latents": what several processes share out among them
+    copies: int = 1  # of an SAE whose latents are shared; they share the tokens of each batch
+    gradients: str = "fp32"  # or "bf16": what processes that share tokens send them in
     logger: str = "none"
     device: str = "auto"
     name: str | None = None
@@ -237,10 +240,16 @@ class TrainConfig:
         "finetune": ("the finetune", Words(FINETUNES)),
         "arch": ("architecture", Words(ARCHITECTURES)),
         "n_latents": ("n_latents", LATENTS),
+        "copies": ("copies", SIZE),
+        "gradients": ("gradients", Words(GRADIENTS)),
     }
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.copies > 1 and self.shares != "latents":
+            raise UserError(
+                "copies are of an SAE whose latents are shared", hint="add --share latents"
+            )
         if self.shares not in SHARES:
             raise UserError(
                 f"{self.shares!r} cannot be shared among processes",

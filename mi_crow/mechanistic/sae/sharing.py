@@ -14,15 +14,20 @@ that of a single process, `SINGLE_PROCESS`, returns everything unchanged.
 # `backward` names its gradients, where torch declares `*grad_outputs`.
 # pyright: reportIncompatibleMethodOverride=false
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.parallel.buckets import GradientBuckets
 from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.runs.reads import Reads
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import ProcessGroup
 
 
 class Sharing:
@@ -80,9 +85,13 @@ class Sharing:
 
     # Called by the trainer.
 
-    def own_tokens(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch [n, d]."""
-        return batch
+    def reads(self, *, pinned: bool = False) -> Reads:
+        """Which rows of each batch this process reads; `pinned`: for a GPU."""
+        return Reads(pinned=pinned)
+
+    def begin_last_piece(self) -> None:
+        """The next backward pass completes the gradients of a batch: they may be summed as soon as
+        they are there."""
 
     def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Sums the gradients of the parts of a batch, in place."""
@@ -102,20 +111,30 @@ class Sharing:
 SINGLE_PROCESS = Sharing()
 
 
-class _GroupSharing(Sharing):
+def new_group(device: torch.device, members: Sequence[int] | None = None) -> "ProcessGroup":
+    """A group of processes (None: all) that tensors of `device` go around in: CUDA by NCCL, else
+    gloo. All processes call it, also those that are no members."""
+    import torch.distributed as dist
+
+    kind = "nccl" if device.type == "cuda" else "gloo"
+    group = dist.new_group(None if members is None else list(members), backend=kind)
+    assert group is not None
+    return cast("ProcessGroup", group)
+
+
+class GroupSharing(Sharing):
     """What both ways of splitting share: a process group with collectives."""
 
     single_process = False
 
-    def __init__(self, ranks: Ranks, device: torch.device) -> None:
-        """Collective: all processes call it, in the same order. CUDA by NCCL, else gloo."""
-        import torch.distributed as dist
-
+    def __init__(
+        self, ranks: Ranks, device: torch.device, of: "tuple[ProcessGroup, int, int] | None" = None
+    ) -> None:
+        """Collective: all processes call it, in the same order. `of`: the group of processes that
+        split, this one's number in it, and how many they are; None: a new one of all."""
         super().__init__(ranks)
         self.device: torch.device | None = device
-        group = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo")
-        assert isinstance(group, dist.ProcessGroup)  # every rank is in it
-        self._group = group
+        self._group, self._rank, self._size = of or (new_group(device), ranks.rank, ranks.world)
 
     def total(self, value: Tensor) -> Tensor:
         import torch.distributed as dist
@@ -145,20 +164,31 @@ class _GroupSharing(Sharing):
 
         for tensor in tensors:
             sent = tensor.detach().contiguous()
-            dist.broadcast(sent, 0, group=self._group)
+            dist.broadcast(sent, group=self._group, group_src=0)
             tensor.detach().copy_(sent)
 
     def _gathered(self, values: Tensor) -> Tensor:
         """The values [..., e] of all processes, concatenated."""
         import torch.distributed as dist
 
-        gathered = [torch.empty_like(values) for _ in range(self.ranks.world)]
+        gathered = [torch.empty_like(values) for _ in range(self._size)]
         dist.all_gather(gathered, values.contiguous(), group=self._group)
         return torch.cat(gathered, dim=-1)
 
 
-class TokenSharing(_GroupSharing):
+class TokenSharing(GroupSharing):
     """Data parallel: each process has part of every batch and the whole SAE."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        device: torch.device,
+        gradients: torch.dtype | None = None,
+        of: "tuple[ProcessGroup, int, int] | None" = None,
+    ) -> None:
+        """`gradients`: what they are sent in; None: in their own dtype."""
+        super().__init__(ranks, device, of)
+        self._buckets = GradientBuckets(self._group, ranks.agree, gradients)
 
     def batch_mean(self, total: Tensor, n: int) -> Tensor:
         mean = total / n
@@ -168,38 +198,38 @@ class TokenSharing(_GroupSharing):
     def total_over_tokens(self, value: Tensor) -> Tensor:
         return self.total(value)
 
-    def own_tokens(self, batch: Tensor) -> Tensor:
-        return batch.tensor_split(self.ranks.world)[self.ranks.rank]
+    def reads(self, *, pinned: bool = False) -> Reads:
+        return Reads(self._rank, self._size, pinned)
+
+    def begin_last_piece(self) -> None:
+        self._buckets.begin()
 
     def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        import torch.distributed as dist
-
-        # All at once, so that a fast network can overlap them.
-        pending = [
-            dist.all_reduce(parameter.grad, group=self._group, async_op=True)
-            for parameter in parameters
-            if parameter.grad is not None
-        ]
-        for work in pending:
-            if work is not None:
-                work.wait()
+        self._buckets.finish(parameters)
 
 
-class LatentSharing(_GroupSharing):
+class LatentSharing(GroupSharing):
     """Tensor parallel: each process has some of the latents and every batch in full."""
 
     splits_latents = True
 
-    def __init__(self, ranks: Ranks, device: torch.device, n_latents: int) -> None:
+    def __init__(
+        self,
+        ranks: Ranks,
+        device: torch.device,
+        n_latents: int,
+        of: "tuple[ProcessGroup, int, int] | None" = None,
+    ) -> None:
         """Raises UserError for fewer latents than processes."""
-        if n_latents < ranks.world:
+        world = ranks.world if of is None else of[2]
+        if n_latents < world:
             raise UserError(
-                f"{n_latents} latents cannot be split among {ranks.world} processes",
+                f"{n_latents} latents cannot be split among {world} processes",
                 hint="use fewer processes",
             )
-        super().__init__(ranks, device)
-        numbers = torch.arange(n_latents).tensor_split(ranks.world)
-        self.first_latent: int = int(numbers[ranks.rank][0])
+        super().__init__(ranks, device, of)
+        numbers = torch.arange(n_latents).tensor_split(world)
+        self.first_latent: int = int(numbers[self._rank][0])
         self._sizes = [len(part) for part in numbers]
 
     def sum_gradient(self, x: Tensor) -> Tensor:
@@ -216,22 +246,22 @@ class LatentSharing(_GroupSharing):
         offered = self._gathered(padded)  # [n, world * k]
         chosen = offered.topk(k, dim=1, sorted=False).indices
         kept = torch.zeros_like(offered, dtype=torch.bool).scatter_(1, chosen, True)
-        begin = self.ranks.rank * k
+        begin = self._rank * k
         return values * kept[:, begin : begin + own]
 
     def total_over_latents(self, value: Tensor) -> Tensor:
         return self.total(value)
 
     def own_latents(self, tensor: Tensor) -> Tensor:
-        return tensor.split(self._sizes)[self.ranks.rank]
+        return tensor.split(self._sizes)[self._rank]
 
     def gather_latents(self, tensor: Tensor) -> Tensor:
         import torch.distributed as dist
 
         parts = [tensor.new_empty(size, *tensor.shape[1:]) for size in self._sizes]
-        parts[self.ranks.rank] = tensor.detach().contiguous()
+        parts[self._rank] = tensor.detach().contiguous()
         for rank, part in enumerate(parts):
-            dist.broadcast(part, rank, group=self._group)
+            dist.broadcast(part, group=self._group, group_src=rank)
         return torch.cat(parts)
 
 
@@ -239,7 +269,7 @@ class _SumForward(torch.autograd.Function):
     """The sum over processes; the gradient, equal on all of them, passes through."""
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, shares: _GroupSharing) -> Tensor:
+    def forward(ctx: Any, part: Tensor, shares: GroupSharing) -> Tensor:
         return shares.total(part)
 
     @staticmethod
@@ -251,19 +281,10 @@ class _SumBackward(torch.autograd.Function):
     """The identity; its gradient is the sum over processes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: _GroupSharing) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shares: GroupSharing) -> Tensor:
         ctx.shares = shares
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.shares.total(grad), None
-
-
-def open_sharing(ranks: Ranks, kind: str, device: torch.device, n_latents: int) -> Sharing:
-    """How `ranks` split the training of an SAE with `n_latents`. Collective."""
-    if ranks.world == 1:
-        return SINGLE_PROCESS
-    if kind == "latents":
-        return LatentSharing(ranks, device, n_latents)
-    return TokenSharing(ranks, device)

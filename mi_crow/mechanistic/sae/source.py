@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mi_crow.background import read_ahead
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 TRAIN, HELDOUT = "train", "heldout"
 _BATCHES_AHEAD = 6
@@ -54,9 +55,10 @@ class TokenSource(Protocol):
         split: str = TRAIN,
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """Endless shuffled batches [batch_size, d], beginning with batch `start`; batch i depends
-        only on (seed, i)."""
+        only on (seed, i). Of each the rows that `reads` names; live sources know their own part."""
         ...
 
     def sample(
@@ -100,6 +102,7 @@ class TensorSource:
         split: str = TRAIN,
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         rows = self._rows(split, max_norm)
         position = start * batch_size
@@ -115,7 +118,7 @@ class TensorSource:
                 chosen.append(piece)
                 wanted -= piece.numel()
                 position += piece.numel()
-            yield self._activations[torch.cat(chosen)]
+            yield self._activations[torch.cat(chosen)[reads.of(batch_size)]]
 
     def sample(
         self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None
@@ -167,10 +170,12 @@ class ShuffledSource:
         split: str = TRAIN,
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         batches = self._source.batches(batch_size, seed, split, max_norm, start)
-        for number, batch in enumerate(batches, start):
-            yield _rotated(batch, _generator(seed, number))
+        for number, batch in enumerate(batches, start):  # whole ones: its columns change tokens
+            rotated = _rotated(batch, _generator(seed, number))
+            yield rotated if self.live else rotated[reads.of(batch_size)]
 
     def sample(
         self, n: int, seed: int, split: str = TRAIN, max_norm: float | None = None

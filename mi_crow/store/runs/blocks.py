@@ -6,7 +6,7 @@ has rows from all over the run. (seed, epoch) decides everything, so any block c
 without those before it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.store.runs.parts import RunPart, dequantised, row_items, rows_of_items
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 # One is in use, one waits, one is being read.
 BLOCKS_AT_ONCE = 3
@@ -40,7 +41,7 @@ class BlockPlan:
     chunks: np.ndarray  # ascending
     first: int  # position of its first row in the epoch
     rows: int
-    seed: tuple[int, int, int]  # for the order of its rows
+    seed: tuple[int, int, int]  # for the order of its rows; the second is the epoch
 
 
 def cut_chunks(masks: Sequence[np.ndarray], size: int) -> Chunks:
@@ -88,9 +89,14 @@ class Block:
     values: Tensor  # [n, d] storage dtype, in the order of the run
     scales: Tensor | None  # [n] of int8 rows
     order: np.ndarray  # [n] the shuffled order
+    mask: np.ndarray | None  # which rows of the whole block these are, in its shuffled order
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def before(self, rows: int) -> int:
+        """How many of these rows are among the first `rows` of the whole block."""
+        return rows if self.mask is None else int(self.mask[:rows].sum())
 
     def rows(self, begin: int, end: int) -> Tensor:
         """Rows begin..end in the shuffled order: [end - begin, d], int8 ones in fp32. A copy."""
@@ -100,6 +106,12 @@ class Block:
             return values
         return dequantised(values, torch.from_numpy(self.scales.numpy()[chosen]))
 
+    def fill(self, room: Tensor, begin: int) -> None:
+        """Copies the rows from `begin` on, in the shuffled order, into [n, d] of their dtype."""
+        chosen = self.order[begin : begin + len(room)]
+        # Without `clip` NumPy would copy them twice; no number is out of range.
+        np.take(row_items(self.values), chosen, out=row_items(room), mode="clip")
+
 
 def read_blocks(
     plans: Iterable[BlockPlan],
@@ -107,8 +119,11 @@ def read_blocks(
     parts: Sequence[RunPart],
     masks: Sequence[np.ndarray],
     most_rows: int,
+    batch_size: int,
+    reads: Reads = EVERY_ROW,
 ) -> Iterator[Block]:
-    """The planned blocks of at most `most_rows`, their chunks read in the order of the run.
+    """The planned blocks of at most `most_rows`, their chunks read in the order of the run; of each
+    only the rows that `reads` takes of batches of `batch_size`.
 
     Read, not mapped: mapped pages would count as memory of this process. Buffers are reused, since
     fresh pages cost more than reading into them. Raises CorruptDataError naming a file that cannot
@@ -116,17 +131,26 @@ def read_blocks(
     """
     stored = parts[0].file.places["activations"]
     ring: list[tuple[Tensor, Tensor]] = []
+    of_epoch, own = int(chunks.wanted.sum()), reads.of(batch_size)
+    most_rows = min(most_rows, (most_rows // batch_size + 2) * (own.stop - own.start))
     for number, plan in enumerate(plans):
         if number < BLOCKS_AT_ONCE:
             values = torch.empty(most_rows, *stored.shape[1:], dtype=stored.kind)
             ring.append((values, torch.empty(most_rows)))
         values, scales = ring[number % BLOCKS_AT_ONCE]
+        order, needed = np.random.default_rng(plan.seed).permutation(plan.rows), None
+        mask = reads.mask(plan.seed[1] * of_epoch + plan.first, plan.rows, batch_size)
+        if mask is not None:
+            needed = np.zeros(plan.rows, dtype=bool)  # in the order of the run
+            needed[order[mask]] = True
+            order = (np.cumsum(needed) - 1)[order[mask]]
         block = Block(
-            values[: plan.rows],
-            scales[: plan.rows] if stored.kind == torch.int8 else None,
-            np.random.default_rng(plan.seed).permutation(plan.rows),
+            values[: len(order)],
+            scales[: len(order)] if stored.kind == torch.int8 else None,
+            order,
+            mask,
         )
-        _fill(block, plan, chunks, parts, masks)
+        _fill(block, plan, chunks, parts, masks, needed)
         yield block
 
 
@@ -136,7 +160,9 @@ def _fill(
     chunks: Chunks,
     parts: Sequence[RunPart],
     masks: Sequence[np.ndarray],
+    needed: np.ndarray | None,
 ) -> None:
+    """Reads the rows of a block, those `needed` of them: bool, in the order of the run."""
     targets = {"activations": row_items(block.values)}
     if block.scales is not None:
         targets["scales"] = row_items(block.scales[:, None])
@@ -148,26 +174,56 @@ def _fill(
             for start, stop in zip(chunks.start[mine], chunks.stop[mine], strict=True)
         ]
         wanted = [np.flatnonzero(masks[number][stretch]) for stretch in stretches]
+        if needed is not None:
+            ends = np.cumsum([len(rows) for rows in wanted])
+            own = np.split(needed[: ends[-1]], ends[:-1])
+            needed = needed[ends[-1] :]
+            wanted = [rows[mine] for rows, mine in zip(wanted, own, strict=True)]
         for name, target in targets.items():
             done = 0
             with parts[number].file.reading(name) as read:
                 for stretch, rows in zip(stretches, wanted, strict=True):
-                    target[done : done + len(rows)] = read(stretch)[rows]
+                    if needed is None:
+                        target[done : done + len(rows)] = read(stretch)[rows]
+                    else:
+                        _read_rows(read, stretch.start, rows, target[done : done + len(rows)])
                     done += len(rows)
             targets[name] = target[done:]
 
 
-def cut_batches(blocks: Iterable[Block], batch_size: int, skip: int) -> Iterator[Tensor]:
-    """Batches [batch_size, d] of consecutive rows of the blocks, without the first `skip` rows."""
+def _read_rows(
+    read: Callable[[slice], np.ndarray], begin: int, rows: np.ndarray, target: np.ndarray
+) -> None:
+    """Reads these rows of a stretch that begins at `begin`, neighbours at once, and no others."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    done = 0
+    for run in np.split(rows, cuts) if len(rows) else ():
+        stretch = slice(begin + int(run[0]), begin + int(run[-1]) + 1)
+        target[done : done + len(run)] = read(stretch)
+        done += len(run)
+
+
+def cut_batches(
+    blocks: Iterable[Block], batch_size: int, skip: int, reads: Reads = EVERY_ROW
+) -> Iterator[Tensor]:
+    """The rows that `reads` takes of batches [batch_size, d] of consecutive rows of the blocks,
+    without the first `skip` rows. Gathered straight into the memory that `reads` gives."""
+    of_batch = reads.of(batch_size)
+    size = of_batch.stop - of_batch.start
     pieces: list[Tensor] = []
-    missing = batch_size
+    room, missing = torch.empty(0), size
     for block in blocks:
-        at, skip = skip, 0
+        at, skip = block.before(skip), 0
         while at < len(block):
-            end = min(at + missing, len(block))
-            pieces.append(block.rows(at, end))
-            missing -= end - at
-            at = end
+            n = min(missing, len(block) - at)
+            if block.scales is not None:
+                pieces.append(block.rows(at, at + n))
+            else:
+                if missing == size:
+                    room = reads.room(size, block.values.shape[1], block.values.dtype)
+                block.fill(room[size - missing : size - missing + n], at)
+            missing -= n
+            at += n
             if not missing:
-                yield pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-                pieces, missing = [], batch_size
+                yield torch.cat(pieces) if len(pieces) > 1 else (pieces or [room])[0]
+                pieces, missing = [], size

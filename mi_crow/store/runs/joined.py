@@ -12,6 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import HELDOUT, Part, RunPart
 from mi_crow.store.runs.reader import RunReader, Selection, median_of
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 
 class JoinedPart(Part):
@@ -112,11 +113,12 @@ class JoinedTokens:
         split: str = "train",
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """As `RunReader.batches`, in fp32."""
         selection = self._select(split, max_norm)
         every = (
-            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes)
+            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes, reads)
             for reader in self.readers
         )
         for rows in zip(*every, strict=True):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.store.runs.reader import BUFFER_BYTES, RunReader
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 
 class PairReader:
@@ -37,11 +38,12 @@ class PairReader:
         split: str = "train",
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """As `RunReader.batches`."""
         selection = self.first.select(split, max_norm)
         both = (
-            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes)
+            reader.selected_batches(selection, batch_size, seed, start, self._row_bytes, reads)
             for reader in (self.first, self.second)
         )
         for first, second in zip(*both, strict=True):

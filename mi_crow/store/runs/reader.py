@@ -26,6 +26,7 @@ from mi_crow.store.runs.blocks import (
 )
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import DTYPES, HELDOUT, RunPart, dequantised, row_items
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 BUFFER_BYTES = 512 << 20
 _CHUNK_BYTES = 256 << 10  # a read that is long enough for any disk; hundreds make a block
@@ -121,9 +122,10 @@ class RunReader:
         split: str = "train",
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """Endless shuffled batches [batch_size, d], beginning with batch `start`, in storage dtype
-        (int8 runs in fp32).
+        (int8 runs in fp32); of each the rows that `reads` names, and no others are read.
 
         Batch i is a function of (seed, i) only, so `start=i` resumes exactly. Each epoch gives
         every selected row once, and batches span epochs. Rows that fit the buffer are permuted as a
@@ -131,7 +133,7 @@ class RunReader:
         used. Raises UserError when no row is selected.
         """
         selection = self.select(split, max_norm)
-        return self.selected_batches(selection, batch_size, seed, start, self.row_bytes)
+        return self.selected_batches(selection, batch_size, seed, start, self.row_bytes, reads)
 
     def sample(
         self, n: int, seed: int, split: str = "train", max_norm: float | None = None
@@ -143,7 +145,13 @@ class RunReader:
     # cut by the bytes that one row takes of all layers together.
 
     def selected_batches(
-        self, selection: Selection, batch_size: int, seed: int, start: int, row_bytes: int
+        self,
+        selection: Selection,
+        batch_size: int,
+        seed: int,
+        start: int,
+        row_bytes: int,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """`batches` of a selection."""
         if not selection.count:
@@ -152,8 +160,8 @@ class RunReader:
                 hint="capture more texts",
             )
         if self._fits(selection, row_bytes):
-            return self._permuted_batches(selection, batch_size, seed, start)
-        return self._block_batches(selection, batch_size, seed, start, row_bytes)
+            return self._permuted_batches(selection, batch_size, seed, start, reads)
+        return self._block_batches(selection, batch_size, seed, start, row_bytes, reads)
 
     def selected_sample(self, selection: Selection, n: int, seed: int, row_bytes: int) -> Tensor:
         """`sample` of a selection."""
@@ -188,8 +196,9 @@ class RunReader:
         return self._selections[key]
 
     def _permuted_batches(
-        self, selection: Selection, batch_size: int, seed: int, start: int
+        self, selection: Selection, batch_size: int, seed: int, start: int, reads: Reads
     ) -> Iterator[Tensor]:
+        own = reads.of(batch_size)
         position, epoch, order = start * batch_size, -1, np.empty(0, np.int64)
         while True:
             pieces, wanted = [], batch_size
@@ -201,10 +210,16 @@ class RunReader:
                 pieces.append(order[offset : offset + wanted])
                 wanted -= len(pieces[-1])
                 position += len(pieces[-1])
-            yield self._gather(np.concatenate(pieces), selection)
+            yield self._gather(np.concatenate(pieces)[own], selection, reads)
 
     def _block_batches(
-        self, selection: Selection, batch_size: int, seed: int, start: int, row_bytes: int
+        self,
+        selection: Selection,
+        batch_size: int,
+        seed: int,
+        start: int,
+        row_bytes: int,
+        reads: Reads,
     ) -> Iterator[Tensor]:
         block_rows = max(1, self._buffer_bytes // BLOCKS_AT_ONCE // row_bytes)
         chunk_rows = max(1, min(_CHUNK_BYTES // row_bytes, block_rows // _MIN_CHUNKS_IN_BLOCK))
@@ -218,13 +233,17 @@ class RunReader:
             self._parts,
             selection.masks,
             most_rows=block_rows + chunk_rows,
+            batch_size=batch_size,
+            reads=reads,
         )
+        before = position % selection.count - first.first
         with closing(read_ahead(blocks, BLOCKS_AT_ONCE - 2, "run-reader")) as ready:
-            yield from cut_batches(ready, batch_size, position % selection.count - first.first)
+            yield from cut_batches(ready, batch_size, before, reads)
 
-    def _gather(self, ranks: np.ndarray, selection: Selection) -> Tensor:
+    def _gather(self, ranks: np.ndarray, selection: Selection, reads: Reads = EVERY_ROW) -> Tensor:
         """The selected rows of these ranks: [len(ranks), d]."""
-        values = torch.empty(len(ranks), self.width, dtype=self._kind)
+        # What int8 rows become is no place to gather them.
+        values = (EVERY_ROW if self._compact else reads).room(len(ranks), self.width, self._kind)
         scales = torch.empty(len(ranks))
         items = row_items(values)
         owner = np.searchsorted(selection.ends, ranks, side="right") - 1

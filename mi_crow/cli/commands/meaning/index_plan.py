@@ -10,11 +10,14 @@ from mi_crow.cli.tables import print_facts, print_json
 from mi_crow.errors import UserError
 from mi_crow.language_model.outline import outline_of
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.index.estimate import IndexPlan, IndexSizes, plan_index
-from mi_crow.store.runs.manifest import RunManifest, stored_bytes
+from mi_crow.mechanistic.features.index.estimate import (
+    IndexPlan,
+    IndexSizes,
+    expected_sizes,
+    plan_index,
+)
+from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import SaeSummary, Workspace, read_sae_summary
-
-_USUAL_L0 = 32.0
 
 
 def add_estimate_flags(parser: ArgumentParser) -> None:
@@ -65,24 +68,13 @@ def print_estimate(workspace: Workspace, config: IndexConfig, options: Namespace
 
 def _sizes(workspace: Workspace, config: IndexConfig, sae: SaeSummary) -> IndexSizes:
     """Those of the SAE, of the run that would be read, and of its model."""
-    known = (sae.evaluation or {}).get("l0")
     outline = outline_of(sae.model_id)
-    shapes = outline.tensors if outline is not None else {}
-    vocabulary = max((shape[0] for name, shape in shapes.items() if "embed" in name), default=0)
-    l0 = float(known) if isinstance(known, int | float) else float(sae.k or _USUAL_L0)
-    sizes = IndexSizes(0, sae.n_latents, sae.n_inputs, l0, vocabulary=vocabulary)
     if config.live is not None:
+        sizes = expected_sizes(sae, None, outline)
         return replace(sizes, tokens=config.live.dataset.token_limit or 0)
     run_id = config.run_id or sae.run_id
-    if run_id is None:
-        return sizes
-    run = RunManifest.load(workspace.run_dir(run_id))
-    return replace(
-        sizes,
-        tokens=run.n_tokens,
-        documents=run.n_documents,
-        token_bytes=float(stored_bytes(run.dtype, sae.n_inputs)),
-    )
+    run = None if run_id is None else RunManifest.load(workspace.run_dir(run_id))
+    return expected_sizes(sae, run, outline)
 
 
 def _facts(sae_id: str, plan: IndexPlan) -> dict[str, str]:

@@ -4,16 +4,20 @@ Bytes of codes are those of `codes.Chunk`. Bytes a row of `features.duckdb` are 
 of 1,536 features with 16 labels over 412,705 tokens, where they add up to 0.98 of the file.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mi_crow.language_model.outline import Outline
 from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.store.runs.manifest import RunManifest, stored_bytes
+from mi_crow.store.workspace import SaeSummary
 
 CHUNK_TOKENS = 1 << 17
 _KEPT_CODES = 512 * 1024**2  # bytes of codes in memory before they go to files
 _AT_ONCE = 4  # chunks that are worked on at once
 _EXACT_LATENTS, _SAMPLED_TOKENS = 16_384, 200_000  # whose pairs are counted, see `coactivation`
 _FEATURES_OF_DOCUMENT = 32
+_USUAL_L0 = 32.0
 _ROW_BYTES = {
     "features": 341,
     "examples": 39,
@@ -57,6 +61,24 @@ class IndexPlan:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def expected_sizes(sae: SaeSummary, run: RunManifest | None, outline: Outline | None) -> IndexSizes:
+    """Those of an SAE, of the run that would be read, and of its model, as far as they are
+    known."""
+    known = (sae.evaluation or {}).get("l0")
+    shapes = outline.tensors if outline is not None else {}
+    vocabulary = max((shape[0] for name, shape in shapes.items() if "embed" in name), default=0)
+    l0 = float(known) if isinstance(known, int | float) else float(sae.k or _USUAL_L0)
+    sizes = IndexSizes(0, sae.n_latents, sae.n_inputs, l0, vocabulary=vocabulary)
+    if run is None:
+        return sizes
+    return replace(
+        sizes,
+        tokens=run.n_tokens,
+        documents=run.n_documents,
+        token_bytes=float(stored_bytes(run.dtype, sae.n_inputs)),
+    )
 
 
 def codes_bytes(tokens: int, codes: int, latents: int, chunks: int = 1) -> int:

@@ -32,6 +32,7 @@ from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import DTYPES
+from mi_crow.store.runs.reads import EVERY_ROW, Reads
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -129,9 +130,10 @@ class LiveSource:
         split: str = TRAIN,
         max_norm: float | None = None,
         start: int = 0,
+        reads: Reads = EVERY_ROW,
     ) -> Iterator[Tensor]:
         """Batches [batch_size, d] on the model's device, beginning with batch `start`; this
-        process's part of them.
+        process's part of them, whatever `reads` says.
 
         A block gives as many batches as its tokens fill; in place of tokens above `max_norm`,
         others of the block come twice.

@@ -135,7 +135,11 @@ def _learn(state: TrainState, tokens: Tensor, metrics: StepMetrics) -> None:
     plan = state.plan
     metrics.begin_step(tokens)
     firings = no_firings(state)
-    for piece in tokens.tensor_split(plan.accumulate):  # and not `chunk`, which may make fewer
+    pieces = tokens.tensor_split(plan.accumulate)  # and not `chunk`, which may make fewer
+    for number, piece in enumerate(pieces, 1):
+        # The loss on the decoder's geometry comes after the pieces, with a gradient of its own.
+        if number == len(pieces) and not plan.orthogonality:
+            state.sharing.begin_last_piece()
         share = piece.shape[0] / plan.batch_size
         output = _learn_piece(state, piece, share)
         add_firings(firings, output)
@@ -251,8 +255,10 @@ def _batches(state: TrainState, source: TokenSource, first: int) -> Iterator[Ten
     """This process's part of the fp32 batches from number `first` to the end of the plan,
     unscaled."""
     plan = state.plan
-    stored = source.batches(plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, first)
-    own = stored if source.live else map(state.sharing.own_tokens, stored)
+    reads = state.sharing.reads(pinned=state.sae.device.type == "cuda")
+    own = source.batches(
+        plan.batch_size, plan.seed, TRAIN, plan.outlier_norm, start=first, reads=reads
+    )
     batches = device_batches(own, state.sae.device, source.live)
     with closing(batches):
         for batch in islice(batches, plan.steps - first):

@@ -115,6 +115,8 @@ def train_run(
                 device,
                 loggers,
                 feed,
+                config.copies,
+                config.gradients,
             )
         if feed is not None:
             figures = [feed.figures(sae) for sae in saes]

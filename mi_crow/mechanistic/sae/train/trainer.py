@@ -11,8 +11,9 @@ import torch
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
+from mi_crow.mechanistic.sae.parallel.mesh import open_sharing
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
-from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing, open_sharing
+from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
 from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
 from mi_crow.mechanistic.sae.train.checkpoint import newest_checkpoint
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME, METRICS_NAME
@@ -166,6 +167,8 @@ def train_many(
     device: torch.device | None = None,
     loggers: Sequence[RunLogger] | None = None,
     feed: Feed | None = None,
+    copies: int = 1,
+    gradients: str = "fp32",
 ) -> list[Trained]:
     """Trains several SAEs in place, step by step, on one read of `source`.
 
@@ -174,7 +177,9 @@ def train_many(
     checkpoints, from which a stopped training resumes.
 
     Several processes (`ranks`, all make the same call) split either the `tokens` of each batch or
-    the `latents`, see `sharing.py`; each has the trained SAEs in the end. SAEs whose latents are
+    the `latents`, or, with several `copies` whose latents are split, both; see `sharing.py` and
+    `parallel/mesh.py`. Gradients are summed in fp32 or, at half the traffic, in bf16 (`gradients`).
+    Each process has the trained SAEs in the end. SAEs whose latents are
     split need not fit on `device`, where each process trains its part, and may be on the CPU.
 
     `loggers`, one per SAE, receive the rows of its metrics; they are left open. `feed` (None: the
@@ -196,7 +201,7 @@ def train_many(
             read,
             plan,
             folder,
-            open_sharing(ranks, shares, device, sae.n_latents),
+            open_sharing(ranks, shares, device, sae.n_latents, copies, gradients),
             progress.log,
         )
         for sae, plan, folder in zip(saes, plans, places, strict=True)

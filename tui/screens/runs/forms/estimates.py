@@ -6,6 +6,7 @@ Time is never guessed: it comes from earlier work in the workspace, or is said t
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from mi_crow.paths import expanded
 from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.runs.manifest import run_bytes
 from mi_crow.store.workspace import RunSummary
+from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.finding import Situation
 from tui.text import count, duration, size
 
@@ -38,6 +40,7 @@ _DECIDE_MEMORY = (
     "training.accumulate",
 )
 _PEAKS = ("gpu_memory_peak", "memory_peak")
+_SPEEDS = 50.0, 2.0  # of a device and a disk; they decide only times, which are measured here
 _MOST_SAMPLED = 200  # documents that are read to know how long they are
 _TOKEN_CHARACTERS = 4.3  # of running English, in the usual vocabularies
 _LARGEST_COUNTED = 200 << 20  # bytes of a file that is read to count its documents
@@ -114,9 +117,13 @@ def _layers_in_and_out(config: TrainConfig) -> tuple[int, int]:
 
 
 def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Tokens, time and disk of an index."""
+    """Tokens, time, disk and memory of an index: measured here, else counted."""
+    from mi_crow.jobs.spec import config_from_json
+    from mi_crow.mechanistic.features.config import IndexConfig
+    from mi_crow.mechanistic.features.index.estimate import expected_sizes, plan_index
+
     sae = at.sae(params.get("sae_id"))
-    live = params.get("live")
+    live, manifest = params.get("live"), None
     if sae is None:
         return ()
     if isinstance(live, Mapping):
@@ -124,7 +131,8 @@ def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
         tokens = expected_tokens(at, spec, live["context_length"], live["long_documents"])
     else:
         run = at.run(params.get("run_id") or sae.run_id)
-        tokens = run.manifest.n_tokens if run is not None else None
+        manifest = run.manifest if run is not None else None
+        tokens = manifest.n_tokens if manifest is not None else None
     if tokens is None:
         return (f"{count(sae.n_latents)} latents; how much it reads is not known yet",)
     finished = _results(at.jobs, "index")
@@ -138,9 +146,14 @@ def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
                 sizes.append(taken / features)
     lines = [f"{count(sae.n_latents)} latents over {count(tokens)} tokens"]
     lines.append(_time(sae.n_latents * tokens, done, "index job"))
-    if sizes:
-        lines.append(disk(at, sae.n_latents * median(sizes)))
-    lines.extend(filter(None, [_memory(at.jobs, "index", ("sae_id",), params)]))
+    config = config_from_json(IndexConfig, dict(params), "index")
+    outline = finding.outline(sae.model_id, None, None)
+    counted = replace(expected_sizes(sae, manifest, outline), tokens=tokens)
+    plan = plan_index(config, counted, *_SPEEDS)
+    taken = round(sae.n_latents * median(sizes)) if sizes else plan.index
+    lines.append(disk(at, taken + plan.temporary))
+    measured = _memory(at.jobs, "index", ("sae_id",), params)
+    lines.append(measured or f"{size(plan.memory)} of memory beside torch and the model")
     return tuple(lines)
 
 

@@ -8,6 +8,7 @@ from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
     FAMILIES,
     FINETUNES,
+    GRADIENTS,
     LOGGERS,
     PENALTIES,
     PRECISIONS,
@@ -38,6 +39,8 @@ def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
     wide = "latents per input of the layer; several train an SAE each, side by side"
     firing = "latents that fire on a token, exactly or as the target; several: an SAE each"
     shares = "what several processes share out: the tokens of a batch, or the latents"
+    copies = "of an SAE whose latents are shared: they share the tokens of a batch"
+    sent = "what processes that share tokens send their gradients in"
     return (
         ask("run_id", "run", "the activations to train on", required=True),
         ask("layer", "layer", layers, required=True, several=True),
@@ -54,6 +57,8 @@ def train_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
         *_stream_fields(replace(ask, section="Without a run: a model reads texts")),
         *job_fields(ranked=True),
         ask("shares", "share", shares, choices=SHARES, section=HOW),
+        ask("copies", "copies", copies, SIZE, "one", section=HOW),
+        ask("gradients", "gradients", sent, choices=GRADIENTS, section=HOW),
     )
 
 
