@@ -21,7 +21,7 @@ from mi_crow.mechanistic.sae.sharing import (
 from mi_crow.ranks import Ranks
 from mi_crow.store.runs.reads import Reads
 
-GRADIENT_DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+GRADIENT_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class MeshSharing(Sharing):
