@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features import IndexConfig, build_index
-from mi_crow.mechanistic.sae import JumpReluSae, SaeMetadata
+from mi_crow.mechanistic.sae import JumpReluSae, SaeMetadata, TopKSae
+from mi_crow.mechanistic.sae.kernels import product
+from mi_crow.mechanistic.sae.rules.rounding import round_product, share_of_other_sets
 from mi_crow.store import Workspace
 
 
@@ -27,3 +30,22 @@ def test_a_rule_with_thresholds_is_refused_before_anything_is_written(tmp_path: 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(UserError, match="precision 'int3' is not known"):
         IndexConfig("one", precision="int3")
+
+
+def test_what_rounding_changes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = TopKSae(600, 48, 16)
+    x = torch.randn(512, 48, generator=torch.Generator().manual_seed(1))
+    assert share_of_other_sets(sae, x) is None
+    round_product(sae, "one", "bf16", "evaluated")
+    few = share_of_other_sets(sae, x)
+    assert few is not None
+    assert few <= 0.001
+    assert sae.rounded_to is torch.bfloat16
+    # Without candidates to spare, a bf16 product chooses others.
+    monkeypatch.setattr(product, "_CANDIDATES", 0)
+    sae.k = 3
+    many = share_of_other_sets(sae, x)
+    assert many is not None
+    assert many > 0.001
+    with pytest.raises(UserError, match="jumprelu cannot be evaluated in bf16"):
+        round_product(JumpReluSae(64, 48), "one", "bf16", "evaluated")

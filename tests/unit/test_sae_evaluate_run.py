@@ -111,6 +111,12 @@ def test_figures_of_an_sae_are_all_there(captured: Workspace, tiny_lm: "Language
     assert probes["raw"].keys() == {"auroc", "accuracy"}
     written = json.loads((captured.sae_dir("sae") / "evaluation.json").read_text())
     assert written == found
+    rounded = evaluate_sae(
+        captured, EvaluateConfig("sae", device="cpu", precision="bf16"), lm=tiny_lm
+    )
+    assert rounded["other_sets"] <= 0.001
+    assert rounded["fvu"] == pytest.approx(found["fvu"], rel=1e-3)
+    assert rounded["ce_reconstructed"] == pytest.approx(found["ce_reconstructed"], rel=1e-3)
 
 
 def test_documents_in_small_batches_give_the_same_losses(

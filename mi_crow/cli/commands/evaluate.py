@@ -31,6 +31,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             "model": "model to use instead of the run's",
             "documents": "held-out documents for the loss",
             "batch_size": "documents per batch (default: 8); lower it when memory runs out",
+            "precision": "precision of the encoder's product; latents are chosen, and count, in "
+            "fp32 (topk)",
         },
     )
     add_job(parser)
@@ -50,6 +52,7 @@ def show_result(result: dict[str, Any]) -> None:
             "explained variance": f"{share(result['explained_variance'])}, "
             f"cosine {number(result.get('cosine'))}",
             "L0": number(result["l0"]),
+            **_rounding(result),
             "dead": f"{share(result['dead_share'])}, dense {share(result['dense_share'])}",
             **_loss(result),
             **origins_fact(result),
@@ -58,6 +61,13 @@ def show_result(result: dict[str, Any]) -> None:
     _show_layers(result.get("layers") or ())
     _show_models(result.get("models") or ())
     _show_probes(result.get("probes") or {})
+
+
+def _rounding(result: Mapping[str, Any]) -> dict[str, str]:
+    """What a rounded product changed; nothing in fp32."""
+    if "other_sets" not in result:
+        return {}
+    return {"bf16": f"other latents than in fp32 on {share(result['other_sets'])} of the tokens"}
 
 
 def _loss(result: Mapping[str, Any]) -> dict[str, str]:

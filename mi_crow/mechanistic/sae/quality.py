@@ -119,6 +119,14 @@ def firing_counts(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> tuple[Te
     return counts[:-1], tokens
 
 
+def heldout_sample(
+    sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the tokens that quality is measured on."""
+    split = HELDOUT if source.count(HELDOUT, outlier_norm) else TRAIN
+    return sae.training_tokens(source.sample(HELDOUT_TOKENS, 0, split))
+
+
 def heldout_quality(
     sae: SparseAutoencoder, source: TokenSource, outlier_norm: float | None
 ) -> Quality:
@@ -126,8 +134,7 @@ def heldout_quality(
 
     A source of few documents may have none: then on training tokens.
     """
-    split = HELDOUT if source.count(HELDOUT, outlier_norm) else TRAIN
-    inputs, targets = sae.training_tokens(source.sample(HELDOUT_TOKENS, 0, split))
+    inputs, targets = heldout_sample(sae, source, outlier_norm)
     wanted = targets if sae.transcodes else None
     return reconstruction_quality(sae, inputs, outlier_norm, wanted)
 

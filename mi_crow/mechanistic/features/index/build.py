@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.codes import CodeStore
@@ -35,7 +33,7 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
-from mi_crow.mechanistic.sae.rules.topk import TopKSae
+from mi_crow.mechanistic.sae.rules.rounding import round_product
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -87,7 +85,7 @@ def build_index(
     from_files = sae is None and lm is None
     sae = sae or load_sae(path.parent, device=_device(config.device))
     check_not_signed(sae, config.sae_id, "indexed")
-    _round_product(sae, config)
+    round_product(sae, config.sae_id, config.precision, "indexed")
     sources = find_sources(workspace, config, sae, progress, lm)
     room = explain_shortage(f"indexing {config.sae_id!r} on {sae.device}", _LESS, path.parent)
     with room, _opened(path, ranks) as (writer, share):
@@ -102,20 +100,6 @@ def build_index(
         path.stat().st_size,
         tuple(sources.run_ids),
     )
-
-
-def _round_product(sae: SparseAutoencoder, config: IndexConfig) -> None:
-    """Lets the encoder's product be in bf16 where that was asked for. Raises UserError for a rule
-    that does not compare latents with each other."""
-    if config.precision == "fp32":
-        return
-    if not isinstance(sae, TopKSae) or type(sae)._encode_rows is not TopKSae._encode_rows:
-        raise UserError(
-            f"SAE {config.sae_id!r} of architecture {sae.architecture} cannot be indexed in "
-            f"{config.precision}",
-            hint="use --precision fp32; bf16 is for topk",
-        )
-    sae.rounded_to = torch.bfloat16
 
 
 @contextmanager

@@ -28,9 +28,11 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.quality import (
     DENSE,
     heldout_quality,
+    heldout_sample,
     latent_densities,
     mean_target,
 )
+from mi_crow.mechanistic.sae.rules.rounding import round_product, share_of_other_sets
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.substitute import Substitution
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
@@ -64,6 +66,7 @@ def evaluate_sae(
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
+    round_product(sae, config.sae_id, config.precision, "evaluated")
     if isinstance(sae, CrossLayerSae):
         with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
             found = evaluate_across(workspace, config, sae, progress, lm)
@@ -82,6 +85,7 @@ def evaluate_sae(
 
     with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
         quality = heldout_quality(sae, tokens.source, outlier_norm)
+        other_sets = share_of_other_sets(sae, heldout_sample(sae, tokens.source, outlier_norm)[0])
         densities = latent_densities(sae, tokens.source, outlier_norm)
         mean = mean_target(sae, tokens.source, outlier_norm)
         raise_if_stopped(progress, resumable=False)
@@ -95,6 +99,7 @@ def evaluate_sae(
         "fvu_all": quality.fvu_all,
         "explained_variance": quality.explained_variance,
         "cosine": quality.cosine,
+        **({} if other_sets is None else {"precision": "bf16", "other_sets": other_sets}),
         "outlier_share": quality.outlier_share,
         "l0": quality.l0,
         "dead_share": float((densities == 0).double().mean()),

@@ -142,6 +142,7 @@ class EvaluateForm(SaeForm):
     def make_fields(self) -> tuple[FormField, ...]:
         ask, more = self.ask, replace(self.ask, section="More")
         captured = "the one that the run was captured from"
+        rounded = "of the encoder's product; for topk"
         return (
             *self.sae_fields(),
             ask("documents", "documents", "held-out documents for the loss", COUNT),
@@ -149,6 +150,7 @@ class EvaluateForm(SaeForm):
             _tuned_field(more),
             more("model", "model", MODEL_HINT, why=captured),
             more("batch_size", "batch", "documents at once; fewer need less memory", SIZE),
+            more("precision", "precision", rounded, choices=PRECISIONS),
             seed_field(more),
             *job_fields(ranked=False),
         )
