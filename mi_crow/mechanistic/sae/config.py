@@ -247,9 +247,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.copies > 1 and self.shares != "latents":
-            raise UserError(
-                "copies are of an SAE whose latents are shared", hint="add --share latents"
-            )
+            what = "copies are of an SAE whose latents are shared"
+            raise UserError(what, hint="add --share latents")
         if self.shares not in SHARES:
             raise UserError(
                 f"{self.shares!r} cannot be shared among processes",
