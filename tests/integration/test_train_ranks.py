@@ -17,7 +17,8 @@ from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import load_sae
-from mi_crow.mechanistic.sae.config import ARCHITECTURES, SHARES, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import ARCHITECTURES, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.parallel.settings import SHARES
 from mi_crow.mechanistic.sae.sharing import LatentSharing
 from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.store.workspace import Workspace

@@ -43,11 +43,11 @@ from mi_crow.mechanistic.sae.config import (
     FINETUNE_STEPS,
     NONE,
     SAE,
-    SHARES,
     SaeTrainingConfig,
     TrainConfig,
     default_steps,
 )
+from mi_crow.mechanistic.sae.parallel.settings import SHARES
 from mi_crow.same_fields import same_fields
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace

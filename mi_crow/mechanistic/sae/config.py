@@ -23,6 +23,7 @@ from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.architectures import BY_ARCH, PENALTIES, STEP, Architecture
+from mi_crow.mechanistic.sae.parallel.settings import GRADIENTS, check_shares
 
 ARCHITECTURES = tuple(BY_ARCH)
 TRANSCODERS = tuple(arch for arch, row in BY_ARCH.items() if row.transcodes)
@@ -37,16 +38,12 @@ ACROSS_ARCHITECTURES: dict[str, tuple[str, ...]] = {
     CROSSCODER: ("batchtopk", "topk"),
     CLT: ("batchtopk",),
 }
-# What several processes share out among them, see sharing.py.
-SHARES = ("tokens", "latents")
 # What an SAE that exists already is trained further for: its model's predictions, see finetune/.
 NONE, KL = "none", "kl"
 FINETUNES = (NONE, KL)
 FINETUNE_STEPS = 100
-GRADIENTS = ("fp32", "bf16")
 # Where metrics are logged besides our own files, see train/loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
-
 
 # The default length of a training. The library follows the published guides: one pass. The command
 # line and the form are for a first look at a run, which takes minutes rather than an hour: two
@@ -246,14 +243,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.copies > 1 and self.shares != "latents":
-            what = "copies are of an SAE whose latents are shared"
-            raise UserError(what, hint="add --share latents")
-        if self.shares not in SHARES:
-            raise UserError(
-                f"{self.shares!r} cannot be shared among processes",
-                hint=f"use {' or '.join(SHARES)}",
-            )
+        check_shares(self.shares, self.copies)
         if self.stream is not None:
             self._check_stream(self.stream)
         for expansion in (self.expansion, *self.sweep_expansion):

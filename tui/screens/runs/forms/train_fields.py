@@ -8,12 +8,11 @@ from mi_crow.mechanistic.sae.config import (
     ARCHITECTURES,
     FAMILIES,
     FINETUNES,
-    GRADIENTS,
     LOGGERS,
     PENALTIES,
     PRECISIONS,
-    SHARES,
 )
+from mi_crow.mechanistic.sae.parallel.settings import GRADIENTS, SHARES
 from tui.screens.runs.forms.parameters import FieldsOf
 from tui.screens.runs.forms.shared import (
     HOW,
