@@ -86,7 +86,7 @@ async def test_each_curve_carries_the_letter_of_its_row(sweep, run_app):
         await press(pilot, "v", "asterisk", "equals_sign")
         table = pilot.app.screen.query_one("#comparing-table", RowList)
         charts = screen_text(pilot).partition("held-out FVU")[2]
-        drawn = [row.cells[0].text for row in table.rows if row.key != "smol-sae"]
+        drawn = [row.cells[0].text.strip() for row in table.rows if row.key != "smol-sae"]
         assert all(letter in charts for letter in drawn)
         assert "2 layers" in screen_text(pilot)
 
