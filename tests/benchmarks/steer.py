@@ -255,9 +255,10 @@ def _measured(
         }
         for number, (arm, prompts) in enumerate(zip(arms, sets, strict=True))
     ]
+    numbers = [name for name, value in found[0].items() if isinstance(value, int | float)]
     return {
         "name": arms[0].name,
-        **{key: statistics.mean(one[key] for one in found) for key in found[0]},
+        **{name: statistics.mean(one[name] for one in found) for name in numbers},
         "sets": found,
     }
 
