@@ -62,7 +62,7 @@ def test_the_columns_of_the_published_guides_are_read(tmp_path):
         ("names.json", '{"3.5": [{"name": "x"}]}', "concepts of feature '3.5'"),
         ("names.csv", "", "no column 'feature'"),
         ("names.csv", "feature,title\n3,x\n", "no column 'name'"),
-        ("names.csv", "feature;name\n3;x\n", "no column 'feature'"),
+        ("names.csv", "feature|name\n3|x\n", "no column 'feature'"),
         ("names.csv", f'feature,name\n3,"{"x" * 200_000}"\n', "field larger"),
         ("names.csv", "feature,name,confidence\n3,x,nan\n", "line 2"),
         ("names.csv", "feature,name\n3,  \n", "line 2"),
