@@ -22,7 +22,8 @@ class Causes:
         from mi_crow.mechanistic.explain.checking import MOST_TEXTS, check_feature
         from mi_crow.mechanistic.vectors.texts import texts_of
 
-        texts = texts_of(self._known.workspace, words, None, MOST_TEXTS, 0)
+        run_id = loaded.sae.metadata.run_id
+        texts = texts_of(self._known.workspace, words, run_id, MOST_TEXTS, 0)
         return check_feature(loaded, feature, texts).as_json()
 
     def inspect(

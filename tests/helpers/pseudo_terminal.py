@@ -19,7 +19,7 @@ WAIT_S = 60.0
 # What the app may say to a terminal: styles, the cursor, scrolling, modes and queries, and nothing
 # else. Text that it draws can spell none of these, since no escape character is left in it.
 _CSI = re.compile(rb"\x1b\[[0-9;:?<>=]*\$?[A-Za-z]")
-_FINALS = frozenset(b"mHhlupJKABCDGdtnrLM")
+_FINALS = frozenset(b"mHhlupJKXABCDGdtnrLM")
 _POINTER = re.compile(rb"\x1b\]22;[a-z-]*\x07")
 _COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
 

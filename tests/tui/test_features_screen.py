@@ -157,10 +157,12 @@ async def test_sorting_keeps_the_open_feature(open_features):
 async def test_bands_go_round(open_features):
     async with open_features() as pilot:
         await press(pilot, "enter")
+        await pilot.pause(0.5)  # what is far below comes at rest, and its scrollbar
         strongest = screen_text(pilot)
         await press(pilot, "b")
         assert "Band 1" in screen_text(pilot)
         await press(pilot, "b", "b", "b", "b")
+        await pilot.pause(0.5)
         assert screen_text(pilot) == strongest
 
 

@@ -20,6 +20,7 @@ from mi_crow.mechanistic.concepts.annotations_disk import (
     parse_mountinfo,
 )
 from mi_crow.mechanistic.concepts.exchange.importing import WouldReplaceError
+from mi_crow.mechanistic.concepts.marked import parse_tags
 
 
 @pytest.fixture
@@ -48,6 +49,13 @@ def test_a_concept_is_kept_whole(annotations: Annotations) -> None:
     assert Annotations(annotations.path).concepts("sae") == [written]
     assert (written.name, written.tags, written.confidence) == (name, ("a", "b"), 0.5)
     assert annotations.concepts("another") == []
+
+
+def test_tags_are_kept_without_their_sign(annotations: Annotations) -> None:
+    annotations.set_concept("sae", 3, "sails", tags=["#sea", " # wet ", "sea", "#"])
+    assert annotations.concepts()[0].tags == ("sea", "wet")
+    assert parse_tags("#wet #cold, to do, -#dry") == (["wet", "cold", "to do"], ["dry"])
+    assert parse_tags("checked, -to do") == (["checked"], ["to do"])
 
 
 def test_setting_again_changes_and_keeps_the_birthday(annotations: Annotations) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.features.meaning.words import question_words, stem
+from mi_crow.mechanistic.features.meaning.words import has, question_words, stem
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.store.workspace import Workspace
@@ -76,3 +76,9 @@ def test_with_word_vectors_a_word_that_is_nowhere_finds_those_near_it(
     with pytest.raises(UserError, match="is not a model2vec folder"):
         find('like:"dessert"')
     (folder / "model.safetensors").write_bytes(b"no tensors")
+
+
+def test_a_short_word_has_few_forms() -> None:
+    assert has("calm seas", "sea")
+    assert not has("a seam of coal in this season", "sea")
+    assert has("two ships", "ship")

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from mi_crow.errors import CancelledError, UserError
+from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.index.ranked.numbering import in_order, numberings
@@ -20,14 +20,11 @@ from tests.unit.test_features_build import random_docs
 from tests.unit.test_features_job import files, tables
 from tests.unit.test_features_live import corpus, live
 
-if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
-
 CONFIG = IndexConfig("sae", device="cpu")
 
 
 @pytest.fixture
-def prepared(workspace: Workspace, tiny_lm: "LanguageModel") -> Workspace:
+def prepared(workspace: Workspace, tiny_lm: LanguageModel) -> Workspace:
     """A run of five parts, and the same SAE twice."""
     save_run(workspace, random_docs(tiny_lm, 13), tiny_lm.tokenizer_hash, part_documents=3)
     for sae_id in ("sae", "twin"):
@@ -48,7 +45,7 @@ def same(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_write_what_one_process_writes(
-    prepared: Workspace, tiny_lm: "LanguageModel", world: int
+    prepared: Workspace, tiny_lm: LanguageModel, world: int
 ) -> None:
     alone = build_index(prepared, CONFIG, lm=tiny_lm)
     before = files(prepared)
@@ -64,7 +61,7 @@ def test_ranks_write_what_one_process_writes(
 
 
 @pytest.mark.slow
-def test_more_ranks_than_parts(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+def test_more_ranks_than_parts(prepared: Workspace, tiny_lm: LanguageModel) -> None:
     build_index(prepared, CONFIG, lm=tiny_lm)
     twin = replace(CONFIG, sae_id="twin")
     in_threads(lambda ranks: build_index(prepared, twin, lm=tiny_lm, ranks=ranks), 7)
@@ -73,7 +70,7 @@ def test_more_ranks_than_parts(prepared: Workspace, tiny_lm: "LanguageModel") ->
 
 @pytest.mark.slow
 def test_ranks_append_and_copy_what_the_weights_gave(
-    prepared: Workspace, tiny_lm: "LanguageModel"
+    prepared: Workspace, tiny_lm: LanguageModel
 ) -> None:
     save_run(prepared, random_docs(tiny_lm, 8, seed=4), tiny_lm.tokenizer_hash, "more")
     for sae_id in ("sae", "twin"):
@@ -91,7 +88,7 @@ def test_texts_through_the_model_are_shared_as_well(
     workspace: Workspace,
     tmp_path: Path,
     tiny_model_dir: Path,
-    tiny_lm: "LanguageModel",
+    tiny_lm: LanguageModel,
     limit: int | None,
 ) -> None:
     for sae_id in ("sae", "twin"):
@@ -101,11 +98,16 @@ def test_texts_through_the_model_are_shared_as_well(
     texts = replace(corpus(tmp_path, "texts"), token_limit=limit)
     config = live(texts, tiny_model_dir)
     build_index(workspace, replace(config, sae_id="sae"))
-    in_threads(lambda ranks: build_index(workspace, config, ranks=ranks))
+    # One after another: transformers cannot load models in several threads at once.
+    models = [LanguageModel.from_huggingface(str(tiny_model_dir), device="cpu") for _ in range(2)]
+    in_threads(
+        lambda ranks: build_index(workspace, config, lm=models[ranks.rank], ranks=ranks),
+        len(models),
+    )
     same(workspace)
 
 
-def test_a_rank_that_stops_leaves_no_index(prepared: Workspace, tiny_lm: "LanguageModel") -> None:
+def test_a_rank_that_stops_leaves_no_index(prepared: Workspace, tiny_lm: LanguageModel) -> None:
     before = files(prepared)
     with pytest.raises(CancelledError):
         in_threads(

@@ -38,7 +38,13 @@ if TYPE_CHECKING:
     )
 
 # Short names; the index's own names work as well.
-_SORTS = {"max": "max_act", "mean": "mean_act", "auroc": "top_auroc", "label": "top_label"}
+_SORTS = {
+    "max": "max_act",
+    "mean": "mean_act",
+    "auroc": "top_auroc",
+    "label": "top_label",
+    "score": "name_score",
+}
 _SHOWN_EXAMPLES = 8
 
 

@@ -120,8 +120,9 @@ def concept_from(
 
 @lru_cache(maxsize=4096)  # most concepts have the tags of some other
 def clean_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
-    """The tags without blanks around them, each once."""
-    return tuple(dict.fromkeys(clean_text(tag).strip() for tag in tags if tag.strip()))
+    """The tags without blanks around them and without their sign, each once."""
+    bare = (clean_text(tag).strip().lstrip("#").strip() for tag in tags)
+    return tuple(dict.fromkeys(tag for tag in bare if tag))
 
 
 def concept_of(row: sqlite3.Row) -> Concept:

@@ -1,5 +1,6 @@
 """One change to the names, tags or notes of many features, which one undo reverts. Torch-free."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -119,10 +120,17 @@ def _set_all(
 
 
 def parse_tags(text: str) -> tuple[list[str], list[str]]:
-    """`checked, -to do`: the tags to add and those to remove."""
-    tags = [tag.strip() for tag in text.split(",")]
-    removed = [tag[1:].strip() for tag in tags if tag.startswith("-")]
-    return [tag for tag in tags if tag and not tag.startswith("-")], [t for t in removed if t]
+    """`checked, -to do` or `#checked -#done`: the tags to add and those to remove.
+
+    >>> parse_tags("#wet #cold, to do, -#dry")
+    (['wet', 'cold', 'to do'], ['dry'])
+    """
+    found: tuple[list[str], list[str]] = [], []
+    for word in re.split(r",|\s+(?=-?#)", text):
+        tag = word.strip()
+        found[tag.startswith("-")].append(tag.removeprefix("-").strip().lstrip("#").strip())
+    added, removed = ([tag for tag in tags if tag] for tags in found)
+    return added, removed
 
 
 def _concepts(

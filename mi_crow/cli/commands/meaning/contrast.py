@@ -99,7 +99,7 @@ def finish(
     if failed is not None:
         raise failed
     if options.tag and not options.json:
-        print_line(f"tagged {features_counted(tagged)} {quoted(options.tag)}")
+        print_line(f"tagged {features_counted(tagged)} {quoted(options.tag.lstrip('#'))}")
     return 0
 
 

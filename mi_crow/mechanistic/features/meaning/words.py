@@ -22,6 +22,7 @@ _PLAIN_WORDS = (
 _PLAIN = frozenset(_PLAIN_WORDS.split())
 _ENDINGS = ("ies", "es", "s", "ing", "ed", "'s", "’s")
 _LEAST_STEM = 3  # letters
+_SHORT_ENDINGS = ("s", "es", "ed", "ing", "er", "ers", "y")  # of words that are no longer
 _DOCUMENTS = 200  # of the question's texts, and as many others, that are counted
 _FURTHER = 12  # words taken from them
 _FURTHER_WEIGHT = 0.3  # of all of them, beside one word of the question
@@ -45,7 +46,9 @@ def stem(word: str) -> str:
 
 def forms(stemmed: str) -> str:
     """A regular expression (RE2) for the forms of a word, in lower case."""
-    ending = r"\pL{0,3}" if len(stemmed) >= _LEAST_STEM else ""
+    ending = "" if len(stemmed) < _LEAST_STEM else r"\pL{0,3}"
+    if len(stemmed) == _LEAST_STEM:  # sea: seas, but not seam
+        ending = f"(?:{'|'.join(_SHORT_ENDINGS)})?"
     return re.escape(stemmed) + ending
 
 
@@ -56,9 +59,8 @@ def standing(stemmed: str) -> str:
 
 def has(text: str, stemmed: str) -> bool:
     """Whether a form of the word is in a text."""
-    return any(
-        word.startswith(stemmed) and len(word) <= len(stemmed) + 3 for word in words_of(text)
-    )
+    form = re.compile(forms(stemmed).replace(r"\pL", r"\w"))
+    return any(form.fullmatch(word) for word in words_of(text))
 
 
 def words_of(text: str) -> list[str]:
