@@ -98,7 +98,7 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "relative_norm",
         "rel. norm",
         "activation",
-        "its decoder norms in two models: 0 base alone, 1/2 both, 1 tuned alone",
+        "its decoder norms in two models: 0 base only, 1/2 both, 1 tuned only",
     ),
     _C(
         "nu_reconstruction",

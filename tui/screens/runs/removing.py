@@ -76,7 +76,7 @@ class RemovesThings(_Screen):
             self.in_thread(remove, lambda _: done(), failed=self._not_done)
 
     def _removed(self, what: str, name: str) -> None:
-        """Another SAE is opened where it was the open one; none where there is no other."""
+        """Where the open SAE was removed, opens another one, if there is one."""
         context = self.context
         if what == "SAE" and name == context.sae_id:
             rest = [sae for sae in context.saes() if sae.sae_id != name]

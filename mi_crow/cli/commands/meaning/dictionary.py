@@ -82,7 +82,7 @@ def _from_file(workspace: Workspace, annotations: "Annotations", options: Namesp
 
 
 def _only_sae(workspace: Workspace) -> str | None:
-    """The SAE that rows are about which name none: there is no other."""
+    """The SAE meant by rows that do not name one, where the workspace has only one."""
     known = workspace.list_saes()
     return known[0].sae_id if len(known) == 1 else None
 

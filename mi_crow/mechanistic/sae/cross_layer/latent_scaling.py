@@ -6,7 +6,7 @@ scaling. With d_j^m the decoder row of latent j in model m and f_j its activatio
 
     relative norm_j = ((|d_j^tuned| - |d_j^base|) / max(|d_j^tuned|, |d_j^base|) + 1) / 2
 
-is 0 for a latent of the base model alone, 1 for one of the tuned model alone, 1/2 for one of both.
+is 0 for a latent of the base model only, 1 for one of the tuned model only, 1/2 for one of both.
 A sparsity penalty can shrink a row that the other model needs, or leave its concept to other
 latents there, so that a norm alone misleads. Latent scaling asks how much of the row d_j of the
 model in which it is longer (own) there is in each model's activations:

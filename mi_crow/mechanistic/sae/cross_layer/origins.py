@@ -5,7 +5,7 @@ SHARED, UNCLEAR = "shared", "unclear"
 ORIGINS = (SHARED, "base", "tuned", UNCLEAR)
 IN_WORDS = {
     SHARED: "in both models",
-    "base": "in the base model alone",
-    "tuned": "in the tuned model alone",
+    "base": "only in the base model",
+    "tuned": "only in the tuned model",
     UNCLEAR: "stronger in one model than in the other",
 }
