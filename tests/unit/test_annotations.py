@@ -210,13 +210,13 @@ concept_texts = st.text(
 def test_any_text_survives_both_formats(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[tuple[int, str], str]
 ) -> None:
-    from mi_crow.mechanistic.concepts.annotations_rows import Concept
+    from mi_crow.mechanistic.concepts.annotations_rows import Concept, clean_tags
     from mi_crow.mechanistic.concepts.concept_files import write_concepts
     from mi_crow.mechanistic.concepts.exchange.dictionary_rows import read_rows
 
     folder = tmp_path_factory.mktemp("files")
-    concepts = [
-        Concept("sae", feature, name, 0.5, note, (note,), "user", 0.0, 0.0)
+    concepts = [  # a tag is stored without its sign
+        Concept("sae", feature, name, 0.5, note, clean_tags((note,)), "user", 0.0, 0.0)
         for (feature, name), note in rows.items()
     ]
     for suffix in (".json", ".csv"):
