@@ -45,9 +45,11 @@ def csv_rows(
     """The rows below a header, by its names; what `csv_text` wrote comes back unchanged.
 
     The header must have one of each of the alternatives in `header`. Cells may also be separated
-    by semicolons or tabs, as spreadsheets of many countries do. A row's key `line` says where it
-    ends. Raises UserError, naming `what`, for another header, for what is not CSV and for a cell
-    of more than `longest` characters.
+    by semicolons or tabs, as spreadsheets of many countries do. The names may be in capitals, and
+    have blanks for their underscores. A row's key `line` says where it ends.
+
+    Raises UserError, naming `what`, for another header, for what is not CSV and for a cell of more
+    than `longest` characters.
     """
     reader = _reader(text, ",")
     before = csv.field_size_limit(longest)
@@ -75,7 +77,10 @@ def csv_rows(
 
 
 def _reader(text: str, separator: str) -> "csv.DictReader[str]":
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    if reader.fieldnames is not None:
+        reader.fieldnames = ["_".join(name.casefold().split()) for name in reader.fieldnames]
+    return reader
 
 
 def _missing(reader: "csv.DictReader[str]", header: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from textual.binding import Binding, BindingType
 
 from tui.action_tables.action import Action
-from tui.action_tables.concepts import CONCEPTS, CONFLICTS, IMPORTS, PAST
+from tui.action_tables.concepts import CHECKED, CONCEPTS, CONFLICTS, IMPORTS, PAST
 from tui.action_tables.control import CONTROL
 from tui.action_tables.inspect import (
     CAUSES,
@@ -263,6 +263,7 @@ ACTIONS: tuple[Action, ...] = (
     *CONCEPTS,
     *CONFLICTS,
     *IMPORTS,
+    *CHECKED,
     *PAST,
     *CONTROL,
 )

@@ -1,7 +1,7 @@
 """Writes to the annotations, each in a thread and as one change that one undo reverts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
@@ -85,6 +85,7 @@ class Naming:
     sae_id: str
     feature: int
     before: str | None  # its present name
+    proposed: tuple[str, float] | None = None  # a name for it, and the score of that
 
 
 def name_feature(
@@ -107,6 +108,8 @@ def name_feature(
         app.tell(error)
         return None
     name = said.name or (before or "" if line.strip() else "")
+    if naming.proposed is not None and name == naming.proposed[0] and said.confidence is None:
+        said = replace(said, confidence=round(naming.proposed[1], 2))  # as sure as it was tested
 
     def change(annotations: "Annotations") -> str:
         with annotations.one_change():

@@ -7,6 +7,7 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.mechanistic.concepts.conflicts import Conflict
+from mi_crow.mechanistic.explain.check_result import Check, Place
 from tests.tui.conftest import NOW
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import NAMES, SAE, ScriptedSession, give_index
@@ -136,18 +137,12 @@ async def test_the_history_is_of_the_sae_of_everything_or_of_the_feature(open_co
 async def test_a_check_shows_where_it_fires(open_concepts):
     async with open_concepts() as pilot:
         session = ScriptedSession()
-        places = [
-            {"text": 0, "before": "the ", "token": "mast", "after": " fell", "activation": 2.0},
-            {"text": 0, "before": "", "token": "keel", "after": "", "activation": 0.0},
-        ]
-        session.answers["check"] = {
-            "precision": 0.5,
-            "recall": 0.25,
-            "hits": 1,
-            "expected": 4,
-            "false_alarms": 1,
-            "places": [{**one, "expected": True} for one in places],
-        }
+        wanted = tuple(Place(0, "", word, "", 0.0, True) for word in ("mast", "keel", "a", "b"))
+        fired = (
+            Place(0, "the ", "mast", " fell", 2.0, True, hits=(0,)),
+            Place(0, "a ", "gull", " cries", 0.5, False, alarm=0),
+        )
+        session.answers["check"] = Check(3, 1, 0, wanted, fired).as_json()
         pilot.app.context._session = session
         await press(pilot, "i", *"the [[mast]] fell", "enter")
         text = screen_text(pilot)
@@ -156,3 +151,10 @@ async def test_a_check_shows_where_it_fires(open_concepts):
         assert "silent" in text
         asked = [params for op, params in session.asked if op == "check"]
         assert asked[0]["words"] == ["the [[mast]] fell"]
+        await press(pilot, "l")
+        text = screen_text(pilot)
+        assert "above 0.5" in text
+        assert "precision 100%" in text
+        assert "gull" not in text
+        await press(pilot, "h", "h")
+        assert "1 false alarm" in screen_text(pilot)

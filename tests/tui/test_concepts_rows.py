@@ -43,7 +43,7 @@ def test_rows_show_the_held_out_score_and_the_mark():
     first, second, _ = concept_rows(CONCEPTS, read, marked)
     texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
     assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "1.2%"]
-    assert texts[5:8] == ["20%", "0.90", "sailing"]
+    assert texts[5:8] == ["20%", "0.90", " sailing"]
     assert second.cells[0].text == ""
     assert second.cells[3].text == "–"
 
@@ -51,8 +51,8 @@ def test_rows_show_the_held_out_score_and_the_mark():
 def test_what_many_rows_say_is_kept_once():
     first, second, third = concept_rows(CONCEPTS, None, ())
     shared = [one is two for one, two in zip(first.cells, third.cells, strict=True)]
-    assert shared == [False] * 2 + [True] * 6 + [False] + [True] * 4  # name, number; its own note
-    assert first.cells[10] is second.cells[10]  # the day
+    assert shared == [False] * 2 + [True] * 7 + [False] + [True] * 3  # name, number; its own note
+    assert first.cells[11] is second.cells[11]  # the day
 
 
 def test_coverage_counts_named_features_among_those_that_fire():

@@ -28,7 +28,7 @@ async def test_columns_are_chosen_and_ordered(open_index):
         assert "no room" not in screen_text(pilot)
         await press(pilot, "escape", "escape")
         await press(pilot, "vertical_line", "j", "space", "j", "J", "enter")
-        assert shown(pilot) == ["feature", "max", "fires", "mean", "meaning", "auroc"]
+        assert shown(pilot) == ["feature", "max", "fires", "mean", "meaning", "score", "auroc"]
         titles = screen_text(pilot).splitlines()[3]
         assert titles.index("max") < titles.index("fires")
         assert "density" not in titles

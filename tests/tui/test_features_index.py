@@ -39,7 +39,7 @@ async def test_a_feature_shows_what_the_index_holds(open_index):
 async def test_a_named_feature_is_found_again_by_its_name(open_index):
     async with open_index() as pilot:
         await jump(pilot, MAST)
-        await press(pilot, "escape", "t", *"rigging", "enter")
+        await press(pilot, "escape", "t", *"rigging", "enter", "escape")
         await press(pilot, "g", "slash", *"riggi")
         assert table(pilot).row_count == 1
         assert table(pilot).feature == MAST
@@ -106,7 +106,7 @@ async def test_the_order_is_always_told(open_index):
     async with open_index() as pilot:
         count = table(pilot).row_count
         told = set()
-        for _ in range(7):
+        for _ in range(8):
             await press(pilot, "o")
             told.update(re.findall(r"\S+[↓↑]", screen_text(pilot)))
             assert table(pilot).row_count == count
@@ -244,7 +244,7 @@ async def test_d_draws_the_examples_in_other_ways_and_n_skips_named_features(ope
         assert pane.examples.look == "aligned"
         assert "aligned" in screen_text(pilot)
         await press(pilot, "d", "d", "escape", "j")
-        await press(pilot, "t", *"x", "enter", "k", "n")
+        await press(pilot, "t", *"x", "enter", "escape", "k", "n")
         assert table(pilot).cursor == 2
         await press(pilot, "N")
         assert table(pilot).cursor == 0

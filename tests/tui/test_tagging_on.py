@@ -22,7 +22,7 @@ async def test_enter_goes_on_to_the_next_without_a_name_and_alt_enter_stays(open
         pilot.app.context.features.refresh_concepts()
         await press(pilot, "t", *"rain #wet ~0.5", "enter")
         assert table(pilot).feature == ids[2]
-        await press(pilot, "t", *"fog", "alt+enter")
+        await press(pilot, *"fog", "alt+enter")
         assert table(pilot).feature == ids[2]
         found = {c.feature: (c.name, c.tags, c.confidence) for c in annotations.concepts(SAE)}
         assert found == {

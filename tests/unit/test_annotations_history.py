@@ -79,12 +79,14 @@ def test_any_change_can_be_picked_and_says_what_it_was(annotations: Annotations)
     rename, both, first = annotations.past_changes()
     assert [one.what for one in (rename, both, first)] == [
         "rename “a” to “d” of feature 1",
-        "name 2 concepts",
+        "name 2 concepts: “b” of feature 2, “c” of feature 3",
         "name “a” of feature 1",
     ]
     assert [one.actor for one in (rename, both, first)] == ["ada", "eve", "eve"]
     assert "changed since" in annotations.undo_change(first.id).message
-    assert annotations.undo_change(both.id).message == "undone: name 2 concepts"
+    assert annotations.undo_change(both.id).message == (
+        "undone: name 2 concepts: “b” of feature 2, “c” of feature 3"
+    )
     assert names(annotations) == ["d"]
     with pytest.raises(UserError, match="undone already"):
         annotations.undo_change(both.id)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mi_crow.cli import main
 from mi_crow.cli.commands.meaning import explain
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.store.workspace import Workspace
@@ -135,18 +136,18 @@ def test_a_dry_run_lists_what_an_import_would_change(
     asked = ("import", str(path), "--dry-run", "--skip-bad", "--conflicts", "replace")
     lines = say(*asked).splitlines()
     assert lines[0] == "change SAE feature before after"
-    assert "replace s 1 rain ~0.5 -- old rain #wet ~0.75 -- old" in lines
+    assert "change s 1 rain ~0.5 -- old rain #wet ~0.75 -- old" in lines
     assert "add s 2 sun ~1 -- bright" in lines
     assert any(line.startswith("left out row 3") for line in lines)
-    assert lines[-1].startswith("would import 2 concepts: 1 new, 1 replaced, 0 unchanged")
+    assert lines[-1].startswith("would import 2 concepts: 1 new, 1 changed")
     changes = json.loads(say(*asked, "--json"))["changes"]
-    assert [one["change"] for one in changes] == ["replace", "add"]
+    assert [one["change"] for one in changes] == ["change", "add"]
     assert (changes[0]["before"]["note"], changes[1]["before"]) == ("old", None)
     assert changes[0]["after"]["confidence"] == 0.75
     assert [one.note for one in annotations.concepts(SAE)] == ["old"]
     path.write_text(json.dumps([{"sae_id": SAE, "feature": 1, "name": "rain", "confidence": 0.5,
                                  "note": "old"}]))  # fmt: skip
-    assert say(*asked).startswith("would import 1 concept: 0 new, 0 replaced, 1 unchanged")
+    assert say(*asked).startswith("would import 1 concept: 1 unchanged")
 
 
 def test_a_long_dry_run_is_cut(indexed: Workspace, say: Say, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_long_dry_run_is_cut(indexed: Workspace, say: Say, tmp_path: Path) -> 
     assert len([line for line in lines if line.startswith("add ")]) == 40
     assert lines[-2:] == [
         ".. and 3 more; --json lists them all",
-        "would import 43 concepts: 43 new, 0 replaced, 0 unchanged",
+        "would import 43 concepts: 43 new",
     ]
 
 
@@ -175,8 +176,9 @@ def test_a_feature_is_checked_by_number_or_name(
     assert "give --for or --against" in say("check", "loud", *where, code=2)
     assert "no feature of s is named “calm”" in say("check", "calm", *texts, code=2)
     lines = say("check", "loud", *texts).splitlines()
-    assert lines[:5] == [
+    assert lines[:6] == [
         f"feature {feature}",
+        "threshold 0; F1 100%, at most 100% at 0",
         "precision 100%",
         "recall 100%",
         "expected 1, it fires at 1",
@@ -243,3 +245,65 @@ def test_rows_that_name_no_sae_are_about_the_only_one(
     add_tiny_sae(indexed, tiny_model_dir, "other")
     assert "row 1 (line 2) of" in (told := say("import", str(path), code=2))
     assert "it does not say which SAE it is about" in told
+
+
+def test_a_name_is_set_by_the_line_of_the_app_or_literally(
+    indexed: Workspace, annotations: Annotations, say: Say
+) -> None:
+    say("set", "3", "high tide #wet #cold ~0.7 -- at noon")
+    (one,) = annotations.concepts(SAE, 3)
+    assert (one.name, one.tags, one.confidence, one.note) == (
+        "high tide",
+        ("wet", "cold"),
+        0.7,
+        "at noon",
+    )
+    say("set", "4", "C #sharp", "--literal", "--tag", "music")
+    (one,) = annotations.concepts(SAE, 4)
+    assert (one.name, one.tags) == ("C #sharp", ("music",))
+    shown = say("list")
+    assert "#wet #cold" in shown
+    assert "#music" in shown
+
+
+def test_a_history_says_what_was_changed(
+    indexed: Workspace, annotations: Annotations, say: Say
+) -> None:
+    with annotations.one_change():
+        for feature in (3, 4, 5):
+            annotations.set_concept(SAE, feature, f"name {feature}")
+    annotations.set_concept(SAE, 3, "name 3", 0.5, "a note", ["wet"])
+    lines = [one.what for one in annotations.past_changes()]
+    assert lines == [
+        "change “name 3” of feature 3: #wet ~0.5 -- a note",
+        "name 3 concepts: “name 3” of feature 3, “name 4” of feature 4 and 1 more",
+    ]
+    assert annotations.actor in say("history")
+
+
+def test_what_would_name_or_import_nothing_that_was_meant_is_refused(
+    indexed: Workspace, annotations: Annotations, say: Say, tmp_path: Path
+) -> None:
+    options = ["--workspace", str(indexed.root), "concepts"]
+    assert main([*options, "tag", " ", "everything"]) == 2
+    bad = tmp_path / "bad.csv"
+    bad.write_text("Feature,Concept Name\nx,sea\n")
+    assert main([*options, "import", str(bad), "--skip-bad"]) == 2
+    bad.write_text("Feature, Concept Name\n3,sea\n")
+    assert main([*options, "import", str(bad)]) == 0
+    assert [one.name for one in annotations.concepts(SAE)] == ["sea"]
+
+
+def test_a_report_does_not_make_a_folder(indexed: Workspace, tmp_path: Path) -> None:
+    where = tmp_path / "nosuch" / "page.html"
+    options = ["--workspace", str(indexed.root)]
+    assert main([*options, "report", str(where)]) == 2
+    assert main([*options, "features", "--report", str(where)]) == 2
+    assert not where.parent.exists()
+
+
+def test_features_print_the_score_beside_a_proposed_name_and_what_they_are_sorted_by(
+    indexed: Workspace, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--workspace", str(indexed.root), "features", "sort:skew", "--limit", "3"]) == 0
+    assert "skew" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.concepts.conflicts import find_conflicts, merge_names
 from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
+from mi_crow.mechanistic.explain.check_result import Check
 from mi_crow.mechanistic.explain.checking import check_feature, marked
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.similar import DecoderRows
@@ -173,3 +174,23 @@ def test_a_check_refuses_what_it_cannot_do(tiny_lm: LanguageModel) -> None:
         check_feature(loaded, 10_000, [TEXT])
     with pytest.raises(UserError, match="1 to 2,000 texts"):
         check_feature(loaded, 1, [])
+
+
+def test_a_check_has_a_threshold_and_knows_the_best(tiny_lm: LanguageModel) -> None:
+    sae = tiny_sae()
+    loaded = join("sae", tiny_lm, sae)
+    x, special = activations(tiny_lm, TEXT)
+    acts = sae.encode(x[~special])
+    feature = int((acts > 0).sum(0).argmax())
+    strongest = float(acts[:, feature].max())
+    token = check_feature(loaded, feature, [TEXT]).places[0].token.strip()
+    marked_once = TEXT.replace(token, f"[[{token}]]", 1)
+    found = check_feature(loaded, feature, [marked_once])
+    assert found.false_alarms > 0
+    best = found.at(found.best_threshold)
+    assert best.f1 >= found.f1
+    assert best.f1 == max(found.at(one).f1 for one in found.thresholds)
+    above = check_feature(loaded, feature, [marked_once], threshold=strongest)
+    assert (above.hits, above.false_alarms, above.expected) == (0, 0, 1)
+    assert above.places[0].activation <= strongest
+    assert Check.from_json(json.loads(json.dumps(found.as_json()))) == found

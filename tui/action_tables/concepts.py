@@ -7,6 +7,8 @@ CONCEPTS = (
     Action("concepts.mark", "space", "mark", "mark", "Mark for bulk edit"),
     Action("concepts.mark_range", "v", "mark_range", "to here", "Mark from the last mark", False),
     Action("concepts.mark_all", "asterisk", "mark_all", "all", "Mark all shown, or none", False),
+    Action("concepts.tag", "t", "tag", "edit", "Edit the line: name, tags, confidence, note"),
+    Action("concepts.tags", "T", "tags", "tags", "Tag the marked or selected concepts", False),
     Action("concepts.rename", "r", "rename", "rename", "Rename the marked or selected concepts"),
     Action("concepts.note", "e", "note", "note", "Write a note"),
     Action(
@@ -42,6 +44,11 @@ IMPORTS = (
     Action("imports.left", "h", "rule(-1)", "rule", "The rule before"),
     Action("imports.right", "l", "rule(1)", "rule", "The next rule: keep, replace, both, higher"),
     Action("imports.skip", "space", "skip", "skip bad", "Leave out rows that are wrong, or not"),
+)
+
+CHECKED = (
+    Action("checked.less", "h", "threshold(-1)", "lower", "A lower threshold"),
+    Action("checked.more", "l", "threshold(1)", "higher", "A higher threshold"),
 )
 
 PAST = (Action("past.show", "f", "next_shown", "of what", "Of the feature, the SAE, everything"),)

@@ -74,10 +74,10 @@ CONCEPT_COLUMNS: Final = (
     Column("covers", 6, "right", from_width=54, help="share of all firings that are its own"),
     Column("score", 5, "right", from_width=104, help="held-out AUROC of the proposed name"),
     Column("label", 14, from_width=118, help="the label that its feature predicts best"),
+    Column("tags", 16, from_width=110, help="its tags"),
     Column("note", from_width=130, help="what somebody wrote about it"),
     Column("source", 8, from_width=76, help="who named it: user, auto, import, .."),
     Column("updated", 10, from_width=90, help="when it was last changed"),
-    _extra("tags", 16, "its tags", "left"),
     _extra("kind", 11, "what kind of feature it is", "left"),
 )
 LISTS: Final[Mapping[str, tuple[Column, ...]]] = {

@@ -66,7 +66,7 @@ class PromptLine(Vertical):
         self._label = self._hint = ""
         self._check: Callable[[str], str] | None = None
         self._trouble = ""
-        self._opens = False
+        self._opens = self._again = False
         self._back: Widget | None = None
         self._waits_for_focus = False
 
@@ -98,6 +98,7 @@ class PromptLine(Vertical):
         check: Callable[[str], str] | None = None,
         select: bool = False,
         opens: bool = False,
+        again: bool = False,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
@@ -105,9 +106,10 @@ class PromptLine(Vertical):
         `proposal` shows in an empty line, in place of the placeholder, and right accepts it.
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
         what is wrong with a text, or nothing. With `opens`, the answer opens something: the line
-        goes in the frame that shows it, or that the screen lets go.
+        goes in the frame that shows it, or that the screen lets go. With `again`, enter leaves the
+        line open and empty: the screen asks the next thing, or closes it.
         """
-        self._opens = opens
+        self._opens, self._again = opens, again
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
@@ -207,10 +209,13 @@ class PromptLine(Vertical):
             self._answer(stay=True)
 
     def _answer(self, *, stay: bool = False) -> None:
-        if self._trouble:
+        if self._trouble or not self.purpose:
             return
         purpose, value = self.purpose, self.field.value.strip()
         if self._opens and isinstance(self.screen, OneFrame):
             self.screen.hold_frame()
-        self.close()
+        if self._again and not stay:
+            self.purpose = ""  # what is typed before the next question is lost, and is no key
+        else:
+            self.close()
         self.post_message(self.Answered(purpose, value, stay))

@@ -27,6 +27,7 @@ from mi_crow.cli.tables import print_list, print_outcome
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import SUFFIXES
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import is_explanations
+from mi_crow.mechanistic.concepts.naming_line import NamingLine, parse_naming
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from mi_crow.visible import quoted
@@ -52,9 +53,12 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             add_sae(action)
             action.add_argument("feature", type=feature_number, help="feature index")
         if name == "set":
-            action.add_argument("name", help="name of the concept")
-            add_setting(action, "--confidence", 1.0, "0 to 1", type=number_within(SHARE))
-            action.add_argument("--note", default="", help="a note on it")
+            action.add_argument("name", help="its name, or a line: name #tag ~0.8 -- note")
+            add_switch(action, "--literal", "the name as it is, also what looks like a tag in it")
+            action.add_argument(
+                "--confidence", type=number_within(SHARE), help="0 to 1 (default: 1.0)"
+            )
+            action.add_argument("--note", help="a note on it")
             action.add_argument("--tag", action="append", default=[], help="repeatable")
         if name == "remove":
             action.add_argument("name", nargs="?", help="name to remove (default: all)")
@@ -68,6 +72,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             add_import_flags(action)
         if name == "export":
             action.add_argument("--sae", help="only this SAE")
+            action.add_argument("--tag", help="only concepts with this tag")
             action.add_argument("--model-id", metavar="ID", help="for .jsonl, such as gpt2-small")
             action.add_argument("--source-id", metavar="ID", help="for .jsonl, such as 10-res-jb")
             add_switch(action, "--force", "replace an existing file")
@@ -90,8 +95,18 @@ def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     concepts = annotations.concepts(sae_id)
     if (reason := annotations.read_only()) is not None:
         print(f"note: tagging is off, {reason}", file=sys.stderr)
-    columns = ["SAE…", ">feature", "concept…", ">confidence", "note…"]
-    rows = ([c.sae_id, str(c.feature), c.name, number(c.confidence, 2), c.note] for c in concepts)
+    columns = ["SAE…", ">feature", "concept…", "tags…", ">confidence", "note…"]
+    rows = (
+        [
+            c.sae_id,
+            str(c.feature),
+            c.name,
+            " ".join(f"#{tag}" for tag in c.tags),
+            number(c.confidence, 2),
+            c.note,
+        ]
+        for c in concepts
+    )
     print_list(options.json, [asdict(one) for one in concepts], columns, rows, "no concepts yet")
 
 
@@ -99,17 +114,19 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     sae_id = pick_sae(workspace, options.sae)
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     check_has_feature(options.feature, sae_id, sae.n_latents)
+    said = NamingLine(options.name) if options.literal else parse_naming(options.name)
+    confidence = said.confidence if options.confidence is None else options.confidence
     annotations.set_concept(
         sae_id,
         options.feature,
-        options.name,
-        confidence=options.confidence,
-        note=options.note,
-        tags=tuple(options.tag),
+        said.name,
+        confidence=1.0 if confidence is None else confidence,
+        note=(said.note or "") if options.note is None else options.note,
+        tags=(*said.tags, *options.tag),
     )
-    value = {"sae_id": sae_id, "feature": options.feature, "name": options.name}
+    value = {"sae_id": sae_id, "feature": options.feature, "name": said.name}
     print_outcome(
-        options.json, value, f"feature {options.feature} of {sae_id} is now {quoted(options.name)}"
+        options.json, value, f"feature {options.feature} of {sae_id} is now {quoted(said.name)}"
     )
 
 
@@ -137,6 +154,10 @@ def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     from mi_crow.mechanistic.concepts.marked import name_all
     from mi_crow.mechanistic.features.query_language import parse_query
 
+    if not options.query.strip():
+        raise UserError(
+            "an empty query would name every feature", hint="'fires>0' finds all that ever fire"
+        )
     sae_id = pick_sae(workspace, options.sae)
     features = open_store(workspace, sae_id).find(parse_query(options.query)).tolist()
     if not features:
@@ -149,8 +170,6 @@ def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -
 def _export(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     path: Path = options.path
     check_suffix(path)
-    if not path.absolute().parent.is_dir():
-        raise NotFoundError(f"folder {str(path.absolute().parent)!r} not found")
     check_new_file(path, force=options.force)
     from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
     from mi_crow.mechanistic.concepts.exchange.importing import counted
@@ -166,6 +185,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
         overwrite=True,
         model_id=options.model_id,
         source_id=options.source_id,
+        wanted=None if options.tag is None else lambda one: options.tag in one.tags,
     )
     value = {"concepts": concepts, "path": str(path)}
     print_outcome(options.json, value, f"wrote {counted(concepts)} to {path}")

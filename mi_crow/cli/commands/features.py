@@ -1,7 +1,7 @@
 """`mi-crow features` and `mi-crow feature`: the features in an SAE's index."""
 
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,13 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.meaning.feature_rows import ordering, print_columns, print_rows
 from mi_crow.cli.excerpt import excerpt, short_token
 from mi_crow.cli.formatting import count, features_counted, number, print_json, share
 from mi_crow.cli.similar import print_similar
-from mi_crow.cli.tables import Column, print_facts, print_line, print_outcome, print_table
+from mi_crow.cli.tables import print_facts, print_line, print_outcome
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, column_named
 from mi_crow.mechanistic.features.records import SCORES, auroc_text, is_telling
 from mi_crow.mechanistic.features.report.as_json import feature_json, row_json
 from mi_crow.store.workspace import Workspace
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import (
         Coactivation,
         FeatureDetail,
-        FeatureRow,
         FeatureStore,
         Neighbour,
     )
@@ -198,7 +198,8 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
     )
     if options.report is not None:
         return _report(store, ids[: options.limit].tolist(), options)
-    more = list(BY_NAME) if options.json else list(options.columns or ())
+    by = query.sort if sort is None else _SORTS.get(sort, sort)
+    more = list(BY_NAME) if options.json else list(options.columns or ("score", *ordering(by)))
     rows = store.rows(ids[: options.limit], more)
     if options.json:
         print_json([row_json(row) for row in rows])
@@ -207,9 +208,9 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         print_line("no features match")
         return 0
     if options.columns:
-        _print_columns(rows, options.columns)
+        print_columns(rows, options.columns)
     else:
-        _print_rows(rows)
+        print_rows(rows, by=ordering(by))
     if len(ids) > len(rows):
         print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
     return 0
@@ -222,27 +223,6 @@ def _report(store: "FeatureStore", ids: list[int], options: Namespace) -> int:
     said = {"path": str(options.report), "features": written}
     print_outcome(options.json, said, f"wrote {features_counted(written)} to {options.report}")
     return 0
-
-
-def _print_columns(rows: "Sequence[FeatureRow]", names: Sequence[str]) -> None:
-    columns = [column_named(name) for name in names]
-    print_table(
-        [Column(c.title, right=c.is_number, shorten=not c.is_number) for c in columns],
-        [[_cell(column, row) for column in columns] for row in rows],
-    )
-
-
-def _cell(column: FeatureColumn, row: "FeatureRow") -> str:
-    if column.name == "meaning":
-        return row.meaning or "-"
-    value = row.more.get(column.name, getattr(row, column.key, None))
-    if isinstance(value, tuple):
-        return ", ".join(str(one).strip() for one in value) or "-"
-    if not column.is_number:
-        return str(value or "-")
-    if column.kind == "share":
-        return share(value)
-    return count(value) if column.kind == "count" else number(value)
 
 
 def _on_text(store: "FeatureStore", options: Namespace) -> int:
@@ -260,39 +240,13 @@ def _on_text(store: "FeatureStore", options: Namespace) -> int:
         "documents": [count(one.documents) for one in found],
         "strength": [share(one.strength) for one in found],
     }
-    _print_rows([one.row for one in found], more)
+    print_rows([one.row for one in found], more)
     print_line(
         "strength: activation relative to the feature's maximum, averaged over the "
         f"{count(matching)} documents that contain the text",
         "dim",
     )
     return 0
-
-
-def _print_rows(
-    rows: "Sequence[FeatureRow]", more: Mapping[str, Sequence[str]] | None = None
-) -> None:
-    """`more` are columns to print before the concept."""
-    extra = dict(more or {})
-    if any(row.top_label for row in rows):
-        extra["best label"] = [row.top_label or "-" for row in rows]
-        scores = [row.top_auroc for row in rows]
-        extra["AUROC"] = ["-" if one is None else auroc_text(one) for one in scores]
-    columns: list[Column | str] = [">feature", ">fires", ">density", ">max", ">mean"]
-    columns += [Column(title, right=title != "best label") for title in extra]
-    lines = [
-        [
-            str(row.feature),
-            count(row.fires),
-            share(row.density),
-            number(row.max_act),
-            number(row.mean_act),
-            *(column[place] for column in extra.values()),
-            row.concept or "",
-        ]
-        for place, row in enumerate(rows)
-    ]
-    print_table([*columns, "concept…"], lines)
 
 
 def _feature(store: "FeatureStore", feature: int, options: Namespace) -> int:

@@ -9,7 +9,8 @@ from mi_crow.mechanistic.concepts.annotations_rows import Change, change_of
 from mi_crow.visible import quoted
 
 UNDO, REDO = "undo", "redo"
-_FEW = 2  # lines of a change that is told in full
+_FEW = 2  # lines of a change that is told in full; of others as many are told, and their number
+_LONGEST = 40  # characters of a note that are told
 
 
 @dataclass(frozen=True)
@@ -153,12 +154,15 @@ def _past(connection: sqlite3.Connection, change: int) -> PastChange:
     ).fetchone()
     query = "SELECT * FROM history WHERE id = ?"
     first = change_of(connection.execute(query, (row["last"],)).fetchone())
-    few = row["lines"] <= _FEW
-    what = (
-        describe(lines_of(connection, change))
-        if few
-        else _again(first.action) + _counted(first.action, row["lines"], row["new"], row["gone"])
-    )
+    if row["lines"] <= _FEW:
+        what = describe(lines_of(connection, change))
+    else:
+        few = connection.execute(
+            "SELECT * FROM history WHERE change = ? ORDER BY id LIMIT ?", (change, _FEW)
+        )
+        told = _told(_forward([change_of(one) for one in few]), row["lines"])
+        counted = _counted(first.action, row["lines"], row["new"], row["gone"])
+        what = f"{_again(first.action)}{counted}: {told}"
     return PastChange(
         first.change,
         first.t,
@@ -191,14 +195,48 @@ def _counted(action: str, lines: int, new: int, gone: int) -> str:
 
 def _what(lines: Sequence[Change]) -> str:
     """What was done; of an undo, what it undid."""
-    if lines[0].action == UNDO:
-        lines = [replace(one, action="", before=one.after, after=one.before) for one in lines]
+    lines = _forward(lines)
     if len(lines) == 1:
-        row = lines[0].after or lines[0].before
-        assert row is not None
-        return f"{_verb(lines[0])} {quoted(row.name)} of feature {row.feature}"
+        return f"{_verb(lines[0])} {_one(lines[0])}"
+    if renamed := _renamed(lines):
+        return renamed
     new, gone = (sum(getattr(one, side) is None for one in lines) for side in ("before", "after"))
-    return _renamed(lines) or _counted("", len(lines), new, gone)
+    told = _told(sorted(lines, key=lambda one: one.id)[:_FEW], len(lines))
+    return f"{_counted('', len(lines), new, gone)}: {told}"
+
+
+def _forward(lines: Sequence[Change]) -> Sequence[Change]:
+    """The lines; of an undo, what it undid."""
+    if lines[0].action != UNDO:
+        return lines
+    return [replace(one, action="", before=one.after, after=one.before) for one in lines]
+
+
+def _told(some: Sequence[Change], total: int) -> str:
+    rest = f" and {total - len(some):,} more" if total > len(some) else ""
+    return ", ".join(map(_one, some)) + rest
+
+
+def _one(line: Change) -> str:
+    """`“sails” of feature 3`; where only more about it was changed, that too: `#wet ~0.8`."""
+    row = line.after or line.before
+    assert row is not None
+    said = f"{quoted(row.name)} of feature {row.feature}"
+    if line.before is None or line.after is None:
+        return said
+    old, new = line.before, line.after
+    parts = [f"#{tag}" for tag in new.tags if tag not in old.tags]
+    parts += [f"-#{tag}" for tag in old.tags if tag not in new.tags]
+    if new.confidence != old.confidence:
+        parts.append(f"~{new.confidence:g}")
+    if new.note != old.note:
+        parts.append(f"-- {_short(new.note)}" if new.note else "without its note")
+    return f"{said}: {' '.join(parts)}" if parts else said
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 1]}…"
 
 
 def _renamed(lines: Sequence[Change]) -> str:

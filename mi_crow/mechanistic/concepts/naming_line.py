@@ -1,7 +1,7 @@
 """One line that names a feature: `name #tag #tag ~0.8 -- note`. Torch-free."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mi_crow.errors import UserError
@@ -48,6 +48,24 @@ def parse_naming(text: str) -> NamingLine:
     if beside:
         name = name[1:].strip()
     return NamingLine(name, tuple(dict.fromkeys(tags)), confidence, said, beside)
+
+
+def as_line(name: str, tags: Sequence[str], confidence: float, note: str) -> str | None:
+    """The line that says this, for somebody to edit; None where it would be read as another.
+
+    >>> as_line("rain", ["wet"], 0.8, "also hail")
+    'rain #wet ~0.8 -- also hail'
+    """
+    parts = [name, *(f"#{tag}" for tag in tags)]
+    parts += [f"~{confidence:g}"] if confidence != 1 else []
+    line = " ".join(parts) + (f" -- {note}" if note else "")
+    try:
+        said = parse_naming(line)
+    except UserError:
+        return None
+    found = said.name, said.tags, said.confidence or 1.0, said.note or ""
+    same = found == (name, tuple(tags), float(f"{confidence:g}") or 1.0, note) and not said.beside
+    return line if same and "\n" not in note else None
 
 
 def complete_naming(text: str, names: Iterable[str], tags: Iterable[str]) -> list[str]:

@@ -2,20 +2,19 @@
 
 A text may mark places with double brackets, `the [[harbour]] at dawn`: the feature is expected to
 fire in each, and nowhere else. One without marks is expected to make it fire somewhere; texts
-against, nowhere. Recall is the share of what was expected that happened, precision the share of
-what happened that was expected.
+against, nowhere.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.detokenize import shown_tokens
+from mi_crow.mechanistic.explain.check_result import Check, Place
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.mechanistic.steering.inspection import activations_of, read_text
 
@@ -25,45 +24,6 @@ if TYPE_CHECKING:
 _MARK = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)
 _AROUND = 6  # tokens either side of a place
 MOST_TEXTS = 2000
-
-
-@dataclass(frozen=True)
-class Place:
-    """One token on which the feature fires, or a marked place or a text where it does not."""
-
-    text: int  # number of the text, those for first
-    before: str
-    token: str
-    after: str
-    activation: float  # 0 where it does not fire
-    expected: bool
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a feature did on some texts."""
-
-    feature: int
-    texts_for: int
-    texts_against: int
-    expected: int  # marked places, and texts for without marks
-    hits: int  # of them, where it fires
-    false_alarms: int  # firings outside the marks, and texts against on which it fires
-    places: tuple[Place, ...]  # the strongest first, then where it does not fire
-
-    @property
-    def precision(self) -> float | None:
-        """None where it never fires."""
-        fired = self.hits + self.false_alarms
-        return self.hits / fired if fired else None
-
-    @property
-    def recall(self) -> float | None:
-        """None where nothing was expected."""
-        return self.hits / self.expected if self.expected else None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"precision": self.precision, "recall": self.recall}
 
 
 def marked(text: str) -> tuple[str, list[tuple[int, int]]]:
@@ -88,47 +48,42 @@ def check_feature(
     texts_for: Sequence[str],
     texts_against: Sequence[str] = (),
     bos: str = "auto",
+    threshold: float = 0.0,
 ) -> Check:
-    """What a feature does on texts. Raises NotFoundError for an unknown feature, UserError for too
-    many texts or none."""
+    """What a feature does on texts; it counts as firing where its activation is above `threshold`.
+    Raises NotFoundError for an unknown feature, UserError for too many texts or none."""
     loaded.must_read_one_layer("a check")
     check_has_feature(feature, loaded.sae_id, loaded.sae.n_latents)
     if not 0 < len(texts_for) + len(texts_against) <= MOST_TEXTS:
         raise UserError(f"a check takes 1 to {MOST_TEXTS:,} texts")
+    wanted: list[Place] = []
     fired: list[Place] = []
-    silent: list[Place] = []
-    expected = hits = false_alarms = 0
+    alarms = 0
     for number, text in enumerate((*texts_for, *texts_against)):
         is_for = number < len(texts_for)
         plain, spans = marked(text)
         tokens, acts, ends = _read(loaded, feature, plain, bos)
-        begins = [0, *ends[:-1]]
-        places = [place for place, act in enumerate(acts) if act > 0]
-        inside = {
-            place: [n for n, (a, b) in enumerate(spans) if begins[place] < b and ends[place] > a]
-            for place in places
-        }
-        for place in places:
-            wanted = is_for and (bool(inside[place]) if spans else True)
-            fired.append(_place(number, tokens, acts, place, wanted))
+        begins, first = [0, *ends[:-1]], len(wanted)
         if is_for and spans:
-            hit = {n for some in inside.values() for n in some}
-            expected, hits = expected + len(spans), hits + len(hit)
-            false_alarms += sum(not some for some in inside.values())
-            silent += [
+            wanted += [
                 Place(number, plain[max(a - 40, 0) : a], plain[a:b], plain[b : b + 40], 0.0, True)
-                for n, (a, b) in enumerate(spans)
-                if n not in hit
+                for a, b in spans
             ]
         elif is_for:
-            expected, hits = expected + 1, hits + bool(places)
-            if not places:
-                silent.append(Place(number, "", plain[:80], "", 0.0, True))
-        else:
-            false_alarms += bool(places)
+            wanted.append(Place(number, "", plain[:80], "", 0.0, True))
+        for place in (place for place, act in enumerate(acts) if act > 0):
+            inside: tuple[int, ...] = ()
+            if is_for and not spans:
+                inside = (first,)
+            elif is_for:
+                begin, end = begins[place], ends[place]
+                inside = tuple(first + n for n, (a, b) in enumerate(spans) if begin < b and end > a)
+            fired.append(_place(number, tokens, acts, place, inside, -1 if inside else alarms))
+            alarms += not inside and is_for
+        alarms += not is_for
     fired.sort(key=lambda one: -one.activation)
     sizes = len(texts_for), len(texts_against)
-    return Check(feature, *sizes, expected, hits, false_alarms, (*fired, *silent))
+    return Check(feature, *sizes, tuple(wanted), tuple(fired), threshold)
 
 
 def _read(
@@ -160,8 +115,13 @@ def _read(
 
 
 def _place(
-    number: int, tokens: Sequence[str], acts: Sequence[float], place: int, expected: bool
+    number: int,
+    tokens: Sequence[str],
+    acts: Sequence[float],
+    place: int,
+    hits: tuple[int, ...],
+    alarm: int,
 ) -> Place:
     before = "".join(tokens[max(place - _AROUND, 0) : place])
     after = "".join(tokens[place + 1 : place + 1 + _AROUND])
-    return Place(number, before, tokens[place], after, acts[place], expected)
+    return Place(number, before, tokens[place], after, acts[place], bool(hits), hits, alarm)

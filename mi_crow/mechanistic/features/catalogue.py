@@ -142,7 +142,7 @@ OF_PROPOSALS = ("proposed", "kind")
 ORIGIN = "origin"
 OF_TWO_MODELS = ("relative_norm", "nu_reconstruction", "nu_error")
 OF_CONCEPTS = ("names", "tags", "note", "source", "confidence")
-DEFAULT = ("feature", "density", "fires", "max", "mean", "meaning", "auroc")
+DEFAULT = ("feature", "density", "fires", "max", "mean", "meaning", "score", "auroc")
 
 
 def column_named(name: str, labels: Sequence[str] | None = None) -> FeatureColumn:

@@ -52,7 +52,10 @@ class HistoryPopup(ListPopup[int]):
 
     def hint(self) -> str:
         undo, turn = key("list.open"), key("past.show")
-        return f"{undo} undoes the change · {turn} of what · esc closes"
+        every = [change for one in self._kinds for change in one.changes]
+        alone = all(change.actor == self._reader for change in every)
+        by = f"all by {printable(self._reader)} · " if every and alone else ""
+        return f"{by}{undo} undoes the change · {turn} of what · esc closes"
 
     def action_next_shown(self) -> None:
         self._shown = (self._shown + 1) % len(self._kinds)

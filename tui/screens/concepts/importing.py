@@ -1,6 +1,7 @@
 """Importing a dictionary: what each rule would change, shown before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -87,10 +88,7 @@ class ImportPopup(Popup[Choice]):
             chosen = one == self._rule
             parts.append((f"[{one}]" if chosen else f" {one} ", "bold $accent" if chosen else ""))
         self.query_one("#imports-rules", Static).update(Content.assemble(*parts))
-        counts = (("new", plan.added), ("replaced", plan.replaced), ("removed", plan.removed))
-        more = (("kept as they were", plan.kept), ("unchanged", plan.unchanged))
-        words = [f"{n:,} {what}" for what, n in (*counts, *more) if n] or ["nothing"]
-        line = f"{_WORDS[self._rule]}: {', '.join(words)}"
+        line = f"{_WORDS[self._rule]}: {replace(plan, skipped=0).in_words()}"
         self.query_one("#imports-counts", Static).update(Content.styled(line, "$muted"))
         rows = self.query_one(RowList)
         rows.set_rows([_row(place, one) for place, one in enumerate(plan.changes[:_LISTED])])
@@ -143,7 +141,7 @@ class ImportPopup(Popup[Choice]):
 
 def _row(place: int, change: "Pair") -> Row:
     old, new = change
-    verb = "add" if old is None else "remove" if new is None else "replace"
+    verb = "add" if old is None else "remove" if new is None else "change"
     one = new or old
     assert one is not None
     return Row(
@@ -199,6 +197,6 @@ class ImportsNames(MiCrowScreen):
                 workspace, annotations, path, sae_id=sae_id, rule=rule, skip_bad=skip_bad
             )
             undone = f"; {key('app.undo')} undoes" if done.changes else ""
-            return f"Imported {counted(done.concepts)} from {path}{undone}"
+            return f"Imported {counted(done.concepts)} from {path}: {done.in_words()}{undone}"
 
         write(self.mi_crow, change)

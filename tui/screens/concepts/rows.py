@@ -75,11 +75,11 @@ def _row(concept: "Concept", read: ConceptsRead, is_marked: bool) -> Row:
             _share(facts.density if facts is not None else None),
             _share(facts.covers if facts is not None else None),
             _shared(score(known), "$secondary" if known is not None else "$faint", known),
-            _shared(printable(label) or "–", "$muted" if label else "$faint"),
+            _shared(f" {printable(label)}" if label else " –", "$muted" if label else "$faint"),
+            _shared(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
             _shared(printable(concept.note), "$muted"),
             _shared(printable(concept.source), "$faint"),
             _shared(_day(concept.updated), "$faint", concept.updated),
-            _shared(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
             _shared(facts.kind if facts is not None else "", "$muted"),
         ),
     )

@@ -1,6 +1,6 @@
 """Screen 5, Concepts: what has been named, and how much of the SAE that is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,16 @@ from textual.content import Content
 from textual.widgets import Static
 
 from mi_crow.store.json_object import JsonObject
-from mi_crow.visible import quoted, visible
+from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import confidence_mistake, may_tag, rename, write
+from tui.annotate import write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import CONCEPT_COLUMNS
+from tui.screens.concepts.editing import EDITING, ConceptEditScreen
 from tui.screens.concepts.importing import ImportsNames
-from tui.screens.concepts.looking import LOOKING, ConceptLookScreen
+from tui.screens.concepts.looking import LOOKING
 from tui.screens.concepts.marking import MARKING, saved_marks
 from tui.screens.concepts.rows import (
     ConceptsRead,
@@ -32,7 +33,6 @@ from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
 from tui.screens.writing_files import WritesFiles
 from tui.text import printable
-from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.prompt_line import PromptLine
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
 
 
-class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
+class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
     """The concepts of the open SAE: bulk edit, undo, import and export."""
 
     NAME = "concepts"
@@ -56,7 +56,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
         self._search = ""
         self._checked: Concept | None = None  # what the open prompt will check
         self._outdated = False  # something was changed while another screen was shown
-        self._asked_about: list[Concept] = []  # what the open prompt will change
+        self._exported: frozenset[str] = frozenset()  # what the open prompt will write
 
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
@@ -202,10 +202,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in (
             *MARKING,
-            "rename",
-            "note",
-            "confidence",
-            "remove",
+            *EDITING,
             "steer",
             "steer_tag",
             "check",
@@ -224,12 +221,12 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
             if self.prompt.purpose == "filter":
                 self._filter("")
             return self.prompt.close()
+        if self._search:
+            self._filter("")
+            return True
         if self._marked:
             self._marked.clear()
             self._show()
-            return True
-        if self._search:
-            self._filter("")
             return True
         return False
 
@@ -246,50 +243,13 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
     def action_filter(self) -> None:
         self.prompt.ask("filter", "/", self._search, hint="enter keeps · esc clears")
 
-    def action_rename(self) -> None:
-        self._ask("rename", "new name", lambda concept: concept.name)
-
-    def action_note(self) -> None:
-        self._ask("note", "note", lambda concept: concept.note)
-
-    def action_confidence(self) -> None:
-        self._ask(
-            "confidence",
-            "confidence, 0 to 1",
-            lambda concept: f"{concept.confidence:g}",
-            check=confidence_mistake,
-        )
-
-    def _ask(
-        self, purpose: str, label: str, value, check: Callable[[str], str] | None = None
-    ) -> None:
-        chosen = self._chosen
-        if chosen and may_tag(self.mi_crow):
-            self._asked_about = chosen
-            many = f" of {len(chosen)} concepts" if len(chosen) > 1 else ""
-            self.prompt.ask(purpose, label + many, value(chosen[0]), select=True, check=check)
-
-    def action_remove(self) -> None:
-        chosen = self._chosen
-        if len(chosen) > 1:
-            popup = Confirm(f"Remove {len(chosen)} concepts?", f"{key('app.undo')} undoes it.")
-            self.app.push_screen(popup, lambda sure: self._remove(chosen) if sure else None)
-        else:
-            self._remove(chosen)
-
-    def _remove(self, chosen: "Sequence[Concept]") -> None:
-        def change(annotations: "Annotations") -> str:
-            with annotations.one_change():
-                for concept in chosen:
-                    annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
-            what = quoted(chosen[0].name) if len(chosen) == 1 else f"{len(chosen)} concepts"
-            return f"Removed {what}; {key('app.undo')} undoes"
-
-        if chosen:
-            write(self.mi_crow, change)
-
     def action_export(self) -> None:
-        self.prompt.ask("export", "export to", "concepts.json", select=True)
+        """Asks where to write the marked concepts, else those that the filter leaves."""
+        marked = [concept for concept in self._concepts if key_of(concept) in self._marked]
+        self._exported = frozenset(map(key_of, marked) if marked else self._shown_keys)
+        some, every = len(self._exported), len(self._concepts)
+        of = "" if some == every else f"{some:,} of {every:,} concepts "
+        self.prompt.ask("export", f"export {of}to", "concepts.json", select=True)
 
     def action_import_file(self) -> None:
         self.prompt.ask(
@@ -305,7 +265,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
 
     @on(PromptLine.Answered)
     async def _answered(self, message: PromptLine.Answered) -> None:
-        value, chosen = message.value, self._asked_about
+        value = message.value
         if message.purpose == "filter":
             self._filter(value)
         elif message.purpose == "steer_tag":
@@ -318,16 +278,12 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
             path = self.path_in(value)
             if path is not None:
                 self.import_from(path)
-        elif message.purpose == "rename" and value:
-            self._rename(chosen, value)
-        elif message.purpose == "note":
-            self._set(chosen, note=value)
-        elif message.purpose == "confidence":
-            self._set(chosen, confidence=float(value))
+        else:
+            self.answered_edit(message.purpose, value)
 
     def _export(self, text: str) -> None:
         """Writes the concepts to the file called `text`."""
-        sae_id, workspace = self.context.sae_id, self.context.workspace
+        sae_id, workspace, wanted = self.context.sae_id, self.context.workspace, self._exported
         path = self.path_in(text)
         if path is None:
             return
@@ -336,38 +292,17 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptLookScreen):
             from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
             from mi_crow.mechanistic.concepts.exchange.importing import counted
 
-            count = export_concepts(workspace, annotations, path, sae_id, overwrite=replace)
+            count = export_concepts(
+                workspace,
+                annotations,
+                path,
+                sae_id,
+                overwrite=replace,
+                wanted=lambda one: key_of(one) in wanted,
+            )
             return f"Exported {counted(count)} to {path}"
 
         self.ask_to_replace(path, lambda replace: write(self.mi_crow, partial(change, replace)))
-
-    def _rename(self, chosen: "Sequence[Concept]", name: str) -> None:
-        def change(annotations: "Annotations") -> str:
-            with annotations.one_change():
-                for concept in chosen:
-                    rename(annotations, concept.sae_id, concept.feature, concept.name, name)
-            return f"Renamed to {quoted(name)}; {key('app.undo')} undoes"
-
-        write(self.mi_crow, change, typed=name)
-
-    def _set(
-        self, chosen: "Sequence[Concept]", note: str | None = None, confidence: float | None = None
-    ) -> None:
-        def change(annotations: "Annotations") -> str:
-            with annotations.one_change():
-                for concept in chosen:
-                    annotations.set_concept(
-                        concept.sae_id,
-                        concept.feature,
-                        concept.name,
-                        concept.confidence if confidence is None else confidence,
-                        concept.note if note is None else note,
-                        concept.tags,
-                        concept.source,
-                    )
-            return "Saved the note" if note is not None else f"Set the confidence to {confidence:g}"
-
-        write(self.mi_crow, change, typed=note or "")
 
     def action_copy(self) -> None:
         concept = self._concept

@@ -215,8 +215,14 @@ class FeatureListScreen(OpenFeatureScreen):
 
     def _set_columns(self) -> None:
         """Those that the open index has; the others come back with an index that has them."""
-        known = self._known_columns
-        self.table.set_columns([name for name in self._columns if name in known])
+        known, sort = self._known_columns, self._shown_query.parsed.sort
+        shown = [name for name in self._columns if name in known]
+        if sort is not None and sort not in {column_of(name).sort for name in shown}:
+            # What a query sorts by is seen, before what a narrow table leaves out.
+            by = (name for name in known if column_of(name).sort == sort)
+            numbers = sorted(by, key=lambda name: not column_of(name).is_number)
+            shown[1:1] = numbers[:1]
+        self.table.set_columns(shown)
 
     def action_sort_by(self) -> None:
         from tui.screens.features.columns import SortPopup

@@ -100,12 +100,19 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
             completions = {"names": known_words(store), "tags": known_tags(store)}
             self.prompt.ask(
                 purpose,
-                f"{_counted(self._asked_for)}{what}",
+                f"{self._whose()}{what}",
                 suggestions=completions.get(purpose, ()),
                 placeholder=placeholder,
                 hint=f"enter {'adds it' if names else 'saves'} · esc cancels",
                 check=naming_mistake if names else None,
             )
+
+    def _whose(self) -> str:
+        """Which features the prompt is about: the marked ones, also those that are not shown."""
+        if not self.table.marks:
+            return _counted(self._asked_for)
+        hidden = len(self._asked_for) - sum(one in self.table.marks for one in self.table.shown_ids)
+        return f"{len(self._asked_for):,} marked" + (f", {hidden:,} not shown" if hidden else "")
 
     def action_remove(self) -> None:
         sae_id, features = self._sae_id, self._chosen()

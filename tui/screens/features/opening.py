@@ -174,20 +174,21 @@ class OpenFeatureScreen(PromptScreen):
     def action_next_look(self) -> None:
         self.pane.next_look()
 
-    def action_unnamed(self, direction: int) -> None:
-        """Moves to the next or the previous unnamed feature in the table."""
+    def action_unnamed(self, direction: int) -> bool:
+        """Moves to the next or the previous unnamed feature in the table; whether there is one."""
         store, table = self.context.features, self.table
         if store is None:
-            return
+            return False
         named, ids = store.concepts(), table.shown_ids
         place = table.cursor + direction
         while 0 <= place < table.row_count:
             if ids[place] not in named:
                 table.cursor = place
-                return
+                return True
             place += direction
         where = "below" if direction > 0 else "above"
         self.app.notify(f"every feature {where} this one has a name")
+        return False
 
     async def action_steer(self) -> None:
         if self._feature is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -35,6 +35,9 @@ from tui.screens.no_sae import making_one
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import FeatureRow
 
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter")
 OF_THE_TABLE += ("jump", "map")
@@ -185,6 +188,9 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         if self._query.search:
             self._ask(self._query.searching(""))
             return True
+        if self.table.marks:
+            self.action_unmark()
+            return True
         return False
 
     # Actions.
@@ -216,22 +222,34 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     def action_tag(self) -> None:
         if self.table.marks:
             self.name_marked()
+        elif (row := self._row) is not None and may_tag(self.mi_crow):
+            self._ask_name(row)
+
+    def _ask_name(self, row: "FeatureRow", *, goes_on: bool = False) -> None:
+        """Asks for a name. A label is offered as the text; where the line `goes_on` from another
+        feature only as a proposal, so that one enter too many names nothing."""
+        if self._sae_id is None:
             return
-        row = self._row
-        if row is None or self._sae_id is None or not may_tag(self.mi_crow):
-            return
-        self._naming = Naming(self._sae_id, row.feature, row.concept)
+        shown = self.pane.shown
+        detail = shown.detail if shown is not None and shown.feature == row.feature else None
+        known = detail.proposal.score if detail is not None and detail.proposal else None
+        score = row.more.get("score") if known is None else known
+        label = (row.top_label or "") if goes_on else ""
+        offered = "" if row.concept else row.proposed or label
+        proposed = (row.proposed, score) if row.proposed and score is not None else None
+        self._naming = Naming(self._sae_id, row.feature, row.concept, proposed)
         self.prompt.ask(
             "tag",
             f"#{row.feature} is",
-            row.concept or ("" if row.proposed else row.top_label) or "",
+            row.concept or ("" if row.proposed or goes_on else row.top_label) or "",
             suggestions=known_words(self.context.features, row.top_label),
             placeholder="what it stands for  #tag  ~0.8  -- note",
-            proposal="" if row.concept else row.proposed,
-            hint=TAKES if row.proposed and not row.concept else SAVES,
+            proposal=offered,
+            hint=TAKES if offered else SAVES,
             check=naming_mistake,
             select=True,
             opens=True,
+            again=not row.concept,
         )
 
     @on(PromptLine.Typed)
@@ -268,9 +286,22 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         name = name_feature(self.mi_crow, naming, line, self._not_named)
         if naming is not None and name is not None:
             self.table.say_name(naming.feature, name)
-        if naming is not None and name and not stay and self.table.feature == naming.feature:
-            self.action_unnamed(1)
+        if naming is not None and not stay and (name or not (line or naming.before)):
+            self._name_next(naming.feature)
+        elif not stay:
+            self.prompt.close()
         self.let_frame_go()
+
+    def _name_next(self, feature: int) -> None:
+        """Goes to the next unnamed feature and asks for its name, where the line is open for it."""
+        moved = self.table.feature == feature and self.action_unnamed(1)
+        if not self.prompt.is_open:
+            return
+        row = self.table.row_at(self.table.cursor)
+        if moved and row is not None:
+            self._ask_name(row, goes_on=True)
+        else:
+            self.prompt.close()
 
     def _not_named(self, error: Exception) -> None:
         self.table.reread()

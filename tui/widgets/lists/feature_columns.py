@@ -88,7 +88,8 @@ def cell(column: FeatureColumn, row: "FeatureRow") -> Content:
         return _text(value, _STYLES.get(column.name, "$muted"))
     if value is None:
         return Content.styled("–", "$faint")
-    return Content.styled(_FORMATS[column.kind](value), "" if row.fires else "$faint")
+    about = row.fires and not (column.name == "score" and row.concept)  # not its own name's
+    return Content.styled(_FORMATS[column.kind](value), "" if about else "$faint")
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.cli.display import shown_progress
 from mi_crow.cli.formatting import print_json
 from mi_crow.cli.tables import print_line, print_table
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.exchange.importing import (
     RULES,
     Imported,
@@ -56,12 +56,16 @@ def run_import(workspace: Workspace, annotations: "Annotations", options: Namesp
     )
     if options.json:
         print_json(_as_json(done, options.dry_run))
-        return
-    if options.dry_run:
-        _print_changes(done)
-    for trouble in done.troubles:
-        print_line(f"left out {trouble}", style="yellow")
-    print_line(_sentence(done, options.dry_run))
+    else:
+        if options.dry_run:
+            _print_changes(done)
+        for trouble in done.troubles:
+            print_line(f"left out {trouble}", style="yellow")
+        print_line(_sentence(done, options.dry_run))
+    if done.skipped and not done.concepts and not done.kept:
+        raise UserError(
+            f"no row of {str(options.path)!r} could be imported", hint=f"first, {done.troubles[0]}"
+        )
 
 
 def _from_file(workspace: Workspace, annotations: "Annotations", options: Namespace) -> Imported:
@@ -141,7 +145,7 @@ def _print_changes(done: Imported) -> None:
 
 
 def _verb(pair: "Pair") -> str:
-    return "add" if pair[0] is None else "remove" if pair[1] is None else "replace"
+    return "add" if pair[0] is None else "remove" if pair[1] is None else "change"
 
 
 def _words(concept: Any) -> str:
@@ -151,8 +155,5 @@ def _words(concept: Any) -> str:
 
 
 def _sentence(done: Imported, dry_run: bool) -> str:
-    parts = [f"{done.added:,} new", f"{done.replaced:,} replaced", f"{done.unchanged:,} unchanged"]
-    rest = {"removed": done.removed, "kept as they were": done.kept, "left out": done.skipped}
-    parts += [f"{n:,} {what}" for what, n in rest.items() if n]
     begin = "would import" if dry_run else "imported"
-    return f"{begin} {counted(done.concepts)}: {', '.join(parts)}"
+    return f"{begin} {counted(done.concepts)}: {done.in_words()}"

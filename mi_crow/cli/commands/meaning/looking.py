@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mi_crow.bounds import SHARE
+from mi_crow.bounds import NOT_NEGATIVE, SHARE
 from mi_crow.cli.arguments import (
     CommandAction,
     add_device,
@@ -60,6 +60,13 @@ def add_flags(name: str, action: ArgumentParser) -> None:
             "--against", nargs="+", default=[], metavar="TEXTS", help="where it should not fire"
         )
         action.add_argument("--texts", type=positive, default=200, help="at most, a side")
+        action.add_argument(
+            "--threshold",
+            type=number_within(NOT_NEGATIVE),
+            default=0.0,
+            metavar="X",
+            help="it fires where its activation is above this (default: 0)",
+        )
         add_seed(action)
         add_bos(action)
         add_device(action)
@@ -159,12 +166,15 @@ def check(workspace: Workspace, annotations: "Annotations", options: Namespace) 
         for words in (options.texts_for, options.against)
     )
     loaded = load_for_work(workspace, sae_id, device_of(options))
-    found = check_feature(loaded, feature, texts_for, against, options.bos)
+    found = check_feature(loaded, feature, texts_for, against, options.bos, options.threshold)
     if options.json:
         print_json({"sae_id": sae_id, **found.as_json()})
         return
+    best = found.best_threshold
     facts = {
         "feature": str(feature),
+        "threshold": f"{number(found.threshold)}; F1 {share(found.f1)}, at most "
+        f"{share(found.at(best).f1)} at {number(best)}",
         "precision": _share(found.precision),
         "recall": _share(found.recall),
         "expected": f"{count(found.expected)}, it fires at {count(found.hits)}",
@@ -173,17 +183,17 @@ def check(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     print_facts(facts)
     rows = [
         [
-            "fires" if one.activation else "silent",
-            "" if one.expected else "unexpected",
+            "fires" if one.activation > found.threshold else "silent",
+            "yes" if one.expected else "no",
             number(one.activation),
             f"{one.before}[[{one.token}]]{one.after}",
         ]
         for one in (
             *found.places[:_PLACES],
-            *(p for p in found.places[_PLACES:] if not p.activation),
+            *(p for p in found.places[_PLACES:] if p.activation <= found.threshold),
         )
     ]
-    titles = ["", "", ">activation", "where…"]
+    titles = ["it", "expected", ">activation", "where…"]
     print_table(titles, rows[: 2 * _PLACES])
     if len(rows) > 2 * _PLACES:
         print_line(f".. and {len(rows) - 2 * _PLACES:,} more; --json lists them all")

@@ -11,7 +11,7 @@ The fields are those of apps/webapp/prisma/schema.prisma; what an index does not
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.concept_files import write_concepts
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
     explanation_row,
     is_explanations,
@@ -262,16 +263,20 @@ def export_concepts(
     overwrite: bool = False,
     model_id: str | None = None,
     source_id: str | None = None,
+    wanted: "Callable[[Concept], bool] | None" = None,
 ) -> int:
-    """Writes concepts to .json, .csv or, as explanations of one SAE, to .jsonl; returns their
-    number. Raises UserError, also for a file that exists, unless `overwrite`."""
-    if not is_explanations(path) or sae_id is None:
-        return annotations.export(path, sae_id, overwrite=overwrite)
+    """Writes concepts, only those that are `wanted`, to .json, .csv or, as explanations of one SAE,
+    to .jsonl; returns their number. Raises UserError, also for a file that exists, unless
+    `overwrite`."""
     if not overwrite and os.path.lexists(path):
         raise UserError(f"{str(path)!r} exists already", hint="choose another name")
+    concepts = [one for one in annotations.concepts(sae_id) if wanted is None or wanted(one)]
+    if not is_explanations(path) or sae_id is None:
+        write_concepts(path, concepts)
+        return len(concepts)
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     usual = usual_ids(sae.model_id, sae.layer, sae_id)
     ids = replace(
         usual, model_id=model_id or usual.model_id, source_id=source_id or usual.source_id
     )
-    return write_explanations(path, annotations.concepts(sae_id), ids)
+    return write_explanations(path, concepts, ids)

@@ -63,6 +63,18 @@ class Imported:
         """Rows of the file that are in the annotations now."""
         return self.added + self.replaced + self.unchanged
 
+    def in_words(self) -> str:
+        """`2 new, 1 changed, 2 of yours removed for them`; `nothing` where nothing is there."""
+        counts = (
+            (self.added, "new"),
+            (self.replaced, "changed"),
+            (self.unchanged, "unchanged"),
+            (self.removed, "of yours removed for them"),
+            (self.kept, "not taken, their features have a name"),
+            (self.skipped, "wrong and left out"),
+        )
+        return ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
+
 
 def import_concepts(
     workspace: Workspace,
