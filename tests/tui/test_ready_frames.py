@@ -1,9 +1,12 @@
 """What is ready before it is asked for, and what a frame leaves as it stands."""
 
+import asyncio
+
 import pytest
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style as GroundStyle
+from textual import events
 from textual._ansi_theme import DEFAULT_TERMINAL_THEME
 from textual._compositor import Compositor
 from textual.color import Color
@@ -19,6 +22,7 @@ from mi_crow.mechanistic.features.queries import FeatureStore
 from tests.tui.driving import press, screen_text, settle
 from tui.screens.features.detail import FeatureDetailPane
 from tui.terminal.compositor import PieceCompositor
+from tui.terminal.frames import KEPT_S
 from tui.terminal.line_filter import filtered, gate
 from tui.terminal.scrollbars import KeptBar
 from tui.widgets.frame.footer import FooterBar
@@ -140,6 +144,76 @@ def test_a_line_that_no_filter_changes_stays_the_same():
     assert [one is two for one, two in zip(strips, found, strict=True)] == [True] * 2 + [False] * 3
     for before, after in zip(strips, found, strict=True):
         assert after == before.apply_filter(filters[0], ground)
+
+
+async def test_a_key_is_drawn_as_soon_as_it_has_acted_and_once(open_on, monkeypatch):
+    async with open_on("1", "G", size=(200, 40)) as pilot:
+        app, frames = pilot.app, []
+        screen, draw = app.screen, PieceCompositor.render_partial_update
+
+        def counting(compositor):
+            frames.append(compositor)
+            return draw(compositor)
+
+        monkeypatch.setattr(PieceCompositor, "render_partial_update", counting)
+        before, screen._drawn_at = app.focused, 0.0  # not just now
+        app._driver.process_message(events.Key("j", "j"))
+        while not app.keys_act:
+            await asyncio.sleep(0)
+        while app.keys_act:
+            screen._on_timer_update()  # Textual's timer, which is always about to
+            await asyncio.sleep(0.001)
+        assert app.focused is not before  # another list
+        assert (len(frames), screen._dirty_widgets) == (1, set())
+
+
+async def test_a_key_that_takes_long_keeps_no_frame_back_for_long(open_on, monkeypatch):
+    async with open_on("1", size=(80, 24)) as pilot:
+        screen, footer = pilot.app.screen, pilot.app.screen.query_one(FooterBar)
+        monkeypatch.setattr(pilot.app, "_key_acts", True)
+        screen._dirty_widgets.add(footer)
+        screen._on_timer_update()
+        assert screen._dirty_widgets
+        screen._kept_since -= KEPT_S
+        screen._on_timer_update()
+        assert not screen._dirty_widgets
+
+
+async def test_keys_that_stay_the_same_are_not_drawn_again(open_on, monkeypatch):
+    async with open_on("1", size=(80, 24)) as pilot:
+        drawn: list[object] = []
+        refresh = FooterBar.refresh
+
+        def counting(bar, *arguments, **settings):
+            drawn.append(bar)
+            return refresh(bar, *arguments, **settings)
+
+        monkeypatch.setattr(FooterBar, "refresh", counting)
+        pilot.app.screen.refresh_bindings()
+        await settle(pilot)
+        assert not drawn
+        await press(pilot, "tab")  # to something with other keys
+        assert drawn
+
+
+async def test_a_move_among_the_concepts_lays_nothing_out(open_on, monkeypatch):
+    def named(app):
+        for feature in range(3):
+            app.context.annotations.set_concept(app.context.sae_id, feature, f"name {feature}")
+
+    async with open_on("5", size=(200, 24), before=named) as pilot:
+        laid_out: list[bool] = []
+        refresh = Widget.refresh
+
+        def noting(widget, *regions, **settings):
+            laid_out.append(bool(widget.id == "concepts-note" and settings.get("layout")))
+            return refresh(widget, *regions, **settings)
+
+        monkeypatch.setattr(Widget, "refresh", noting)
+        before = screen_text(pilot)
+        await press(pilot, "j")
+        assert screen_text(pilot) != before
+        assert not any(laid_out)
 
 
 async def test_a_layout_that_moves_no_scrollbar_is_final(wide_features, monkeypatch):

@@ -8,7 +8,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.widget import Widget
-from textual.widgets import Static
 
 from tui import messages
 from tui.context import AppContext
@@ -19,6 +18,7 @@ from tui.threads import ThreadWork
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.sharing import share_heights
+from tui.widgets.words import Words
 from tui.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class FeatureCard(ThreadWork, Container):
         self._telling: tuple[FeatureStore, Sequence[FeatureRow]] | None = None  # to begin with
 
     def compose(self) -> ComposeResult:
-        yield Static(id="card-hint", markup=False)
+        yield Words(id="card-hint", markup=False)
         yield FeatureDetailPane(id="card-pane")
 
     def on_mount(self) -> None:
@@ -116,7 +116,7 @@ class FeatureCard(ThreadWork, Container):
         rows = held[1] if held is not None and held[0] is self._app_context.features else ()
         room, name = self.content_size, getattr(self.screen, "NAME", "")
         content = beginnings(name, rows, max(room.width - 2, 1), room.height)
-        self.query_one("#card-hint", Static).update(content)
+        self.query_one("#card-hint", Words).update(content)
 
     # Ways from here; the rows inside are not the screen's.
 

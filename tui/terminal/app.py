@@ -17,6 +17,7 @@ from textual.screen import Screen
 from mi_crow.visible import visible_lines
 from tui.terminal.changed_cells import ChangedCells, SentFrame
 from tui.terminal.erasing import erases_in_colour
+from tui.terminal.frames import OneFrame
 from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
 from tui.terminal.line_filter import gate
@@ -80,6 +81,13 @@ class TerminalApp(KeysInOrder):
             if self._exit:
                 return  # the screens are being closed
         await super().on_event(event)
+
+    def key_acted(self) -> None:
+        stack = self._screen_stacks.get(self._current_mode)
+        screen = stack[-1] if stack else None  # none where the app ends
+        if isinstance(screen, OneFrame):
+            with screen._context():
+                screen.draw_due()
 
     def get_driver_class(self) -> type[Driver]:
         from textual.drivers.linux_driver import LinuxDriver

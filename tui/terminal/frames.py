@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from textual.geometry import Size
 from textual.reactive import Reactive
-from textual.screen import Screen
+from textual.screen import UPDATE_PERIOD, Screen
 from textual.timer import Timer
 from textual.widget import Widget
 
@@ -16,6 +17,7 @@ Result = TypeVar("Result")
 
 _TURNS: Final = 4  # until a focus that moves has been told to both, and by them to the screen
 HELD_S: Final = 0.09  # at most: a mark that something takes long shows after 100 ms
+KEPT_S: Final = 0.03  # at most, for the rest of what a key does
 
 
 class OneFrame(Screen[Result]):
@@ -30,6 +32,8 @@ class OneFrame(Screen[Result]):
         self._compositor = PieceCompositor()
         self._held: Timer | None = None
         self._after_frame: set[Callable[[], object]] = set()
+        self._drawn_at = 0.0
+        self._kept_since: float | None = None  # the first of the frames that a key keeps back
 
     @property
     def holds_frame(self) -> bool:
@@ -99,6 +103,23 @@ class OneFrame(Screen[Result]):
         self._compositor._dirty_regions |= regions
         self._dirty_widgets |= widgets
 
+    def draw_due(self) -> None:
+        """Draws what changed, as long after the frame before it as Textual's timer would. That one
+        is late by most of a sixtieth of a second where nothing was drawn before it."""
+        waits = self._layout_required or self._scroll_required or self._repaint_required
+        due = monotonic() - self._drawn_at >= UPDATE_PERIOD
+        if due and self._held is None and (waits or self._dirty_widgets):
+            self._on_timer_update()
+
+    def _waits_for_key(self) -> bool:
+        """Whether more comes of the last key soon: the focus that goes from one list to another is
+        told to one after the other, and drawn once."""
+        if not getattr(self.app, "keys_act", False):
+            return False
+        if self._kept_since is None:
+            self._kept_since = monotonic()
+        return monotonic() - self._kept_since < KEPT_S
+
     def _refresh_layout(self, size: Size | None = None, scroll: bool = False) -> None:
         # Textual lays everything out once more when the room for what a pane holds changed, which
         # is what it has just found out: only a scrollbar that comes or goes takes room from it.
@@ -114,6 +135,9 @@ class OneFrame(Screen[Result]):
             super()._compositor_refresh()
 
     def _on_timer_update(self) -> None:
+        if self._waits_for_key():
+            return  # the timer goes on, and asks again
+        self._drawn_at, self._kept_since = monotonic(), None
         # Textual draws what a new layout changed, and then the whole screen where all of it waits
         # for that: the same lines twice.
         ready = self.is_current and not self.app._batch_count

@@ -98,6 +98,10 @@ class KeysInOrder(App[None]):
             self._release_soon()
         else:
             self._key_acts = False
+            self.key_acted()
+
+    def key_acted(self) -> None:
+        """What the last key set off is over. Subclasses show it."""
 
     def _key_is_over(self) -> bool:
         """Whether nothing is left to do of what the last key set off: no message to the app, to

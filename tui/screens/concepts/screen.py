@@ -8,7 +8,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
@@ -37,6 +36,7 @@ from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
+from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations, Concept
@@ -60,7 +60,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
 
     def compose_body(self) -> ComposeResult:
         with Vertical(id="concepts-body"):
-            yield Static(id="concepts-coverage", markup=False)
+            yield Words(id="concepts-coverage", markup=False)
             row_list = SortedList(
                 CONCEPT_COLUMNS, empty="reading…", id="concepts-list", listed="concepts"
             )
@@ -68,7 +68,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
             yield Trouble(id="concepts-trouble")
             yield row_list
             yield FeatureCard(self.context)
-        yield Static(id="concepts-note", markup=False)
+        yield Words(id="concepts-note", markup=False)
         yield PromptLine()
 
     def on_mount(self) -> None:
@@ -169,7 +169,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         alive = read.alive if read is not None else None
         found = read.coverage if read is not None else None
         line = coverage(named, alive, len(self._marked), self._search, found, self.size.width)
-        self.query_one("#concepts-coverage", Static).update(line)
+        self.query_one("#concepts-coverage", Words).update(line)
         self._show_note()
         self.call_after_refresh(self._show_titles)
         self.refresh_bindings()
@@ -192,7 +192,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
                 (f"  {printable(tags)}" if tags else "", "$secondary"),
                 (f"  {words}", "$muted"),
             )
-        self.query_one("#concepts-note", Static).update(text)
+        self.query_one("#concepts-note", Words).update(text)
         card = self.query_one(FeatureCard)
         card.show_feature(concept.feature if concept is not None else None)
         card.give(self.row_list, max(self.row_list.row_count, 3))

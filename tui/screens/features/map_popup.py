@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, cast
 from textual import on
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.preferences.key_words import key
@@ -17,6 +16,7 @@ from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.map.colours import COLOURS, Colouring, colouring
 from tui.widgets.map.view import MapView
 from tui.widgets.map.viewport import Viewport
+from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.feature_map import FeatureMap
@@ -69,8 +69,8 @@ class MapPopup(Popup[int]):
     def compose_box(self):
         yield self._view
         with Vertical(id="map-lines"):
-            yield Static(id="map-legend", markup=False)
-            yield Static(id="map-feature", markup=False)
+            yield Words(id="map-legend", markup=False)
+            yield Words(id="map-feature", markup=False)
 
     def on_mount(self) -> None:
         self._view.focus()
@@ -80,7 +80,7 @@ class MapPopup(Popup[int]):
         line = legend(self._colours, plain)
         if line.cell_length > room:
             line = legend(self._colours, plain, counts=False)
-        self.query_one("#map-legend", Static).update(line)
+        self.query_one("#map-legend", Words).update(line)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_legend)
@@ -115,7 +115,7 @@ class MapPopup(Popup[int]):
             )
         elif self._marks:
             line = Content.assemble((f" {count(len(self._marks))} marked ", "$accent"), line)
-        self.query_one("#map-feature", Static).update(line)
+        self.query_one("#map-feature", Words).update(line)
 
     @on(MapView.Opened)
     def _opened(self, message: MapView.Opened) -> None:

@@ -8,7 +8,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.widgets import Static
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.concepts.marked import parse_tags, tag_named
@@ -26,6 +25,7 @@ from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
+from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -106,7 +106,7 @@ class DifferencesPopup(FoundPopup):
             with Horizontal(id="differences-texts"):
                 yield TokenPane(id="first-text")
                 yield TokenPane(id="second-text")
-        yield Static(id="differences-line", markup=False)
+        yield Words(id="differences-line", markup=False)
         columns = _TEXTS if self._of_texts else _SETS
         rows = RowList(columns, empty="no feature fires differently", id="differences-list")
         yield ListHeading("Feature", rows)
@@ -125,7 +125,7 @@ class DifferencesPopup(FoundPopup):
                 "and effect on the half that features were not chosen by. Shuffled sets: "
                 f"{self._found['chance']:.2f}"
             )
-            self.query_one("#differences-line", Static).update(Content.styled(line, "$muted"))
+            self.query_one("#differences-line", Words).update(Content.styled(line, "$muted"))
 
     def on_resize(self) -> None:
         if self._of_texts:
@@ -222,7 +222,7 @@ class DifferencesPopup(FoundPopup):
             and self._tokens("first")[first] == self._tokens("second")[second]
         )
         parts.append(("the same token" if same else "differs: underlined", "$faint"))
-        self.query_one("#differences-line", Static).update(Content.assemble(*parts))
+        self.query_one("#differences-line", Words).update(Content.assemble(*parts))
 
     @on(TokenPane.Opened)
     @on(RowList.Opened)

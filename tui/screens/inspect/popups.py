@@ -26,6 +26,7 @@ from tui.screens.inspect.keeping import Found, ask_to_save
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import ListHeading, Row, RowList
 from tui.widgets.token_grid import GridRow, TokenGrid
+from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from tui.workbench import Workbench
@@ -142,7 +143,7 @@ class CausesPopup(FoundPopup):
     def compose_box(self) -> ComposeResult:
         rows = RowList(CAUSES, empty=self._no_causes, id="causes-list")
         yield Static(answer_line(self._found), id="causes-answer", markup=False)
-        yield Static(id="causes-says", markup=False)
+        yield Words(id="causes-says", markup=False)
         yield ListHeading("Feature", rows, id="causes-heading")
         yield rows
         yield Static(check_lines(self._found), id="causes-check", markup=False)
@@ -169,7 +170,7 @@ class CausesPopup(FoundPopup):
             lines.append(Content.styled(f"{key('causes.ablate')} ablates a feature here", "$faint"))
         else:
             lines.append(says_line(without["predictions_without"], "without"))
-        self.query_one("#causes-says", Static).update(Content("\n").join(lines))
+        self.query_one("#causes-says", Words).update(Content("\n").join(lines))
 
     @property
     def _cause(self) -> Cause | None:
@@ -266,7 +267,7 @@ class GridPopup(FoundPopup):
 
     def compose_box(self) -> ComposeResult:
         yield self._grid
-        yield Static(id="grid-line", markup=False)
+        yield Words(id="grid-line", markup=False)
 
     def on_mount(self) -> None:
         self._grid.show(self._tokens, self._rows, *self._at)
@@ -298,7 +299,7 @@ class GridPopup(FoundPopup):
         self.refresh_bindings()
         key = self._grid.key
         line = self._line(key, self._grid.column) if key is not None else Content("nothing fires")
-        self.query_one("#grid-line", Static).update(line)
+        self.query_one("#grid-line", Words).update(line)
 
     @on(TokenGrid.Opened)
     def _opened(self) -> None:

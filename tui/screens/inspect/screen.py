@@ -34,6 +34,7 @@ from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
 from tui.widgets.token_pane import TokenPane
 from tui.widgets.trouble import Trouble
+from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations_inspections import SavedInspection
@@ -59,10 +60,10 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
             yield Area(id="inspect-text", placeholder="Type or paste a text")
             with Vertical(id="inspect-run"):
                 yield Button(_run_label(), id="inspect-button", compact=True)
-                yield Static(id="inspect-status", classes="hint", markup=False)
+                yield Words(id="inspect-status", classes="hint", markup=False)
         with Horizontal(id="inspect-body"):
             with Vertical(id="inspect-left", classes="pane -across -shown"):
-                yield Static(id="inspect-title", markup=False)
+                yield Words(id="inspect-title", markup=False)
                 yield Trouble(id="inspect-trouble")
                 yield TokenPane(id="inspect-tokens")
             with Vertical(id="inspect-right", classes="pane -across"):
@@ -212,7 +213,7 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
     # What is shown.
 
     def _say(self, text: str) -> None:
-        self.query_one("#inspect-status", Static).update(text)
+        self.query_one("#inspect-status", Words).update(text)
 
     def _put_under(self) -> None:
         labels = token_labels(self._inspection, self._rows) if self._labelled else ()
@@ -252,7 +253,7 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
 
     def _show_titles(self) -> None:
         self.set_class(not self._inspection.tokens, "-nothing")
-        self.query_one("#inspect-title", Static).update(self._title())
+        self.query_one("#inspect-title", Words).update(self._title())
         title = _heading("In the text", self._inspection.top, self._shown.words())
         self.query_one("#title-text", Static).update(title)
 

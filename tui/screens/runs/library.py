@@ -5,7 +5,6 @@ from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Static
 
 from mi_crow.mechanistic.sae.library.published import (
     CHECKED,
@@ -21,6 +20,7 @@ from tui.widgets.frame.palette import PaletteField
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
 from tui.widgets.trouble import Trouble
+from tui.widgets.words import Words
 
 MOST = 400  # rows in the list; the filter finds the others
 _COLUMNS = (
@@ -48,12 +48,12 @@ class LibraryPopup(Popup[PublishedSae]):
 
     def compose_box(self) -> ComposeResult:
         yield PaletteField(self._query, QUERY_HELP, id="library-search", compact=True)
-        yield Static("", id="library-count", markup=False)
+        yield Words("", id="library-count", markup=False)
         yield Trouble("library-trouble")
         rows = RowList(_COLUMNS, empty="nothing published is called so", id="library-list")
         yield ListHeading("hook point", rows)
         yield rows
-        yield Static("", id="library-chosen", markup=False)
+        yield Words("", id="library-chosen", markup=False)
 
     def on_mount(self) -> None:
         self.query_one(PaletteField).focus()
@@ -72,7 +72,7 @@ class LibraryPopup(Popup[PublishedSae]):
         rows.cursor = 0
         self.query_one(ListHeading).refresh()  # how many there are
         shown = f"{count(len(found.saes))} of " if len(found.saes) < found.total else ""
-        self.query_one("#library-count", Static).update(f"{shown}{count(found.total)} SAEs")
+        self.query_one("#library-count", Words).update(f"{shown}{count(found.total)} SAEs")
         self._tell_chosen()
 
     @on(RowList.Highlighted)
@@ -82,7 +82,7 @@ class LibraryPopup(Popup[PublishedSae]):
         said = ""
         if chosen is not None:
             said = "\n".join(filter(None, (about(chosen), beside(chosen, [*self._saes.values()]))))
-        self.query_one("#library-chosen", Static).update(printable(said, keep_newlines=True))
+        self.query_one("#library-chosen", Words).update(printable(said, keep_newlines=True))
 
     @property
     def _chosen(self) -> PublishedSae | None:

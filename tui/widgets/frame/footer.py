@@ -27,14 +27,22 @@ class FooterBar(Widget):
         super().__init__()
         # The focus goes to and fro between a few places, each with its keys.
         self._drawn: LRUCache[object, _RenderCache] = LRUCache(_KEPT)
+        self._shown_as: object = None
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self._keys_may_differ())
+
+    def _keys_may_differ(self) -> None:
+        """Told several times for one move of the focus, most of which change nothing."""
+        if self._looks_as() != self._shown_as:
+            self.refresh()
+
+    def _looks_as(self) -> object:
+        shown, last = self._items()
+        return (*shown, None, *last), self.size, self.visual_style, self.app.theme
 
     def _render_content(self) -> None:
-        shown, last = self._items()
-        colours = self.visual_style, self.app.theme
-        looks_as = (*shown, None, *last), self.size, colours
+        self._shown_as = looks_as = self._looks_as()
         drawn = self._drawn.get(looks_as)
         if drawn is None:
             self._layout_cache.clear()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
-from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.message_log import Place, Told
@@ -14,6 +13,7 @@ from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.widgets.words import Words
 
 _STYLES = {"error": "$error", "warning": "$warning"}
 
@@ -55,7 +55,7 @@ class MessagesPopup(Popup[Place]):
 
     def compose_box(self) -> ComposeResult:
         yield MessageRows(self._told)
-        yield Static("", id="messages-whole", markup=False)
+        yield Words("", id="messages-whole", markup=False)
 
     def on_mount(self) -> None:
         rows = self.query_one(RowList)
@@ -73,7 +73,7 @@ class MessagesPopup(Popup[Place]):
             parts.append((f"\n{printable(told.remedy)}", "$foreground"))
         if told.place is not None:
             parts += [(f"\n{key('list.open')}", "bold $primary"), (" shows it", "$muted")]
-        self.query_one("#messages-whole", Static).update(Content.assemble(*parts))
+        self.query_one("#messages-whole", Words).update(Content.assemble(*parts))
 
     @on(RowList.Opened)
     def _open(self, event: RowList.Opened) -> None:
