@@ -183,6 +183,7 @@ def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
 
 
 def _features(store: "FeatureStore", options: Namespace) -> int:
+    from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
     from mi_crow.mechanistic.features.query_language import parse_query
     from mi_crow.mechanistic.features.records import FeatureFilter
 
@@ -205,7 +206,9 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         print_json([row_json(row) for row in rows])
         return 0
     if not rows:
-        print_line("no features match")
+        named = (one for some in store.concepts().values() for one in some)
+        why = unknown_value(query, named)
+        print_line(f"no features match{f': {why}' if why else ''}")
         return 0
     if options.columns:
         print_columns(rows, options.columns)

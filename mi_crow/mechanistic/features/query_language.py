@@ -51,6 +51,7 @@ ORDERS: Mapping[str, str] = {
     "relevance": "relevance",
 }
 _SORT = "sort"
+_NO_OPERATORS = ("AND", "OR", "NOT")  # of other query languages
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
 _YES = {"yes": True, "no": False}
@@ -107,6 +108,13 @@ def parse_query(text: str) -> FeatureQuery:
         negated = term.startswith("-") and len(term) > 1
         bare = term[1:] if negated else term
         found = _CONDITION.fullmatch(bare)
+        if bare in _NO_OPERATORS:
+            raise QueryError(
+                f"{bare} is no operator here",
+                start,
+                end,
+                f'all conditions must hold, a leading - excludes; write "{bare}" for the word',
+            )
         if found is None or bare.startswith('"'):
             word = _unquoted(bare, start, end)
             if negated:

@@ -80,7 +80,7 @@ class ControlScreen(WatchesLayers):
                     yield Static(id="layer-text")
                 yield ListHeading("Added hooks", own)
                 yield own
-                yield Static("Text", classes="title", markup=False)
+                yield Static("Text", id="probe-title", classes="title", markup=False)
                 yield Area(_TEXT, id="probe-text")
         yield PromptLine()
 

@@ -15,6 +15,7 @@ from tui.screens.features.heading import TableHeading
 from tui.screens.features.opening import OpenFeatureScreen
 from tui.screens.features.query import TableQuery, known_columns
 from tui.screens.features.reading import IdsRead, read_ids
+from tui.text import printable
 from tui.threads import error_sentence
 from tui.widgets.lists.feature_columns import column_of
 from tui.widgets.lists.feature_table import FeatureTable
@@ -116,7 +117,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self._set_columns()
         self.table.marks.keep_below(read.total)
-        self.table.show(read.ids, store.rows, self._none_match(read.query))
+        self.table.show(read.ids, store.rows, self._none_match(read))
         restored, self._restored = self._restored, None
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
@@ -129,10 +130,12 @@ class FeatureListScreen(OpenFeatureScreen):
             self._open_again()  # the index was built anew
 
     @staticmethod
-    def _none_match(query: TableQuery) -> str:
+    def _none_match(read: IdsRead) -> str:
         """What an empty table says, with the key that leads out of it."""
+        query = read.query
         if query.search:
-            return f"No features match; {key('app.escape')} clears the filter"
+            why = f": {printable(read.why_none)}" if read.why_none else ""
+            return f"No features match{why}; {key('app.escape')} clears the filter"
         if query.show != "all":
             return f"No features match; {key('features.show')} shows others"
         return "No features"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
 from mi_crow.mechanistic.features.query_language import parse_query
 from tui.screens.features.query import SHOWN, TableQuery
 
@@ -23,6 +24,7 @@ class IdsRead:
     query: TableQuery
     ids: Sequence[int]
     total: int
+    why_none: str = ""  # what there is not, where a query finds nothing for that
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,13 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     from mi_crow.mechanistic.features.records import FeatureFilter
 
     flt = FeatureFilter(**SHOWN[query.show])
-    ids = store.find(parse_query(query.search), query.sort, query.descending, flt)
+    parsed = parse_query(query.search)
+    ids = store.find(parsed, query.sort, query.descending, flt)
     # A list of 131,072 numbers would take 5 MB, while the one before is still shown.
     packed = array("i", ids.astype("int32").tobytes())
-    return IdsRead(store, query, packed, store.meta().n_features)
+    named = (one for some in store.concepts().values() for one in some)
+    why = "" if len(ids) else unknown_value(parsed, named)
+    return IdsRead(store, query, packed, store.meta().n_features, why)
 
 
 def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:

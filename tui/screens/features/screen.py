@@ -39,6 +39,10 @@ from tui.widgets.trouble import Trouble
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
+OF_ITS_ORDER = ("next_sort", "sort_by", "columns", "reverse", "next_filter")
+FOR_MARKS = tuple(
+    f"features.{name}" for name in ("tag", "tags", "note", "remove", "steer", "compare", "export")
+)
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter")
 OF_THE_TABLE += ("jump", "map")
 
@@ -193,9 +197,26 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return True
         return False
 
+    @property
+    def escape_words(self) -> str:
+        """What escape does, where it is not seen: for the footer."""
+        focused = self.focused
+        if self.is_narrow and focused is not None and self.pane in focused.ancestors:
+            return "table"
+        if self._query.search:
+            return "all features"
+        return f"unmark {len(self.table.marks):,}" if self.table.marks else ""
+
+    @property
+    def first_keys(self) -> tuple[str, ...]:
+        """What the footer shows first: with marks what can be done with them."""
+        return FOR_MARKS if self.table.marks else ()
+
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in OF_ITS_ORDER and self.is_narrow and self.has_class("-detail"):
+            return False  # the table is not seen
         if action in OF_THE_TABLE:
             return self.context.features is not None and not self.prompt.is_open
         if action in BULK:

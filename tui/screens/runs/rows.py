@@ -157,18 +157,18 @@ def _took(job: "JobState") -> Cell:
 
 
 def _state(job: "JobState") -> Cell:
+    if job.stopping:
+        return Cell("stopping", "$warning")
     if job.status == "running" and job.share is not None:
         done, left = progress_bar(job.share, 9)
         percent = f" {100 * job.share:3.0f}%"
         return Cell(done, "$accent", ((left, "$rule"), (percent, "$accent")), job.status)
-    if job.stopping:
-        return Cell("stopping", "$warning")
     return Cell(job.status, STATUS_STYLES.get(job.status, ""))
 
 
 def _time(job: "JobState") -> Cell:
     when = job.ended or job.created
     if job.status == "running":
-        left = duration(job.eta_s) if job.eta_s is not None else ""
+        left = duration(job.eta_s) if job.eta_s is not None and not job.stopping else ""
         return Cell(left, "$accent", value=when)
     return Cell(strftime("%H:%M", localtime(when)) if when else "", "$faint", value=when)

@@ -30,7 +30,7 @@ from tui.widgets.forms.fields import (
     read_values,
 )
 from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id, step_focus
-from tui.widgets.frame.popup import Popup, Result
+from tui.widgets.frame.popup import Confirm, Popup, Result
 from tui.widgets.lists.row_list import RowList
 
 if TYPE_CHECKING:
@@ -230,11 +230,18 @@ class FormPopup(Popup[Result]):
             copy(cast("Workbench", self.app), self._advice.command, "the command")
 
     def action_close(self) -> None:
-        """Escape: leaves a field of a form that was edited first, so that nothing typed is lost."""
-        edited = self.texts != self._at_first
-        if self._study is not None and edited and isinstance(self.focused, FormInput):
+        """Escape: leaves a field of a form that was edited, then asks, so that nothing typed is
+        lost."""
+        if self._study is None or self.texts == self._at_first:
+            super().action_close()
+        elif isinstance(self.focused, FormInput):
             self.query_one("#submit", Button).focus()
         else:
+            popup = Confirm("Close the form?", "What was typed in it is lost.")
+            self.app.push_screen(popup, self._close_if)
+
+    def _close_if(self, sure: bool | None) -> None:
+        if sure:
             super().action_close()
 
     @on(Button.Pressed, "#submit")

@@ -93,9 +93,11 @@ class FooterBar(Widget):
                 continue
             if binding.id == "app.zoom":
                 zoom = (key_label(binding.key), "", binding.key)
-            if binding.show and active.enabled and binding.id and binding.id not in found:
+            shows = binding.show or binding.id in getattr(self.screen, "first_keys", ())
+            if shows and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
-        ids = sorted(found, key=lambda name: (_rank(name), _ORDER.get(name, 999)))
+        first: Sequence[str] = getattr(self.screen, "first_keys", ())
+        ids = sorted(found, key=lambda name: (_rank(name, first), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if own := self._own_keys():
             shown = [(key_label(key), words, key) for key, words in own]
@@ -103,11 +105,15 @@ class FooterBar(Widget):
             shown.insert(0, ("esc", "leave the field", "escape"))
         elif zoom is not None and getattr(self.screen, "zoomed", None) is not None:
             shown.insert(0, (zoom[0], "all panes", zoom[2]))
+        elif words := getattr(self.screen, "escape_words", ""):
+            shown.insert(0, ("esc", words, "escape"))
         return shown, [found[name] for name in _ALWAYS if name in found]
 
 
-def _rank(name: str) -> int:
-    """What only the screen does comes first, what all lists do last."""
+def _rank(name: str, first: Sequence[str]) -> int:
+    """What the screen says, what only it does, what all lists do."""
+    if name in first:
+        return -1
     return {"list": 1, "tokens": 1, "sorting": 2}.get(name.partition(".")[0], 0)
 
 

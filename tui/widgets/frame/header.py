@@ -33,7 +33,9 @@ def running_label(jobs: "Sequence[JobState]") -> str:
     words = [printable(_JOB_NAMES.get(job.kind, job.kind))]
     if job.total:
         words.append(f"{100 * (job.done or 0) // job.total:.0f}%")
-    if job.eta_s is not None:
+    if job.stopping:
+        words.append("stopping")
+    elif job.eta_s is not None:
         words.append(duration(job.eta_s))
     others = len(running) - 1 + queued
     return " ".join(words) + (f" +{others}" if others else "")
