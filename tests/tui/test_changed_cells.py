@@ -27,6 +27,7 @@ STYLES = (
     Style.parse("red on blue"),
     Style.parse("#102030 on #405060"),
     Style.parse("underline reverse"),
+    Style.parse("italic red on blue"),
 )
 WORDS = ("a word", "and ", "another", "  ", " " * 14, "wide 漢字", "é", "👩\u200d🔬")
 _PART = re.compile("\x1b\\[([0-9;]*)([HmrLMXC])|([^\x1b])")
@@ -80,6 +81,9 @@ class Shown:
             value = values.pop(0)
             if value == "0":
                 self._look = ["", "39", "49"]
+            elif value in ("22", "23"):  # no longer bold, no longer italic
+                ended = {"22": ";1", "23": ";3"}[value]
+                self._look[0] = self._look[0].replace(ended, "")
             elif (value[:1] in "349" and len(value) > 1) or value.startswith("10"):
                 more = values[: {"5": 2, "2": 4}[values[0]]] if value in ("38", "48") else []
                 values = values[len(more) :]
@@ -205,6 +209,14 @@ def test_a_blank_in_another_colour_is_the_same_blank() -> None:
     again = sent(frame, update([Strip([Segment("word    ", Style.parse("green on blue"))])]))
     assert again.count("m") == 2  # into green, and out of it
     assert again.endswith("word\x1b[0m")
+
+
+@pytest.mark.parametrize(("begins", "ended"), [("bold", "22"), ("italic", "23")])
+def test_what_is_no_longer_bold_keeps_its_ground(begins: str, ended: str) -> None:
+    words = [Segment("title", Style.parse(f"{begins} red on blue"))]
+    words += [Segment("text", Style.parse("green on blue"))]
+    whole = sent(SentFrame(), update([Strip(words)]))
+    assert f"title\x1b[{ended};32mtext" in whole
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,19 @@ def test_picture_of_a_trained_sae(snap_compare, trained_workspace, size):
     assert snap_compare(app, terminal_size=size, run_before=drive)
 
 
+async def test_the_pane_below_waits_for_the_detail_that_changes_it(
+    app_workspace, run_app, monkeypatch
+):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        screen, shown = pilot.app.screen, []
+        monkeypatch.setattr(DetailLines, "show", lambda pane, *_: shown.append(pane.id))
+        screen._look_at_room()
+        assert shown == ["aside"]
+        screen._shown_subject = ("saes", "the row before")
+        screen._look_at_room()
+        assert shown == ["aside"]
+
+
 @pytest.mark.slow
 async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
     app_workspace, run_app, monkeypatch: pytest.MonkeyPatch

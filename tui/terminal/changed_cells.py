@@ -40,6 +40,7 @@ _LONG = 9  # blanks that are more bytes than the sequences that erase them and p
 _PLAIN = _Look("", "39", "49")
 _NOWHERE = -1, 0
 _ANY = "any"  # of a blank: what it would look like if it were a character
+_ENDS = {"1": "22", "3": "23"}  # bold, italic: shorter than all colours anew
 _SEEN_ON_BLANKS = frozenset(("4", "7", "9", "21", "53"))  # lines and reversed colours
 _UNKNOWN: _Cell = "", _Look("unknown", "", "")
 
@@ -296,8 +297,9 @@ def _on(before: _Look, wanted: _Look) -> _Look:
 @lru_cache(4096)
 def _turned(before: _Look, now: _Look) -> str:
     """The escape sequence from one look to another."""
-    if before.attributes in ("", now.attributes):
-        pairs = zip(before, now, strict=True)
+    ended = _ENDS.get(before.attributes, "") if not now.attributes else ""
+    if ended or before.attributes in ("", now.attributes):
+        pairs = zip(before, now._replace(attributes=ended or now.attributes), strict=True)
         return f"\x1b[{';'.join(new for old, new in pairs if old != new)}m"
     parts = ("0", now.attributes, *now[1:])
     return f"\x1b[{';'.join(part for part in parts if part and part not in ('39', '49'))}m"

@@ -263,6 +263,8 @@ class ShowsDetail(_Screen):
     def _look_at_room(self) -> None:
         """Draws the pane under the lists, and the other one where it has to tell less or more."""
         subject = (self._current, self._key)
+        if self._shown_subject not in (None, subject):
+            return  # the detail is on its way and brings this pane with it: its lines are sent once
         if subject == self._shown_subject and len(self._told_apart()) != len(self._apart):
             self._draw(subject)
         else:
