@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds, Limits
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import UserError
 from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED
+from mi_crow.paths import check_folder_of
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 
 
@@ -249,8 +250,7 @@ seed_number: Callable[[str], Any] = number_within(SEED)
 def check_new_file(path: Path, *, force: bool) -> None:
     """Raises UserError when `path` exists (unless `force`) or is a folder, NotFoundError when its
     folder does not: most often its name was mistyped."""
-    if not path.absolute().parent.is_dir():
-        raise NotFoundError(f"folder {str(path.absolute().parent)!r} not found")
+    check_folder_of(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder", hint="give a file name")
     if not force and (path.exists() or path.is_symlink()):

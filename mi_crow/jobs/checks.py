@@ -37,7 +37,7 @@ from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import model_of
 from mi_crow.mechanistic.vectors.stored import new_path
 from mi_crow.mechanistic.vectors.texts import check_words
-from mi_crow.paths import expanded
+from mi_crow.paths import check_folder_of, expanded
 from mi_crow.store.free_space import check_disk, nearest_existing
 from mi_crow.store.ids import validate_id
 from mi_crow.store.runs.manifest import RunManifest
@@ -162,6 +162,7 @@ def check_export(workspace: Workspace, config: ExportConfig) -> None:
     place = nearest_existing(target)
     if not place.is_dir():
         raise UserError(f"{str(place)!r} is a file, not a folder", hint="give a new folder")
+    check_folder_of(target)
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(
             f"{str(target)!r} cannot be written (no permission in {str(place)!r})",

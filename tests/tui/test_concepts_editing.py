@@ -43,6 +43,7 @@ async def test_marked_concepts_are_tagged_and_only_they_are_written(open_concept
         assert "#wet" in screen_text(pilot)
         await press(pilot, "w")
         assert "2 of 4 concepts" in screen_text(pilot)
+        assert "unmark for all" in screen_text(pilot)
         pilot.app.screen.prompt.field.value = str(tmp_path / "some.json")
         await press(pilot, "enter")
         assert len(json.loads((tmp_path / "some.json").read_text())) == 2

@@ -302,6 +302,21 @@ def test_a_report_does_not_make_a_folder(indexed: Workspace, tmp_path: Path) -> 
     assert not where.parent.exists()
 
 
+def test_what_is_written_goes_into_a_folder_that_is_there(
+    indexed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = tmp_path / "nosuch"
+    options = ["--workspace", str(indexed.root)]
+    for words in (
+        ["export", SAE, str(where / "sae")],
+        ["concepts", "export", str(where / "names.csv")],
+        ["neuronpedia", "export", str(where / "set")],
+    ):
+        assert main([*options, *words]) == 2
+        assert f"folder '{where}' not found" in capsys.readouterr().err
+        assert not where.exists()
+
+
 def test_features_print_the_score_beside_a_proposed_name_and_what_they_are_sorted_by(
     indexed: Workspace, say: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,7 +155,7 @@ def test_a_taken_name_and_a_full_disk_are_refused(
     with pytest.raises(UserError, match="available"):
         check_import(workspace, ImportConfig(str(SAE), name="b"))
     with pytest.raises(UserError, match="available"):
-        check_export(workspace, ExportConfig("a", "/somewhere/new"))
+        check_export(workspace, ExportConfig("a", "/new"))
 
 
 def test_a_target_that_cannot_be_written_is_refused(
@@ -169,6 +169,7 @@ def test_a_target_that_cannot_be_written_is_refused(
         ("there", "exists already"),
         ("link", "exists already"),
         ("file/inside", "is a file, not a folder"),
+        ("nosuch/new", "nosuch' not found"),
     ):
         with pytest.raises(UserError, match=says):
             check_export(workspace, ExportConfig("a", str(tmp_path / path)))

@@ -33,7 +33,7 @@ from mi_crow.mechanistic.sae.formats.config import (
     path_for_a_job,
 )
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
-from mi_crow.paths import expanded
+from mi_crow.paths import check_folder_of, expanded
 from mi_crow.same_fields import same_fields
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def _export(options: Namespace) -> int:
         raise UserError("the SAE is named twice", hint="leave out --sae")
     sae_id = pick_sae(workspace, options.sae or options.sae_first)
     target = expanded(options.path).absolute()
+    check_folder_of(target)
     config = ExportConfig(sae_id, str(target), options.format, tuple(options.also))
     if options.detach:
         return start_job(workspace, "export", config, options)

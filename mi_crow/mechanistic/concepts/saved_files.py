@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError
+from mi_crow.paths import check_folder_of
 from mi_crow.store.atomic import write_bytes
 from mi_crow.visible import visible
 
@@ -15,8 +16,10 @@ def write_saved(path: Path, found: Sequence[Any], markdown: Callable[[], str]) -
     """Writes dataclasses to a .json file, or `markdown` of them to a .md file, whole or not at all;
     returns its full path.
 
-    Raises UserError for another kind of file, and OSError.
+    Raises UserError for another kind of file, NotFoundError for one in a folder that does not
+    exist, and OSError.
     """
+    check_folder_of(path)
     if path.suffix == ".json":
         text = json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False) + "\n"
     elif path.suffix in (".md", ".markdown"):

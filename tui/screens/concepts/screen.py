@@ -248,8 +248,11 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         marked = [concept for concept in self._concepts if key_of(concept) in self._marked]
         self._exported = frozenset(map(key_of, marked) if marked else self._shown_keys)
         some, every = len(self._exported), len(self._concepts)
-        of = "" if some == every else f"{some:,} of {every:,} concepts "
-        self.prompt.ask("export", f"export {of}to", "concepts.json", select=True)
+        of, hint = "", "enter saves · esc cancels"
+        if some != every:
+            of = f"{some:,} of {every:,} concepts "
+            hint = f"{'unmark' if marked else 'clear the filter'} for all · esc cancels"
+        self.prompt.ask("export", f"export {of}to", "concepts.json", hint=hint, select=True)
 
     def action_import_file(self) -> None:
         self.prompt.ask(

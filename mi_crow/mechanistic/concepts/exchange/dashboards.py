@@ -30,6 +30,7 @@ from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
 )
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Concept, Example, FeatureDetail
+from mi_crow.paths import check_folder_of
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.atomic import whole_folder, write_bytes
 from mi_crow.store.workspace import Workspace, read_sae_summary
@@ -89,8 +90,7 @@ def export_dashboards(
     progress = progress or NullProgress()
     if os.path.lexists(folder):
         raise UserError(f"{str(folder)!r} exists already", hint="name a new folder")
-    if not folder.absolute().parent.is_dir():
-        raise UserError(f"folder {str(folder.absolute().parent)!r} not found")
+    check_folder_of(folder)
     if not len(features):
         raise UserError("no features to write")
     with whole_folder(folder.absolute()) as scratch:

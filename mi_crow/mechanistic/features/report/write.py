@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.clean_text import clean_text
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.report.as_json import feature_json
 from mi_crow.mechanistic.features.report.page import feature_section, page_end, page_start
+from mi_crow.paths import check_folder_of
 from mi_crow.store.atomic import whole_file
 from mi_crow.store.json_object import all_finite
 
@@ -33,8 +34,7 @@ def check_report(path: Path, features: int, *, overwrite: bool = False) -> None:
             f"{features:,} features are too many for one file",
             hint=f"choose at most {MOST_FEATURES:,}",
         )
-    if not path.absolute().parent.is_dir():
-        raise NotFoundError(f"folder {str(path.absolute().parent)!r} not found")
+    check_folder_of(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder", hint="name a file in it")
     if not overwrite and os.path.lexists(path):
