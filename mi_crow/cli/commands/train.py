@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "--layer",
         type=_several(str),
         action="append",
-        help="layer of the run; optional when it has only one; repeatable: an SAE of each, or with "
+        help="layer; optional for a run that has only one; repeatable: an SAE of each, or with "
         "--crosscoder and --clt one of all",
     )
     tuned = (

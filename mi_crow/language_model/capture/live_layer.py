@@ -1,4 +1,4 @@
-"""One layer of the running model, for training and indexing without a captured run."""
+"""Layers of the running model, for training and indexing without a captured run."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,21 +22,25 @@ if TYPE_CHECKING:
 
 
 class LiveLayer:
-    """Activations of one hook point, in the model's own dtype (else fp32) and on its device."""
+    """Activations of one hook point, or of several, in the model's own dtype (else fp32) and on its
+    device."""
 
     def __init__(self, lm: "LanguageModel", config: CaptureConfig, progress: Progress) -> None:
-        """`config` names one layer. Raises NotFoundError for an unknown one."""
+        """Raises NotFoundError for an unknown layer of `config`."""
         self.lm: LanguageModel = lm
         self.config: CaptureConfig = config
-        point = lm.layers.resolve(config.layers[0])
-        self.layer: LayerSpec = LayerSpec(point.stored, point.point, lm.layers.width(point))
+        points = [lm.layers.resolve(name) for name in config.layers]
+        self.layers: tuple[LayerSpec, ...] = tuple(
+            LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in points
+        )
+        self.layer: LayerSpec = self.layers[0]
         self.dtype: str = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
         size = BatchSize(config.batch_size, progress.log)
-        self._forward = Forward(lm, [point], self.dtype, size, to_host=False)
+        self._forward = Forward(lm, points, self.dtype, size, to_host=False)
 
     def source(self, texts: Texts) -> CaptureSource:
         """The texts as parts. Raises UserError for a context that has no room for text."""
-        return CaptureSource(self.lm, texts, self.config, [self.layer])
+        return CaptureSource(self.lm, texts, self.config, self.layers)
 
     def manifest(self, source: CaptureSource, fingerprint: str = "") -> RunManifest:
         """The manifest that a capture of `source` would have; its run has no id."""
@@ -45,7 +49,7 @@ class LiveLayer:
             model_id=self.lm.model_id,
             revision=self.lm.revision,
             tokenizer_hash=self.lm.tokenizer_hash,
-            layers=[self.layer],
+            layers=list(self.layers),
             dtype=self.dtype,
             dataset=asdict(self.config.dataset),
             fingerprint=fingerprint,
@@ -55,8 +59,15 @@ class LiveLayer:
         )
 
     def rows(self, plan: PartPlan) -> Iterator[tuple[Batch, StoredRows]]:
-        """The rows of a part, batch by batch. Raises MiCrowError for rows that are not finite."""
+        """The rows of a part at the first layer, batch by batch. Raises MiCrowError for rows that
+        are not finite."""
+        for batch, rows in self.every(plan):
+            yield batch, rows[self.layer.name]
+
+    def every(self, plan: PartPlan) -> Iterator[tuple[Batch, dict[str, StoredRows]]]:
+        """As `rows`, at each layer by its name."""
+        names = {layer.name: layer.point for layer in self.layers}
         for copy in self._forward.part(plan):
             if not bool(copy.finite.all()):
-                raise not_finite(copy, {self.layer.name: self.layer.point}, self.dtype)
-            yield copy.batch, copy.rows[self.layer.name]
+                raise not_finite(copy, names, self.dtype)
+            yield copy.batch, copy.rows

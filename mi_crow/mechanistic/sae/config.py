@@ -300,20 +300,19 @@ class TrainConfig:
             "--init": self.init,
             "--target-layer": self.target_layer,
             "--skip": self.skip,
-            "--stream": self.stream,
             "--shuffled": self.training.shuffled,
             "--orthogonality": self.training.orthogonality,
             "--aligned": self.training.aligned,
             "--whiten": self.training.whiten,
         }
         for flag, value in refused.items():
-            if value and flag == "--stream":
-                raise UserError(
-                    f"{what} is not trained on a stream",
-                    hint="capture its layers, of two models in a run each, and train on that",
-                )
             if value:
                 raise UserError(f"{what} takes no {flag}", hint="leave it out")
+        if self.stream is not None and self.tuned_run is not None:
+            raise UserError(
+                "a crosscoder of two models is not trained on a stream",
+                hint="capture the layers of both, in a run each, and train on those",
+            )
         if self.shares == "latents":
             raise UserError(
                 f"the latents of {what} cannot be shared among processes", hint="share the tokens"

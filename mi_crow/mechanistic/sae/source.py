@@ -68,6 +68,22 @@ class TokenSource(Protocol):
         ...
 
 
+class SideBySide(TokenSource, Protocol):
+    """The same tokens at several layers, each layer in units of its own."""
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each layer was multiplied by."""
+        ...
+
+    def median_largest_norm(self) -> float:
+        """The median of a token's largest norm over the layers read, as the model gives them."""
+        ...
+
+
 class TensorSource:
     """Tokens of a tensor [n, d]. Without a mask every tenth row is held out."""
 

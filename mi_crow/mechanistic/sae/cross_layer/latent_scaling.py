@@ -34,10 +34,9 @@ from mi_crow.mechanistic.sae.cross_layer.record import BASE, ROLES, TUNED
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.kernels.entries import latent_sums
 from mi_crow.mechanistic.sae.outputs import SparseLatents
-from mi_crow.mechanistic.sae.source import fixed_batches
+from mi_crow.mechanistic.sae.source import SideBySide, fixed_batches
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.atomic import whole_file
-from mi_crow.store.runs.joined import JoinedTokens
 
 TOKENS = 100_000
 _BATCH = 2048
@@ -83,7 +82,7 @@ class LatentScaling:
 
 @torch.inference_mode()
 def latent_scaling(
-    sae: TwoModelCrosscoder, tokens: JoinedTokens, progress: Progress, n_tokens: int = TOKENS
+    sae: TwoModelCrosscoder, tokens: SideBySide, progress: Progress, n_tokens: int = TOKENS
 ) -> LatentScaling:
     """Measures every latent on up to `n_tokens` training tokens, each input in units of its own
     median norm, so that models of different scale compare. Outlier tokens are left out."""
@@ -158,7 +157,7 @@ def _columns(sae: TwoModelCrosscoder) -> dict[str, slice]:
     return {BASE: slice(0, split), TUNED: slice(split, sae.n_inputs)}
 
 
-def _decoder_rows(sae: TwoModelCrosscoder, tokens: JoinedTokens) -> dict[str, Tensor]:
+def _decoder_rows(sae: TwoModelCrosscoder, tokens: SideBySide) -> dict[str, Tensor]:
     """The rows of each model, over its layers, in units of the inputs: [n_latents, d] by role."""
     return {
         role: torch.cat(
@@ -173,7 +172,7 @@ def _decoder_rows(sae: TwoModelCrosscoder, tokens: JoinedTokens) -> dict[str, Te
 
 
 def _batches(
-    sae: TwoModelCrosscoder, tokens: JoinedTokens, n_tokens: int
+    sae: TwoModelCrosscoder, tokens: SideBySide, n_tokens: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Inputs as they were captured, the same in units of each input, and these units."""
     pairs = zip(tokens.widths, tokens.scales, strict=True)

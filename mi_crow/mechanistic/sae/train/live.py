@@ -47,7 +47,7 @@ _HELDOUT_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class LiveTokens:
     """Captured rows on the model's device."""
 
     x: Tensor  # [n, d]
@@ -65,17 +65,25 @@ def live_tokens(
 
     Raises UserError or NotFoundError in one sentence.
     """
+    lm, texts = model_and_texts(config, stream)
+    stream = replace(stream, seed=config.training.seed)
+    source = LiveSource(lm, texts, stream, length_of(config), progress, ranks)
+    return RunTokens(source.manifest, source.layer, None, source)
+
+
+def model_and_texts(config: TrainConfig, stream: CaptureConfig) -> tuple["LanguageModel", Texts]:
+    """The model of `stream`, on the device of the training, and its texts."""
     from mi_crow.language_model.language_model import LanguageModel
 
     lm = LanguageModel.from_spec(replace(stream.model, device=config.device))
-    texts = load_texts(
-        stream.dataset, stream.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
-    )
-    stream = replace(stream, seed=config.training.seed)
+    chat, ids = chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
+    return lm, load_texts(stream.dataset, stream.model.offline, chat, ids)
+
+
+def length_of(config: TrainConfig) -> int:
+    """How many tokens a training on a stream reads."""
     training = config.training
-    tokens = training.tokens or (training.steps or 0) * training.batch_size
-    source = LiveSource(lm, texts, stream, tokens, progress, ranks)
-    return RunTokens(source.manifest, source.layer, None, source)
+    return training.tokens or (training.steps or 0) * training.batch_size
 
 
 class LiveSource:
@@ -92,7 +100,7 @@ class LiveSource:
         progress: Progress | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """`config` names one layer; `tokens` is the length of the training. Each of `ranks` runs
+        """`config` names what is read; `tokens` is the length of the training. Each of `ranks` runs
         the model on its own texts and gets its part of every batch from them.
 
         Raises NotFoundError for an unknown layer, UserError for a context without room for text.
@@ -100,7 +108,7 @@ class LiveSource:
         self._texts, self._ranks = texts, ranks
         self._live = LiveLayer(lm, config, progress or NullProgress())
         self.layer: LayerSpec = self._live.layer
-        room = _BLOCK_BYTES // (self.width * DTYPES[self._live.dtype].itemsize)
+        room = _BLOCK_BYTES // self._row_bytes()
         share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)
         self._block_tokens = max(1, min(_BLOCK_TOKENS, room, share))
         # Made here, so that what cannot work is refused before anything runs.
@@ -109,6 +117,10 @@ class LiveSource:
     @property
     def width(self) -> int:
         return self.layer.width
+
+    def _row_bytes(self) -> int:
+        """What a token of a block takes."""
+        return self.width * DTYPES[self._live.dtype].itemsize
 
     def count(self, split: str = TRAIN, max_norm: float | None = None) -> int:
         """Number of tokens in the first block, or of the held-out texts found along with it."""
@@ -156,8 +168,11 @@ class LiveSource:
                 offset = 0
 
     @cached_property
-    def _opening(self) -> dict[str, _Tokens]:
+    def _opening(self) -> dict[str, LiveTokens]:
         """The first block's tokens and the held-out ones met on the way to its end."""
+        return {split: self._captured(plan) for split, plan in self._opening_plans().items()}
+
+    def _opening_plans(self) -> dict[str, PartPlan]:
         rows: dict[str, list[Row]] = {TRAIN: [], HELDOUT: []}
         tokens = {TRAIN: 0, HELDOUT: 0}
         most = {TRAIN: self._block_tokens, HELDOUT: _HELDOUT_TOKENS}
@@ -168,7 +183,7 @@ class LiveSource:
                     tokens[row.split] += len(row.kept)
                 if tokens[TRAIN] >= most[TRAIN]:
                     break
-        return {split: self._captured(self._plan(chosen)) for split, chosen in rows.items()}
+        return {split: self._plan(chosen) for split, chosen in rows.items()}
 
     def _blocks(self, tokens: int, split: str, first: int) -> Generator[PartPlan, None, None]:
         """The texts over and over, in stretches of at least `tokens` kept tokens, from the
@@ -210,13 +225,14 @@ class LiveSource:
             pinned=self._live.lm.device.type == "cuda",
         )
 
-    def _captured(self, plan: PartPlan) -> _Tokens:
+    def _captured(self, plan: PartPlan) -> LiveTokens:
         kept = [rows for _, rows in self._live.rows(plan)]
         if not kept:
             device = self._live.lm.device
-            return _Tokens(torch.empty(0, self.width, device=device), torch.empty(0, device=device))
+            nothing = torch.empty(0, self.width, device=device)
+            return LiveTokens(nothing, torch.empty(0, device=device))
         # Cloned out of inference mode, since training saves its inputs for the backward pass.
-        return _Tokens(
+        return LiveTokens(
             torch.cat([rows.values for rows in kept]).clone(),
             torch.cat([rows.norms for rows in kept]).clone(),
         )

@@ -27,6 +27,7 @@ from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.train.across.making import finished_across, new_across
+from mi_crow.mechanistic.sae.train.across.streamed import streamed_layers
 from mi_crow.mechanistic.sae.train.across.tokens import LayersOfRun, open_layers
 from mi_crow.mechanistic.sae.train.checkpoint import remove_checkpoints
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CHECKPOINTS_NAME
@@ -171,6 +172,8 @@ def _tokens(
     workspace: Workspace, config: TrainConfig, progress: Progress, ranks: Ranks
 ) -> RunTokens | LayersOfRun:
     if config.family != SAE:
+        if config.stream is not None:
+            return streamed_layers(config, config.stream, progress, ranks)
         return open_layers(workspace, config)
     if config.stream is None:
         return open_tokens(workspace, config.run_id, config.layer, config.target_layer)

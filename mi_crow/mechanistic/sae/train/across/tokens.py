@@ -9,6 +9,7 @@ from mi_crow.mechanistic.sae.config import CLT, TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.record import ROLES, ModelRead, in_short
 from mi_crow.mechanistic.sae.cross_layer.two_runs import check_same_tokens
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
+from mi_crow.mechanistic.sae.source import SideBySide
 from mi_crow.mechanistic.sae.stored_layers import current_point, layers_together
 from mi_crow.store.runs.joined import JoinedTokens
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
@@ -18,12 +19,13 @@ from mi_crow.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class LayersOfRun:
-    """Several layers of a run, those that are read before those that are only predicted."""
+    """Several layers of a run, or of the running model, those that are read before those that are
+    only predicted."""
 
     manifest: RunManifest
     reads: tuple[LayerSpec, ...]
     writes: tuple[LayerSpec, ...]  # one for each that is read; the same for a crosscoder
-    source: JoinedTokens
+    source: SideBySide
     base: RunManifest | None = None  # the first half of `reads` is of this run, where there is one
 
     @property

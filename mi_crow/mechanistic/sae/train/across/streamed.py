@@ -1,0 +1,144 @@
+"""Several layers of the running model, side by side: for SAEs over several layers without a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mi_crow.datasets import Texts
+from mi_crow.errors import UserError
+from mi_crow.language_model.capture.plan import PartPlan
+from mi_crow.language_model.config import CaptureConfig
+from mi_crow.mechanistic.sae.config import CLT, TrainConfig
+from mi_crow.mechanistic.sae.stored_layers import layers_together
+from mi_crow.mechanistic.sae.train.across.tokens import LayersOfRun
+from mi_crow.mechanistic.sae.train.live import LiveSource, LiveTokens, length_of, model_and_texts
+from mi_crow.progress import Progress
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.store.runs.manifest import LayerSpec
+
+if TYPE_CHECKING:
+    from mi_crow.language_model.language_model import LanguageModel
+
+_READ, _WRITTEN = "mlp_in.", "mlp_out."
+
+
+def streamed_layers(
+    config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks = ALONE
+) -> LayersOfRun:
+    """The layers of `stream`, ascending by their blocks; of a cross-layer transcoder the outputs of
+    the MLPs too. Raises UserError or NotFoundError in one sentence."""
+    lm, texts = model_and_texts(config, stream)
+    transcodes = config.family == CLT
+    names = (*stream.layers, *(_outputs(lm, stream.layers) if transcodes else ()))
+    stream = replace(stream, layers=names, seed=config.training.seed)
+    source = LiveLayers(lm, texts, stream, length_of(config), progress, ranks)
+    reads, writes = layers_together(source.manifest, config.layers, transcodes=transcodes)
+    source.read_in_order(reads, writes if transcodes else ())
+    return LayersOfRun(source.manifest, reads, writes, source)
+
+
+def _outputs(lm: "LanguageModel", layers: Sequence[str]) -> tuple[str, ...]:
+    """The outputs of the MLPs whose inputs are among `layers`."""
+    points = (lm.layers.resolve(name).point for name in layers)
+    return tuple(_WRITTEN + one.removeprefix(_READ) for one in points if one.startswith(_READ))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The first tokens, and what they say of each layer."""
+
+    tokens: dict[str, LiveTokens]
+    scales: tuple[float, ...]
+    largest_norm: float  # the median of a token's largest norm over the layers read
+
+
+class LiveLayers(LiveSource):
+    """As `JoinedTokens`, of the running model: the first block decides the units of each layer."""
+
+    def __init__(
+        self,
+        lm: "LanguageModel",
+        texts: Texts,
+        config: CaptureConfig,
+        tokens: int,
+        progress: Progress | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """As `LiveSource`, with all layers of `config`, in its order."""
+        super().__init__(lm, texts, config, tokens, progress, ranks)
+        self.read_in_order(self._live.layers)
+
+    def read_in_order(self, reads: Sequence[LayerSpec], writes: Sequence[LayerSpec] = ()) -> None:
+        """The SAE reads `reads`, and predicts also `writes`; to be said before any token is."""
+        self._layers, self._n_read = (*reads, *writes), len(reads)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(layer.width for layer in self._layers)
+
+    @property
+    def width(self) -> int:
+        return sum(layer.width for layer in self._live.layers)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each layer is multiplied by. Raises UserError for one whose median norm is 0."""
+        return self._opened.scales
+
+    def median_largest_norm(self) -> float:
+        """As `JoinedTokens`, of the first block."""
+        return self._opened.largest_norm
+
+    def _row_bytes(self) -> int:
+        return self.width * torch.float32.itemsize
+
+    @cached_property
+    def _opening(self) -> dict[str, LiveTokens]:
+        return self._opened.tokens
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        found = {split: self._read(plan) for split, plan in self._opening_plans().items()}
+        norms = torch.cat([of_layers for _, of_layers in found.values()])
+        scales = tuple(
+            _scale(layer, float(own.median()))
+            for layer, own in zip(self._layers, norms.unbind(1), strict=True)
+        )
+        largest = float(norms[:, : self._n_read].amax(1).median())
+        tokens = {split: self._scaled(*rows, scales) for split, rows in found.items()}
+        return _Opened(tokens, scales, largest)
+
+    def _captured(self, plan: PartPlan) -> LiveTokens:
+        return self._scaled(*self._read(plan), self.scales)
+
+    def _read(self, plan: PartPlan) -> tuple[Tensor, Tensor]:
+        """Rows [n, sum of the widths] as the model gives them, and the norm at each layer."""
+        device, names = self._live.lm.device, [layer.name for layer in self._layers]
+        x = [torch.empty(0, self.width, device=device)]
+        norms = [torch.empty(0, len(names), device=device)]
+        for _, rows in self._live.every(plan):
+            x.append(torch.cat([rows[name].values.float() for name in names], dim=1))
+            norms.append(torch.stack([rows[name].norms.float() for name in names], dim=1))
+        # Cloned out of inference mode, since training saves its inputs for the backward pass.
+        return torch.cat(x).clone(), torch.cat(norms).clone()
+
+    def _scaled(self, x: Tensor, norms: Tensor, scales: Sequence[float]) -> LiveTokens:
+        """The same in units of each layer; a token's norm is that of all that are read."""
+        factors = torch.tensor(scales, device=x.device)
+        for part, scale in zip(x.split(list(self.widths), dim=1), scales, strict=True):
+            part *= scale
+        read = (norms * factors)[:, : self._n_read]
+        return LiveTokens(x, torch.linalg.vector_norm(read, dim=1))
+
+
+def _scale(layer: LayerSpec, median: float) -> float:
+    if not 0 < median < float("inf"):
+        raise UserError(
+            f"the activations of layer {layer.name!r} have a median norm of {median:g}",
+            hint="leave the layer out",
+        )
+    return float(layer.width**0.5 / median)

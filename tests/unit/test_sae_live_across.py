@@ -1,0 +1,137 @@
+"""SAEs over several layers of the running model: the tokens of a captured run, resumed, saved."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from mi_crow.datasets import TextDataset
+from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.language_model import LanguageModel
+from mi_crow.language_model.capture.run import Capture
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae import CrossLayerSae, SaeTrainingConfig, load_sae
+from mi_crow.mechanistic.sae.config import CLT, CROSSCODER, TrainConfig
+from mi_crow.mechanistic.sae.train import live as live_module
+from mi_crow.mechanistic.sae.train.across.streamed import LiveLayers
+from mi_crow.mechanistic.sae.train.run import train_run
+from mi_crow.progress import NullProgress
+from mi_crow.store import Workspace
+from mi_crow.store.runs.joined import JoinedTokens
+from mi_crow.store.runs.reader import RunReader
+from tests.helpers.progress import Watched
+from tests.helpers.tiny_models import TEXTS
+
+MANY = [f"{number}: {text}" for number in range(8) for text in TEXTS]
+LAYERS = {
+    CROSSCODER: ("resid_post.2", "resid_post.0"),
+    CLT: ("mlp_in.0", "mlp_in.1", "mlp_in.2"),
+}
+TRAINING = SaeTrainingConfig(steps=12, batch_size=64, checkpoint_every=4, log_every=4)
+EXACT = "donot_use_mm_for_euclid_dist"
+every = pytest.mark.parametrize("family", LAYERS)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "_LEAST_BLOCK_TOKENS", 700)
+
+
+@pytest.fixture
+def config(tiny_model_dir: Path, tmp_path: Path, family: str) -> TrainConfig:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(MANY))
+    layers = LAYERS[family]
+    return TrainConfig(
+        "",
+        layers[0],
+        "batchtopk",
+        n_latents=48,
+        k=5,
+        stream=CaptureConfig(ModelSpec(str(tiny_model_dir)), DatasetSpec(str(texts)), layers),
+        family=family,
+        layers=layers,
+        training=TRAINING,
+        device="cpu",
+        name="sae",
+    )
+
+
+def test_rows_are_those_of_a_run_side_by_side(tiny_lm: LanguageModel, workspace: Workspace) -> None:
+    layers = ("resid_post.0", "resid_post.2")
+    settings = CaptureConfig(ModelSpec("tiny"), DatasetSpec("list"), layers, dtype="fp32")
+    run = Capture(tiny_lm, TextDataset(MANY), settings).run(workspace, NullProgress())
+    stored = JoinedTokens([RunReader(workspace.run_dir(run.run_id), name) for name in layers])
+    live = LiveLayers(tiny_lm, TextDataset(MANY), settings, 0)
+    assert (live.width, live.widths) == (stored.width, stored.widths)
+    known = stored.sample(10**6, 0).split(stored.widths, dim=1)
+    for x in islice(live.batches(64, 0), 3):
+        nearest = torch.zeros(())
+        for place, part in enumerate(x.split(live.widths, dim=1)):
+            plain = known[place] / stored.scales[place]
+            distance = torch.cdist(part / live.scales[place], plain, compute_mode=EXACT)
+            nearest = nearest + distance
+        assert float(nearest.amin(1).max()) < 1e-3  # one token at both layers
+    norms = torch.linalg.vector_norm(live.sample(10**6, 0), dim=1)
+    assert live.median_norm() == pytest.approx(float(norms.median()), rel=0.1)
+    assert float(norms.pow(2).median()) == pytest.approx(live.width, rel=0.5)
+    limit = live.median_norm()
+    few = next(iter(live.batches(64, 0, max_norm=limit)))
+    assert float(few.norm(dim=1).max()) <= limit * 1.0001
+    assert live.median_largest_norm() == pytest.approx(stored.median_largest_norm(), rel=0.1)
+
+
+@every
+def test_it_trains_without_a_run(workspace: Workspace, config: TrainConfig) -> None:
+    result = train_run(workspace, config)
+    assert result.tokens == 12 * 64
+    assert list(workspace.activations_dir.glob("*")) == []
+    sae = load_sae(workspace.sae_dir("sae"))
+    assert isinstance(sae, CrossLayerSae)
+    assert sae.metadata.run_id is None
+    assert len(sae.layers) == len(config.layers)
+    assert [*sae.layers] == sorted(sae.layers)
+
+
+@pytest.mark.parametrize("family", [CROSSCODER, pytest.param(CLT, marks=pytest.mark.slow)])
+def test_a_stopped_training_resumes_bit_for_bit(workspace: Workspace, config: TrainConfig) -> None:
+    train_run(workspace, replace(config, name="straight"))
+    folder = workspace.make_sae_dir("stopped", "")
+    for looks in (5, 4):
+        with pytest.raises(CancelledError):
+            train_run(workspace, config, Watched(looks=looks), folder)
+    train_run(workspace, config, sae_dir=folder)
+    first, second = (load_sae(workspace.sae_dir(name)) for name in ("straight", "stopped"))
+    assert isinstance(first, CrossLayerSae)
+    assert isinstance(second, CrossLayerSae)
+    own, other = first.weights(), second.weights()
+    assert own.keys() == other.keys()
+    for name, weight in own.items():
+        assert torch.equal(weight, other[name]), name
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "says"),
+    [
+        (CLT, ("resid_post.0", "resid_post.1"), "reads the inputs of MLPs"),
+        (CROSSCODER, ("resid_post.0", "mlp_in.0"), "are of the same block"),
+        (CROSSCODER, ("resid_post.0", "resid_post.77"), "77"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(
+    workspace: Workspace, config: TrainConfig, layers: tuple[str, ...], says: str
+) -> None:
+    assert config.stream is not None
+    stream = replace(config.stream, layers=layers)
+    wrong = replace(config, layer=layers[0], layers=layers, stream=stream)
+    with pytest.raises((UserError, NotFoundError), match=says):
+        train_run(workspace, wrong)
+    assert list(workspace.saes_dir.glob("*")) == []
+
+
+@pytest.mark.parametrize("family", [CROSSCODER])
+def test_two_models_are_captured_first(config: TrainConfig) -> None:
+    with pytest.raises(UserError, match="two models is not trained on a stream"):
+        replace(config, tuned_run="chat")
