@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from tests.tui.driving import press, screen_text, table
+from tests.tui.driving import press, screen_text, settle, table
 from tests.tui.stand_ins import NAMES, SAE
 from tui.app import MiCrowApp
 
@@ -32,6 +32,21 @@ async def test_t_edits_the_whole_line_of_a_concept(open_concepts):
         assert said == ("sea", ("wet",), 0.5, "salt")
         await press(pilot, "u")
         assert [one.name for one in annotations.concepts(SAE, concept.feature)] == [concept.name]
+
+
+async def test_an_edit_of_the_note_leaves_a_long_confidence_as_it_is(open_concepts):
+    async with open_concepts() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        feature = pilot.app.screen._concept.feature
+        name = annotations.concepts(SAE, feature)[0].name
+        annotations.set_concept(SAE, feature, name, 0.998898)
+        pilot.app.look_now()
+        await settle(pilot)
+        await press(pilot, "t")
+        assert pilot.app.screen.prompt.field.value == f"{name} ~0.999"
+        await press(pilot, "end", *" -- so", "enter")
+        (found,) = annotations.concepts(SAE, feature)
+        assert (found.confidence, found.note) == (0.998898, "so")
 
 
 async def test_marked_concepts_are_tagged_and_only_they_are_written(open_concepts, tmp_path):

@@ -99,6 +99,7 @@ class PromptLine(Vertical):
         select: bool = False,
         opens: bool = False,
         again: bool = False,
+        cursor: int | None = None,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
@@ -107,7 +108,8 @@ class PromptLine(Vertical):
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
         what is wrong with a text, or nothing. With `opens`, the answer opens something: the line
         goes in the frame that shows it, or that the screen lets go. With `again`, enter leaves the
-        line open and empty: the screen asks the next thing, or closes it.
+        line open and empty: the screen asks the next thing, or closes it. `cursor` is where typing
+        begins, None: at the end.
         """
         self._opens, self._again = opens, again
         if not self.is_open:
@@ -125,7 +127,7 @@ class PromptLine(Vertical):
         field.proposal = proposal
         with field.prevent(Field.Changed):
             field.value = value
-        field.cursor_position = len(value)
+        field.cursor_position = len(value) if cursor is None else cursor
         self.explain("")
         self.purpose = purpose
         self.display = True

@@ -51,20 +51,22 @@ def parse_naming(text: str) -> NamingLine:
 
 
 def as_line(name: str, tags: Sequence[str], confidence: float, note: str) -> str | None:
-    """The line that says this, for somebody to edit; None where it would be read as another.
+    """The line that says this, for somebody to edit, the confidence with three digits; None where
+    it would be read as another.
 
     >>> as_line("rain", ["wet"], 0.8, "also hail")
     'rain #wet ~0.8 -- also hail'
     """
     parts = [name, *(f"#{tag}" for tag in tags)]
-    parts += [f"~{confidence:g}"] if confidence != 1 else []
+    rounded = float(f"{confidence:.3g}")
+    parts += [f"~{rounded:g}"] if rounded != 1 else []
     line = " ".join(parts) + (f" -- {note}" if note else "")
     try:
         said = parse_naming(line)
     except UserError:
         return None
-    found = said.name, said.tags, said.confidence or 1.0, said.note or ""
-    same = found == (name, tuple(tags), float(f"{confidence:g}") or 1.0, note) and not said.beside
+    found = said.name, said.tags, said.note or "", said.beside
+    same = found == (name, tuple(tags), note, False)
     return line if same and "\n" not in note else None
 
 

@@ -49,6 +49,7 @@ class ConceptEditScreen(ConceptLookScreen):
             placeholder="name  #tag  ~0.8  -- note",
             hint="enter saves · esc cancels",
             check=naming_mistake,
+            cursor=len(concept.name),  # a long note would hide the name
         )
 
     def action_tags(self) -> None:
@@ -143,6 +144,8 @@ def _set_line(concept: "Concept", line: str, annotations: "Annotations") -> str:
     said = parse_naming(line)
     name = said.name or concept.name
     confidence = 1.0 if said.confidence is None else said.confidence
+    if f"{confidence:.3g}" == f"{concept.confidence:.3g}":  # as the line gave it
+        confidence = concept.confidence
     place = concept.sae_id, concept.feature
     with annotations.one_change():
         annotations.set_concept(

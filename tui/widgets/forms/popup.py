@@ -65,6 +65,7 @@ class FormPopup(Popup[Result]):
         busy: str = "",
     ) -> None:
         super().__init__(classes="form" if study is None else "form -studied")
+        self.FOOTER: Sequence[tuple[str, str]] = ()  # what the footer says instead of all keys
         self._title = title
         self._fields = tuple(fields)
         self._submit = submit
@@ -74,6 +75,8 @@ class FormPopup(Popup[Result]):
         self._busy = busy
         self._advice = Advice()
         self._at_first = {one.name: one.text for one in fields}
+        if study is None and len(fields) == 1:  # one question, which enter answers
+            self.FOOTER = (("enter", button.casefold()), ("escape", "cancel"))
 
     def heading(self) -> str:
         return self._title
