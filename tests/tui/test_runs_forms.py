@@ -100,6 +100,7 @@ TRAININGS = [
         "stream__pack": "yes",
         "training__seed": "3",
     },
+    {"stream": "yes", "family": "crosscoder", "layer": "resid_post.1, resid_post.2"},
 ]
 OTHERS = [
     ("capture", {}),

@@ -177,6 +177,33 @@ def test_a_stream_takes_what_is_given_and_the_defaults_of_the_rest(
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "mi-crow index --sae s --dataset sample"),
+        (["--crosscoder", "--layer", "2"], "mi-crow index --sae s --run RUN, a run of its layers"),
+    ],
+)
+def test_an_index_after_a_stream_needs_texts_or_a_run(
+    flags: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quality = {"fvu": 0.1, "fvu_all": 0.1, "outlier_share": 0.0, "l0": 4.0, "dead_share": 0.0}
+    result = {"sae_id": "s", "steps": 3, "tokens": 9, "seconds": 1.0} | quality
+
+    def finish(_: Workspace, kind: str, given: Any, options: Namespace, show: Any) -> int:
+        show(result)
+        return 0
+
+    monkeypatch.setattr(train, "run_job", finish)
+    line = ["--stream", "--layer", "1", *flags, "--steps", "3", "--workspace", str(tmp_path / "w")]
+    assert main(["train", *line]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(says)
+
+
 def test_an_index_of_a_run_refuses_what_is_for_texts() -> None:
     for flag in ("--split test", "--pack", "--limit 3", "--context-length 128", "--bos no"):
         options = parse(["index", "--sae", "s", *flag.split()])

@@ -2,6 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
+from shlex import quote
 from typing import Any
 
 from mi_crow.bounds import EXPANSION, FACTOR, LATENTS, NOT_NEGATIVE
@@ -253,7 +255,17 @@ def run(options: Namespace) -> int:
         shares=options.share,
         device=device_of(options),
     )
-    return run_job(workspace, "train", config, options, show_result)
+    show = partial(show_result, source=_source_of_index(config))
+    return run_job(workspace, "train", config, options, show)
+
+
+def _source_of_index(config: TrainConfig) -> str:
+    """What an index has to be told of a training without a run: its texts, or a run to come."""
+    if config.stream is None:
+        return ""
+    if config.family != SAE:
+        return " --run RUN, a run of its layers"
+    return f" --dataset {quote(config.stream.dataset.source)}"
 
 
 def _flat(given: list[list[Any]] | None) -> list[Any]:
@@ -348,7 +360,7 @@ def _finetuned(one: dict[str, Any]) -> dict[str, str]:
     return {"CE added": f"{number(one['ce_added'], 4)} on held-out documents ({before} before)"}
 
 
-def show_result(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any], source: str = "") -> None:
     for one in result.get("saes", [result]):
         print_facts(
             {
@@ -360,6 +372,6 @@ def show_result(result: dict[str, Any]) -> None:
                 "dead": share(one["dead_share"]),
                 **_finetuned(one),
                 "time": duration(one["seconds"]),
-                "next": f"mi-crow index --sae {one['sae_id']}",
+                "next": f"mi-crow index --sae {one['sae_id']}{source}",
             }
         )
