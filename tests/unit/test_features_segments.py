@@ -1,5 +1,6 @@
 """The arithmetic of the index pass, both ways: segments, sorted codes, chunks, bins, pairs."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from mi_crow.mechanistic.features.index import primitives, segments
-from mi_crow.mechanistic.features.index.codes import CodedTokens, CodeStore, make_chunk
+from mi_crow.mechanistic.features.index import codes, primitives, segments
+from mi_crow.mechanistic.features.index.codes import Chunk, CodedTokens, CodeStore, make_chunk
 from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter, moments
@@ -204,6 +205,37 @@ def test_blocks_hold_every_code_once_in_order(tmp_path: Path, budget: int, most_
     assert covered == list(range(12))
     assert found == expected
     assert store.counts().sum() == len(expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc lists")
+def test_few_open_files_are_enough_for_many_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))  # four chunks stay mapped
+    kept, mapped = CodeStore(tmp_path, 12), CodeStore(tmp_path, 12, budget=0)
+    before, at_openings, open_chunk = open_files(), [], codes.open_chunk
+
+    def opened(folder: Path, number: int) -> Chunk:
+        chunk = open_chunk(folder, number)
+        at_openings.append(open_files() - before)
+        return chunk
+
+    monkeypatch.setattr(codes, "open_chunk", opened)
+    fill(kept, chunks=30)
+    fill(mapped, chunks=30)
+    assert open_files() - before == 4 * 8
+    for ours, theirs in zip(mapped.feature_blocks(17), kept.feature_blocks(17), strict=True):
+        for name, tensor in vars(theirs).items():
+            assert np.array_equal(getattr(ours, name), tensor), name
+    assert len(at_openings) > 100
+    assert max(at_openings) <= (4 + 2) * 8  # and the one that is read, and the one before it
+    assert torch.equal(mapped.chunks[-1].values, kept.chunks[-1].values)
+    assert len(mapped.chunks[2:9]) == 7
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_corpus_without_a_single_firing_has_blocks_all_the_same(tmp_path: Path) -> None:

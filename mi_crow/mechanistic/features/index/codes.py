@@ -5,13 +5,14 @@ codes by feature, so that all codes of a few features can be read from all chunk
 (`feature_blocks`), and its latents by token, for co-activation. Both are ragged: a token on which
 thousands of latents fire takes no space from the others. Chunks stay on the device that made them
 up to a budget; beyond it they go to files that are mapped, so that neither its memory nor the
-host's grows with the corpus.
+host's grows with the corpus. A mapped file holds a file descriptor, of which a process may have
+few: as many chunks stay mapped as it can afford, and the others are mapped while they are read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from mi_crow.mechanistic.features.index.segments import (
 _BUDGET = 512 * 1024**2  # bytes of codes in memory before chunks go to files
 _BLOCK_CODES = 1 << 20
 _BLOCK_FEATURES = 4096
+_MOST_MAPPED = 4096  # chunks: half of the 65,530 maps that Linux allows a process
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,62 @@ def make_chunk(tokens: CodedTokens, n_latents: int, seed: int) -> Chunk:
     )
 
 
+class Chunks(Sequence[Chunk]):
+    """Chunks in memory and in files. Every pass reads all of them in order, so that the ones that
+    were mapped first stay mapped: of those kept by latest use none would be met again."""
+
+    def __init__(self, most_mapped: int | None = None) -> None:
+        """`most_mapped` chunks stay mapped; as many as the process can afford by default."""
+        self._room = _affordable() if most_mapped is None else most_mapped
+        self._chunks: list[Chunk | tuple[Path, int]] = []
+
+    def append(self, chunk: Chunk) -> None:
+        """Keeps a chunk in memory."""
+        self._chunks.append(chunk)
+
+    def append_saved(self, folder: Path, number: int) -> None:
+        """Adds a chunk that `save_chunk` wrote."""
+        self._chunks.append(open_chunk(folder, number) if self._room > 0 else (folder, number))
+        self._room -= 1
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Chunk]: ...
+
+    def __getitem__(self, index: int | slice) -> Chunk | list[Chunk]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        found = self._chunks[index]
+        return found if isinstance(found, Chunk) else open_chunk(*found)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[n] for n in range(len(self)))
+
+
+def _affordable() -> int:
+    """Chunks that may stay mapped: with half of the files that the process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit on maps
+        return _MOST_MAPPED
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return _MOST_MAPPED
+    return min(_MOST_MAPPED, most // (2 * len(fields(Chunk))))
+
+
 class CodeStore:
     """The chunks of a whole corpus, in order of the tokens."""
 
     def __init__(self, folder: Path, n_latents: int, budget: int = _BUDGET) -> None:
         """`folder` is for chunks beyond `budget` bytes; its creator removes it."""
         self.n_latents = n_latents
-        self.chunks: list[Chunk] = []
+        self.chunks: Chunks = Chunks()
         self.device: torch.device = torch.device("cpu")  # where chunks are made and blocks gathered
         self._folder = folder
         self._room = budget
@@ -133,7 +184,12 @@ class CodeStore:
         """All chunks come from one device."""
         self.device = chunk.values.device
         self._room -= chunk.bytes
-        self.chunks.append(chunk if self._room >= 0 else self._on_disk(chunk))
+        if self._room >= 0:
+            self.chunks.append(chunk)
+        else:
+            number = len(self.chunks)
+            save_chunk(chunk, self._folder, number)
+            self.chunks.append_saved(self._folder, number)
 
     def counts(self) -> Tensor:
         """Codes of each latent: int64 [n_latents], on the CPU."""
@@ -153,10 +209,6 @@ class CodeStore:
         """All features in order, a block at a time."""
         for first, last in self.block_ranges(most_codes):
             yield gather_block(self.chunks, first, last, self.device)
-
-    def _on_disk(self, chunk: Chunk) -> Chunk:
-        save_chunk(chunk, self._folder, len(self.chunks))
-        return open_chunk(self._folder, len(self.chunks))
 
 
 def save_chunk(
@@ -187,16 +239,17 @@ def gather_block(
     chunks: Sequence[Chunk], first: int, last: int, device: torch.device | str = "cpu"
 ) -> FeatureBlock:
     """The codes of some features from all chunks, on `device`."""
-    cuts = [chunk.starts[first : last + 1] for chunk in chunks]
-    lengths = [cut.diff() for cut in cuts]
-    starts = starts_of(sum(lengths, torch.zeros(last - first, dtype=torch.int64)))
+    # Copies: a view would keep each chunk's files open.
+    cuts = [chunk.starts[first : last + 1].clone() for chunk in chunks]
+    starts = starts_of(sum((cut.diff() for cut in cuts), torch.zeros(last - first).long()))
     total = int(starts[-1])
     begins = starts[:-1].clone()  # where each feature's codes of the next chunk go
     columns = [
         torch.empty(total, dtype=kind, device=device)
         for kind in (torch.int32, torch.int32, torch.int32, torch.float32)
     ]
-    for chunk, cut, length in zip(chunks, cuts, lengths, strict=True):
+    for chunk, cut in zip(chunks, cuts, strict=True):
+        length = cut.diff()
         codes = slice(int(cut[0]), int(cut[-1]))
         rows = chunk.rows[codes]
         shifts = (begins - (cut[:-1] - cut[0])).to(device)

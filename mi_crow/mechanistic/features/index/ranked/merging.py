@@ -80,7 +80,8 @@ def merged(
         for rank, one in enumerate(firsts)
         for number, first in enumerate(one["firsts"].tolist())
     )
-    codes.chunks = [open_chunk(share.own_folder(rank), number) for _, rank, number in chunks]
+    for _, rank, number in chunks:
+        codes.chunks.append_saved(share.own_folder(rank), number)
     return Merged(whole, all_bins, of_ranks, codes)
 
 
