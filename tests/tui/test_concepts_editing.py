@@ -62,7 +62,11 @@ async def test_marked_concepts_are_tagged_and_only_they_are_written(open_concept
         pilot.app.screen.prompt.field.value = str(tmp_path / "some.json")
         await press(pilot, "enter")
         assert len(json.loads((tmp_path / "some.json").read_text())) == 2
-        await press(pilot, "escape", "slash", *"#old", "enter", "w")
+        await press(pilot, "escape", "slash", *"nosuch", "enter")
+        assert "None of 4 concepts matches" in screen_text(pilot)
+        await press(pilot, "w")
+        assert not pilot.app.screen.prompt.is_open
+        await press(pilot, "slash", "ctrl+u", *"#old", "enter", "w")
         pilot.app.screen.prompt.field.value = str(tmp_path / "shown.csv")
         await press(pilot, "enter")
         assert len((tmp_path / "shown.csv").read_text().splitlines()) == 3

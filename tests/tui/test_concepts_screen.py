@@ -199,7 +199,7 @@ async def test_an_import_asks_by_which_rule_and_shows_what_it_would_change(open_
         pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
         await press(pilot, "enter")
         assert isinstance(pilot.app.screen, ImportPopup)
-        for words in ("[keep]", "2 not taken", "nothing changes", "row 3: feature -1"):
+        for words in ("[keep]", "2 not taken, yours stay", "nothing changes", "row 3: feature -1"):
             assert words in screen_text(pilot)
         await press(pilot, "l", "l")
         for words in ("[both]", "another name", "my note", "another name"):

@@ -302,6 +302,16 @@ def test_a_report_does_not_make_a_folder(indexed: Workspace, tmp_path: Path) -> 
     assert not where.parent.exists()
 
 
+def test_only_names_with_a_tag_are_written(indexed: Workspace, tmp_path: Path) -> None:
+    options = ["--workspace", str(indexed.root), "concepts"]
+    assert main([*options, "set", "3", "tide #wet"]) == 0
+    assert main([*options, "set", "2", "dune #dry"]) == 0
+    assert main([*options, "export", str(tmp_path / "wet.csv"), "--tag", "#wet"]) == 0
+    assert len((tmp_path / "wet.csv").read_text().splitlines()) == 2
+    assert main([*options, "export", str(tmp_path / "none.csv"), "--tag", "nosuch"]) == 2
+    assert not (tmp_path / "none.csv").exists()
+
+
 def test_what_is_written_goes_into_a_folder_that_is_there(
     indexed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

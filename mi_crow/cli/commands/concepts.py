@@ -171,6 +171,9 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
     path: Path = options.path
     check_suffix(path)
     check_new_file(path, force=options.force)
+    tag = None if options.tag is None else options.tag.strip().lstrip("#")
+    if tag is not None and not any(tag in one.tags for one in annotations.concepts(options.sae)):
+        raise NotFoundError(f"no concept has the tag {quoted(tag)}")
     from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
     from mi_crow.mechanistic.concepts.exchange.importing import counted
 
@@ -185,7 +188,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
         overwrite=True,
         model_id=options.model_id,
         source_id=options.source_id,
-        wanted=None if options.tag is None else lambda one: options.tag in one.tags,
+        wanted=None if options.tag is None else lambda one: tag in one.tags,
     )
     value = {"concepts": concepts, "path": str(path)}
     print_outcome(options.json, value, f"wrote {counted(concepts)} to {path}")

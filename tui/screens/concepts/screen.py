@@ -9,6 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 
+from mi_crow.errors import UserError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
@@ -113,7 +114,12 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
 
     def _say_empty(self) -> None:
         if not self.query_one("#concepts-trouble", Trouble).display:  # else there may be some
-            self.query_one(SortedList).say_empty(no_sae(self.context) or no_concepts())
+            self.query_one(SortedList).say_empty(self._empty_words())
+
+    def _empty_words(self) -> str:
+        if self._concepts:
+            return f"None of {len(self._concepts):,} concepts matches; {key('app.escape')} clears."
+        return no_sae(self.context) or no_concepts()
 
     def _read_again(self) -> None:
         sae_id, self._outdated = self.context.sae_id, False
@@ -165,6 +171,8 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         concepts = self._concepts
         shown = matching(concepts, self._search)
         self.row_list.set_rows(concept_rows(shown, read, self._marked))
+        if not shown:
+            self._say_empty()
         named = len({concept.feature for concept in concepts})
         alive = read.alive if read is not None else None
         found = read.coverage if read is not None else None
@@ -248,6 +256,9 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         marked = [concept for concept in self._concepts if key_of(concept) in self._marked]
         self._exported = frozenset(map(key_of, marked) if marked else self._shown_keys)
         some, every = len(self._exported), len(self._concepts)
+        if not some:
+            self.tell(UserError(self._empty_words()))
+            return
         of, hint = "", "enter saves · esc cancels"
         if some != every:
             of = f"{some:,} of {every:,} concepts "

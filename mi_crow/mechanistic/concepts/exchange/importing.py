@@ -70,7 +70,7 @@ class Imported:
             (self.replaced, "changed"),
             (self.unchanged, "unchanged"),
             (self.removed, "of yours removed for them"),
-            (self.kept, "not taken, their features have a name"),
+            (self.kept, "not taken, yours stay"),
             (self.skipped, "wrong and left out"),
         )
         return ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
