@@ -201,7 +201,7 @@ def test_an_index_after_a_stream_needs_texts_or_a_run(
     monkeypatch.setattr(train, "run_job", finish)
     line = ["--stream", "--layer", "1", *flags, "--steps", "3", "--workspace", str(tmp_path / "w")]
     assert main(["train", *line]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith(says)
+    assert capsys.readouterr().out.rstrip().endswith(says)
 
 
 def test_an_index_of_a_run_refuses_what_is_for_texts() -> None:
