@@ -83,6 +83,9 @@ class MiCrowApp(Workbench):
         super().__init__(workspace, sae_id, saved, state_file, preferences)
         self.animation_level = "none"
 
+    def opening_changed(self) -> None:
+        self._refresh_header()
+
     @property
     def available_themes(self) -> dict[str, Theme]:
         return KNOWN

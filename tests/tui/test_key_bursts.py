@@ -1,11 +1,13 @@
 """Keys that come in one piece, as from a quick hand over a slow line or from a script."""
 
+from threading import Event
+
 import pytest
 from textual import events
 from textual._xterm_parser import XTermParser
 from textual.pilot import Pilot
 
-from tests.tui.driving import press, settle, table
+from tests.tui.driving import press, screen_text, settle, table
 from tui.app import MiCrowApp
 from tui.screens.features.screen import FeaturesScreen
 from tui.terminal.driver import KeyParser
@@ -96,6 +98,23 @@ async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
         await burst(pilot, "ewords")  # the note is read in a thread first
         assert isinstance(pilot.app.screen, FormPopup)
         assert pilot.app.focused.value == "words"
+
+
+async def test_what_takes_long_to_open_says_so_until_it_has(run_app, app_workspace, monkeypatch):
+    monkeypatch.setattr("tui.terminal.key_order.OPENS_LATE_S", 0.01)
+    goes_on = Event()
+    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: goes_on.wait(20))
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        try:
+            pilot.app.screen.action_new("capture")
+            while "opening…" not in screen_text(pilot):
+                await pilot.pause(0.01)
+            assert not isinstance(pilot.app.screen, FormPopup)
+        finally:
+            goes_on.set()
+        await settle(pilot)
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert not pilot.app.opens_late
 
 
 @pytest.mark.slow

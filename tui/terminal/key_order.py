@@ -9,17 +9,20 @@ or the moves of a key that is held down.
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Any, Final
 
 from textual.app import App, ScreenStackError
 from textual.events import Event, Key, Paste
 from textual.message_pump import MessagePump
+from textual.timer import Timer
 from textual.widget import Widget
 
 from tui.terminal.keys import takes_key
 
 _MOST_LOOKS: Final = 2000  # a key is not lost because something never ends
 _LOOK_S: Final = 0.002
+OPENS_LATE_S: Final = 0.1
 
 
 class _Look(Event, bubble=False):
@@ -36,6 +39,8 @@ class KeysInOrder(App[None]):
         self._looks_left = 0
         self._key_heard_by: tuple[MessagePump, ...] = ()  # those that heard of the last key
         self._stayed_in: Widget | None = None  # the field or the list that took it
+        self.opens_late = False  # what a thread will open has not come for a moment
+        self._late: Timer | None = None
         self._answers_opening = 0  # threads whose answer opens something that takes keys
 
     async def on_event(self, event: Event) -> None:
@@ -57,6 +62,20 @@ class KeysInOrder(App[None]):
         """Says that a thread has started (1) whose answer opens a popup, or that it is over
         (-1)."""
         self._answers_opening += change
+        if self._answers_opening == change == 1:
+            self._late = self.set_timer(OPENS_LATE_S, partial(self._opens_late, True))
+        elif not self._answers_opening:
+            if self._late is not None:
+                self._late.stop()
+            self._opens_late(False)
+
+    def _opens_late(self, late: bool) -> None:
+        if late != self.opens_late:
+            self.opens_late = late
+            self.opening_changed()
+
+    def opening_changed(self) -> None:
+        """What opens is late, or it has opened. Subclasses show it."""
 
     async def _act_on(self, event: Key | Paste) -> None:
         focused = self.focused

@@ -1,6 +1,7 @@
 """Starting jobs from Runs: the forms, the demo, and an earlier job's values once more."""
 
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tui import messages
@@ -88,10 +89,16 @@ class StartsJobs(_Screen):
         self.mi_crow.notify(said, severity="warning", remedy=remedy)
 
     def action_new(self, kind: str) -> None:
-        """Opens the form for a job of this kind, on the run or SAE under the cursor."""
-        from tui.screens.runs.forms.kinds import new_form  # with the configs of all jobs
+        """Opens the form for a job of this kind, on the run or SAE under the cursor. The first
+        form brings the configs of all jobs: a quarter of a second, and more on a busy machine."""
 
-        self._ask(new_form(kind, self._situation()))
+        def ask(_: object) -> None:
+            from tui.screens.runs.forms.kinds import new_form
+
+            self._ask(new_form(kind, self._situation()))
+
+        work = partial(import_module, "tui.screens.runs.forms.kinds")
+        self.in_thread(work, ask, group="form", opens=True)
 
     def action_library(self) -> None:
         """The published SAEs; the one that is chosen goes into the form of an import."""

@@ -83,7 +83,10 @@ class TitleLine(Widget):
             parts.append(name)
         left = Content.assemble(*parts)
         right = Content.styled(running_label(context.jobs()), "$accent")
-        unread = cast("Workbench", self.app).message_log.unread_errors
+        app = cast("Workbench", self.app)
+        if app.opens_late:
+            right = Content.styled("opening…", "$accent")
+        unread = app.message_log.unread_errors
         if unread:
             right = Content.assemble(
                 (f"{key('app.messages')} {unread}", "bold $error"), "  " * bool(right), right
