@@ -173,7 +173,7 @@ async def test_auto_takes_a_feature_a_label_or_a_description(
 
         await ask("zzyzx")
         assert "no feature is about 'zzyzx'" in " ".join(screen_text(pilot).split())
-        await press(pilot, "escape", "escape")
+        await press(pilot, "escape", "escape", "y")
         await ask("sailing")
         assert asked[-1]["label"] == "sailing"
         await ask("a mast in the harbour", pattern="mast(")
