@@ -153,9 +153,15 @@ def _opened(state: JobState) -> JobState:
 
 
 def _as_reported(state: JobState, reported: JobState) -> JobState:
-    """The state of a new attempt that is in the status: the end of the one before had cleared
-    process, rate and time left."""
-    return replace(state, process=reported.process, rate=reported.rate, eta_s=reported.eta_s)
+    """The state of a new attempt that is in the status: the one before had cleared process, rate,
+    time left and what it waits for."""
+    return replace(
+        state,
+        process=reported.process,
+        rate=reported.rate,
+        eta_s=reported.eta_s,
+        waiting_for=reported.waiting_for,
+    )
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> JobState:

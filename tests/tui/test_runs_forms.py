@@ -455,7 +455,7 @@ def test_the_length_of_a_training_is_told_in_epochs(app_workspace):
     form = FORMS["train"](situation(app_workspace))
     lines = advice(form, run_id="demo", training__steps="1000").lines
     assert lines[0] == "1,000 steps x 2,048 rows on 72.3k tokens = 28.3 epochs"
-    assert lines[1] == "time unknown: no training here yet"
+    assert lines[1] == "time unknown: no training by a job of its own here yet"
 
 
 def test_the_time_of_a_training_is_that_of_earlier_ones(app_workspace):

@@ -208,3 +208,14 @@ def test_a_resumed_job_shows_its_rate_and_the_time_left(
     state = job_state(jobs.workspace, job)
     assert (state.status, state.done, state.rate, state.eta_s) == ("running", 30, 5.0, 14.0)
     assert state.as_json()["eta_s"] == 14.0
+
+
+def test_a_resumed_job_says_what_it_waits_for(jobs: FakeJobs) -> None:
+    job = jobs.add("running", kind="train")
+    folder = jobs.workspace.job_dir(job)
+    append_event(folder, "cancelled", resumable=True)
+    append_event(folder, "resumed", host="here")
+    waits = {"status": "queued", "attempt": 2, "waiting_for": "job other in workspace w on cpu"}
+    write_status(folder, {**waits, "process": ProcessIdentity.mine().as_json()})
+    state = job_state(jobs.workspace, job)
+    assert (state.status, state.waiting_for) == ("queued", "job other in workspace w on cpu")

@@ -38,7 +38,8 @@ class WritesFiles(_Screen):
         folder that is not there is not made: most often its name was mistyped."""
         folder = path.absolute().parent
         if not folder.is_dir():
-            self.tell(UserError(f"the folder {str(folder)!r} does not exist"))
+            hint = "name one that does, or make it first"
+            self.tell(UserError(f"the folder {str(folder)!r} does not exist", hint=hint))
             return
         if not os.path.lexists(path):
             then(False)

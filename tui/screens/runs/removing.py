@@ -44,7 +44,7 @@ class RemovesThings(_Screen):
 
         note = "Its log is deleted; its results stay."
         if job.resumable:
-            note = "It could be resumed; its unfinished results are deleted too."
+            note = "It could be started again; what it had made is deleted too."
         self.app.push_screen(
             Confirm(f"Remove {what}?", note), partial(self._remove_job, job.job_id)
         )

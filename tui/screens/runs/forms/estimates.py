@@ -273,7 +273,7 @@ def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str
     """How long it takes at the speed of what was done before; says what that was."""
     speeds = [amount / seconds for amount, seconds in done if amount > 0 and seconds > 0]
     if not speeds:
-        return f"time unknown: no {what}{of} here yet"
+        return f"time unknown: no {what}{of} by a job of its own here yet"
     measured = f"{len(speeds)} {what}{'' if len(speeds) == 1 else 's'}{of}"
     return f"about {duration(work / median(speeds))}, as measured on {measured}"
 
