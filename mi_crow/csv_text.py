@@ -77,7 +77,7 @@ def csv_rows(
 
 
 def _reader(text: str, separator: str) -> "csv.DictReader[str]":
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     if reader.fieldnames is not None:
         reader.fieldnames = ["_".join(name.casefold().split()) for name in reader.fieldnames]
     return reader

@@ -53,7 +53,9 @@ def quoted(name: str, most: int = 80) -> str:
     >>> print(quoted('his "harbour"'))
     “his "harbour"”
     """
-    return f"“{visible(name if len(name) <= most else name[: most - 1] + '…')}”"
+    shown = visible(name if len(name) <= most else name[: most - 1] + "…")
+    whole = len(shown) > 1 and (shown[0], shown[-1], shown.count("“")) == ("“", "”", 1)
+    return shown if whole else f"“{shown}”"  # a proposed name is often a word in its quotes
 
 
 def visible_lines(text: str) -> str:

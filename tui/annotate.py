@@ -46,7 +46,9 @@ def write(
 
     def written(done: tuple[str, int]) -> None:
         sentence, version = done
-        app.notify(printable(sentence))
+        # Names that are typed one after the other are seen in their rows, which a message covers.
+        line = getattr(app.screen, "prompt", None)
+        app.notify(printable(sentence), quiet=line is not None and line.is_open)
         app.concepts_changed(version)
 
     def not_written(error: Exception) -> None:

@@ -116,14 +116,16 @@ class Workbench(ThreadWork, TerminalApp):
         remedy: str = "",
         place: Place | None = None,
         way: str = "",
+        quiet: bool = False,
         **settings: Any,
     ) -> None:
         """Shows `message` for some seconds and keeps it in the list of messages, with `remedy`,
         what to do about it, and `place`, where what it is about can be seen; `way`, the keys that
-        lead there, are not for the list, which has one of its own."""
+        lead there, are not for the list, which has one of its own. `quiet`: only in the list."""
         severity = settings.get("severity", "information")
         self.message_log.add(Told(time.time(), message, remedy, severity, place))
-        super().notify("; ".join(filter(None, (message, remedy, way))), **settings)
+        if not quiet:
+            super().notify("; ".join(filter(None, (message, remedy, way))), **settings)
         if severity == "error":
             self.call_later(self._refresh_header)
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from tests.tui.driving import press, screen_text, settle, table
+from tests.tui.driving import notices, press, screen_text, settle, table
 from tests.tui.stand_ins import NAMES, SAE
 from tui.app import MiCrowApp
 
@@ -83,6 +83,8 @@ async def test_the_line_stays_open_for_the_next_feature_and_an_empty_one_skips(o
         found = {one.feature: one.name for one in annotations.concepts(SAE)}
         assert found == {ids[0]: "rain", ids[1]: "xo", ids[3]: "fog"}
         assert not pilot.app.screen.prompt.is_open
+        assert not notices(pilot)  # they would cover the rows; the list of messages has them
+        assert any("fog" in told.sentence for told in pilot.app.message_log.read())
 
 
 async def test_escape_takes_the_filter_away_and_then_the_marks(open_on):

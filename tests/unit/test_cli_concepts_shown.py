@@ -332,3 +332,29 @@ def test_features_print_the_score_beside_a_proposed_name_and_what_they_are_sorte
 ) -> None:
     assert main(["--workspace", str(indexed.root), "features", "sort:skew", "--limit", "3"]) == 0
     assert "skew" in capsys.readouterr().out
+
+
+def test_what_can_be_exported_can_be_imported(
+    indexed: Workspace, annotations: Annotations, say: Say, tmp_path: Path
+) -> None:
+    options = ["--workspace", str(indexed.root), "concepts"]
+    assert main([*options, "set", "3", "n" * 16_385]) == 2
+    assert main([*options, "set", "3", "n" * 16_384]) == 0
+    for name in ("all.csv", "all.json"):
+        assert main([*options, "export", str(tmp_path / name)]) == 0
+        assert main([*options, "import", str(tmp_path / name)]) == 0
+
+
+def test_what_a_file_says_and_is_not_read_is_told(
+    indexed: Workspace, annotations: Annotations, say: Say, tmp_path: Path
+) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("feature,name,confidnce,tag\n3,sea,0.1,wet\n")
+    assert "not read: “confidnce”, “tag”" in say("import", str(path))
+    path.write_text("sae,feature,name\nnosuch,4,salt\n")
+    assert "'nosuch'" in say("import", str(path), code=2)
+    path.write_text('feature,name\n4,"not closed\n5,x\n')
+    assert "is not valid CSV" in say("import", str(path), code=2)
+    path.write_text("feature,name,confidence\n3,sea,0.9\n")
+    assert "without --dry-run this is refused" in say("import", str(path), "--dry-run", code=2)
+    assert [(one.feature, one.name) for one in annotations.concepts(SAE)] == [(3, "sea")]

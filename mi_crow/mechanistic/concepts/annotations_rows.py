@@ -68,6 +68,7 @@ class SavedGeneration:
 
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
+MOST_NAME, MOST_NOTE = 1 << 14, 1 << 20  # characters
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
@@ -100,6 +101,8 @@ def concept_from(
     name = clean_text(name).strip()
     if not name:
         raise UserError("a concept needs a name")
+    check_length("name", name, MOST_NAME)
+    check_length("note", note or "", MOST_NOTE)
     if not 0 <= feature <= MOST_FEATURE:
         raise UserError(f"{feature} is not a valid feature")
     confidence = 1.0 if confidence is None else confidence
@@ -116,6 +119,12 @@ def concept_from(
         now if created is None else created,
         now if updated is None else updated,
     )
+
+
+def check_length(field: str, text: str, most: int) -> None:
+    """Raises UserError for a name or a note that is longer than any import would take."""
+    if len(text) > most:
+        raise UserError(f"its {field} has {len(text):,} characters, at most {most:,} are taken")
 
 
 @lru_cache(maxsize=4096)  # most concepts have the tags of some other

@@ -62,6 +62,12 @@ def run_import(workspace: Workspace, annotations: "Annotations", options: Namesp
         for trouble in done.troubles:
             print_line(f"left out {trouble}", style="yellow")
         print_line(_sentence(done, options.dry_run))
+    asks = options.path is not None and options.conflicts == "ask" and not options.force
+    if options.dry_run and asks and done.replaced:
+        raise UserError(
+            f"without --dry-run this is refused: {counted(done.replaced)} of yours would change",
+            hint="--conflicts keep, replace, both or higher, or --force, says what then",
+        )
     if done.skipped and not done.concepts and not done.kept:
         raise UserError(
             f"no row of {str(options.path)!r} could be imported", hint=f"first, {done.troubles[0]}"
@@ -115,6 +121,8 @@ def _as_json(done: Imported, dry_run: bool) -> dict[str, Any]:
     counts = ("added", "replaced", "unchanged", "removed", "kept", "skipped")
     value: dict[str, Any] = {"concepts": done.concepts}
     value |= {name: getattr(done, name) for name in counts}
+    if done.ignored:
+        value["ignored"] = list(done.ignored)
     if done.troubles:
         value["troubles"] = list(done.troubles)
     if dry_run:

@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from mi_crow.clean_text import clean_text
 from mi_crow.csv_text import LINE, csv_rows
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.concepts.annotations_rows import clean_tags
+from mi_crow.mechanistic.concepts.annotations_rows import (
+    MOST_NAME,
+    MOST_NOTE,
+    check_length,
+    clean_tags,
+)
 from mi_crow.mechanistic.concepts.concept_files import (
     feature_number,
     read_file,
@@ -33,8 +38,6 @@ from mi_crow.store.field_types import is_moment
 from mi_crow.store.json_file import parse_json
 
 SUFFIXES = (".json", ".csv", ".jsonl", ".jsonl.gz")
-MOST_NOTE = 1 << 20  # characters
-MOST_NAME = 1 << 14
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
 _Number = TypeVar("_Number", int, float)
 # What other tools call a field.
@@ -43,7 +46,10 @@ _ALIASES = {
     "name": ("name", "concept_name", "description"),
     "confidence": ("confidence", "score"),
     "note": ("note", "notes"),
+    "sae_id": ("sae_id", "sae"),
 }
+_OTHERS = ("tags", "source", "created", "updated", LINE)
+_KNOWN = frozenset([*_OTHERS, *(name for names in _ALIASES.values() for name in names)])
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class FileRow:
     place: str  # `row 3`, with the line where that is another
     values: Mapping[str, Any]
     trouble: str = ""
+    ignored: tuple[str, ...] = ()  # fields that say something and are not known
 
 
 def bad_row(path: Path, row: FileRow) -> UserError:
@@ -75,11 +82,18 @@ def read_rows(
             yield FileRow(place, {}, raw)
             continue
         try:
-            yield FileRow(place, _checked(raw, sae_id))
+            yield FileRow(place, _checked(raw, sae_id), ignored=_unknown(raw))
         except UserError as error:
             yield FileRow(place, {}, str(error))
         except OverflowError as error:
             yield FileRow(place, {}, f"it has a number that is too large ({error})")
+
+
+def _unknown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a row that say something and are not known; None is what a CSV reader calls
+    cells that no column names."""
+    names = (key for key, value in row.items() if key not in _KNOWN and value)
+    return tuple("cells without a column" if name is None else str(name) for name in names)
 
 
 _Raw = tuple[int | None, Mapping[str, Any] | str]
@@ -187,7 +201,7 @@ def _of_neuronpedia(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
-    owner = row.get("sae_id") or sae_id
+    owner = _said(row, "sae_id") or sae_id
     if not owner:
         raise UserError("it does not say which SAE it is about; add the field sae_id, or --sae")
     checked: dict[str, Any] = {
@@ -198,12 +212,12 @@ def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
     }
     if not checked["name"]:
         raise UserError("a concept needs a name")
-    _check_length("name", checked["name"], MOST_NAME)
+    check_length("name", checked["name"], MOST_NAME)
     if (confidence := _said(row, "confidence")) not in (None, ""):
         checked["confidence"] = _number(float, confidence, "confidence", "a number")
     if (note := _said(row, "note")) is not None:
         checked["note"] = clean_text(_text(note, "note"))
-        _check_length("note", checked["note"], MOST_NOTE)
+        check_length("note", checked["note"], MOST_NOTE)
     if (tags := row.get("tags")) is not None:
         checked["tags"] = _tags_of_text(tags) if isinstance(tags, str) else _tags(tags)
     for name in ("created", "updated"):
@@ -220,11 +234,6 @@ def _said(row: Mapping[str, Any], field: str) -> Any:
         if (value := row.get(name)) is not None:
             return value
     return None
-
-
-def _check_length(field: str, text: str, most: int) -> None:
-    if len(text) > most:
-        raise UserError(f"its {field} has {len(text):,} characters, at most {most:,} are taken")
 
 
 def _text(value: Any, field: str) -> str:

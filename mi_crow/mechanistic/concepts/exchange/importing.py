@@ -30,6 +30,7 @@ both     the file's names are added; under the same name tags and notes are put 
 higher   as `replace` where the file's most confident name is more confident, else as `keep`
 """
 Pair = tuple[Concept | None, Concept | None]
+_FEW = 8
 _SAID = ("confidence", "note", "tags")
 
 
@@ -57,6 +58,7 @@ class Imported:
     skipped: int = 0  # rows that are wrong
     changes: tuple[Pair, ...] = ()
     troubles: tuple[str, ...] = ()  # of the skipped rows, the first hundred
+    ignored: tuple[str, ...] = ()  # fields of the file that nothing is known about
 
     @property
     def concepts(self) -> int:
@@ -73,7 +75,12 @@ class Imported:
             (self.kept, "not taken, yours stay"),
             (self.skipped, "wrong and left out"),
         )
-        return ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
+        said = ", ".join(f"{number:,} {what}" for number, what in counts if number) or "nothing"
+        if not self.ignored:
+            return said
+        names = ", ".join(map(quoted, self.ignored[:_FEW]))
+        more = f" and {len(self.ignored) - _FEW:,} more" if len(self.ignored) > _FEW else ""
+        return f"{said}; not read: {names}{more}"
 
 
 def import_concepts(
@@ -127,7 +134,8 @@ def add_rows(
         if not dry_run:
             annotations.apply(plan.changes)
     troubles = tuple(f"{row.place}: {row.trouble}" for row in bad[:100])
-    return replace(plan, skipped=len(bad), troubles=troubles)
+    ignored = tuple(dict.fromkeys(name for row in good for name in row.ignored))
+    return replace(plan, skipped=len(bad), troubles=troubles, ignored=ignored)
 
 
 def dry_runs(
