@@ -67,6 +67,7 @@ def test_an_export_killed_while_it_writes_is_resumed(
     where = ("--workspace", str(workspace.root))
     assert main([*where, "import", str(SAE), "--name", "a"]) == 0
     out = tmp_path / "shared" / "out"
+    out.parent.mkdir()
     job = submit(workspace, "export", {"sae_id": "a", "path": str(out)}, runner=STALLING)
     kill_in_the_middle(workspace, job, out.parent)
     assert not out.exists()

@@ -112,6 +112,8 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.send("Escape")  # first leaves the field that was edited
     terminal.wait_for("Capture activations", gone="how many at most")
     terminal.send("Escape")
+    terminal.wait_for("Close the form?")
+    terminal.send("y")
     terminal.wait_for("n new", "q quit", gone="whole number")
     terminal.send("q")
 
