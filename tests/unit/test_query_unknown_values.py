@@ -30,7 +30,7 @@ def test_without_any_tags_none_is_named() -> None:
 
 @pytest.mark.parametrize("word", ["OR", "AND", "NOT", "-OR"])
 def test_operators_of_other_languages_are_refused_at_their_place(word: str) -> None:
-    with pytest.raises(QueryError, match="is no operator here") as error:
+    with pytest.raises(QueryError, match="is not an operator here") as error:
         parse_query(f"rain {word} hail")
     assert (error.value.start, error.value.end) == (5, 5 + len(word))
 

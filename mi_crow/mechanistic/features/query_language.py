@@ -110,7 +110,7 @@ def parse_query(text: str) -> FeatureQuery:
         found = _CONDITION.fullmatch(bare)
         if bare in _NO_OPERATORS:
             raise QueryError(
-                f"{bare} is no operator here",
+                f"{bare} is not an operator here",
                 start,
                 end,
                 f'all conditions must hold, a leading - excludes; write "{bare}" for the word',

@@ -79,12 +79,12 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}%"
 
 
-def _row(number_: int, place: Place, threshold: float) -> Row:
+def _row(row: int, place: Place, threshold: float) -> Row:
     fires = place.activation > threshold
     style = "$foreground" if fires == place.expected else "$warning"
     activation = f"{place.activation:.2f}" if place.activation > 0 else "silent"
     return Row(
-        str(number_),
+        str(row),
         (
             Cell(activation, style),
             Cell("yes" if place.expected else "no", style),

@@ -54,7 +54,7 @@ class HistoryPopup(ListPopup[int]):
         undo, turn = key("list.open"), key("past.show")
         every = [change for one in self._kinds for change in one.changes]
         alone = all(change.actor == self._reader for change in every)
-        by = f"all by {printable(self._reader)} · " if every and alone else ""
+        by = f"all changes by {printable(self._reader)} · " if every and alone else ""
         return f"{by}{undo} undoes the change · {turn} of what · esc closes"
 
     def action_next_shown(self) -> None:

@@ -87,16 +87,16 @@ class FooterBar(Widget):
         found: dict[str, Item] = {}
         zoom: Item | None = None
         focused = self.screen.focused
+        first: Sequence[str] = getattr(self.screen, "first_keys", ())
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
                 continue
             if binding.id == "app.zoom":
                 zoom = (key_label(binding.key), "", binding.key)
-            shows = binding.show or binding.id in getattr(self.screen, "first_keys", ())
+            shows = binding.show or binding.id in first
             if shows and active.enabled and binding.id and binding.id not in found:
                 found[binding.id] = (key_label(binding.key), binding.description, binding.key)
-        first: Sequence[str] = getattr(self.screen, "first_keys", ())
         ids = sorted(found, key=lambda name: (_rank(name, first), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if own := self._own_keys():
