@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.capture.plan import PartPlan
 from mi_crow.language_model.config import CaptureConfig
@@ -59,22 +58,20 @@ class _Opened:
 class LiveLayers(LiveSource):
     """As `JoinedTokens`, of the running model: the first block decides the units of each layer."""
 
-    def __init__(
-        self,
-        lm: "LanguageModel",
-        texts: Texts,
-        config: CaptureConfig,
-        tokens: int,
-        progress: Progress | None = None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        """As `LiveSource`, with all layers of `config`, in its order."""
-        super().__init__(lm, texts, config, tokens, progress, ranks)
-        self.read_in_order(self._live.layers)
+    _order: tuple[LayerSpec, ...] = ()  # empty: that of the config
+    _n_written = 0  # of them the last, which are predicted and not read
 
     def read_in_order(self, reads: Sequence[LayerSpec], writes: Sequence[LayerSpec] = ()) -> None:
         """The SAE reads `reads`, and predicts also `writes`; to be said before any token is."""
-        self._layers, self._n_read = (*reads, *writes), len(reads)
+        self._order, self._n_written = (*reads, *writes), len(writes)
+
+    @property
+    def _layers(self) -> tuple[LayerSpec, ...]:
+        return self._order or self._live.layers
+
+    @property
+    def _n_read(self) -> int:
+        return len(self._layers) - self._n_written
 
     @property
     def widths(self) -> tuple[int, ...]:
