@@ -247,6 +247,16 @@ feature_number: Callable[[str], Any] = number_within(FEATURE)
 seed_number: Callable[[str], Any] = number_within(SEED)
 
 
+def size_or_auto(text: str) -> int | None:
+    """A batch size; None for `auto`: what suits the device."""
+    return None if text == "auto" else bounded_size(text)
+
+
+def add_batch_size(parser: TakesArguments, help: str) -> None:
+    """--batch-size, which is `auto` unless it is given."""
+    parser.add_argument("--batch-size", type=size_or_auto, metavar="N", help=help)
+
+
 def check_new_file(path: Path, *, force: bool) -> None:
     """Raises UserError when `path` exists (unless `force`) or is a folder, NotFoundError when its
     folder does not: most often its name was mistyped."""

@@ -24,7 +24,7 @@ class Activations:
         layer_signature: str | int | Sequence[str | int],
         dataset: Texts | Sequence[str],
         sample_limit: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         shard_size: int = 512,
         dtype: str | torch.dtype = "bf16",
         context_length: int = 128,
@@ -33,7 +33,8 @@ class Activations:
     ) -> str:
         """Writes an activations run; returns its id.
 
-        `sample_limit`, `batch_size` and `shard_size` count documents; `dtype` is that of storage.
+        `sample_limit`, `batch_size` (None: what suits the device) and `shard_size` count documents;
+        `dtype` is that of storage.
         Raises UserError when the model has no store, NotFoundError for an unknown layer.
         """
         # Here, since whoever only runs a model need not load pyarrow (0.4 s).

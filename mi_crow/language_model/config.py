@@ -60,7 +60,7 @@ class CaptureConfig:
     context_length: int = 128  # tokens per row through the model, special tokens included
     long_documents: str = "truncate"  # to the context, or `split` into windows of it
     pack: bool = False  # several short documents per row, the end-of-text token between them
-    batch_size: int = 32  # documents per forward pass
+    batch_size: int | None = None  # documents per forward pass; None: what suits the device
     shard_size: int = 512  # documents per part
     keep_special: bool = False
     bos: str = "auto"  # a BOS token in front of each row: as the tokenizer does, yes, no

@@ -19,7 +19,7 @@ def parsed(*words: str):
 
 
 def test_auto_is_the_default_batch_size_and_a_number_is_itself() -> None:
-    assert parsed("--batch-size", "auto").batch_size == parsed().batch_size == 32
+    assert parsed("--batch-size", "auto").batch_size is parsed().batch_size is None
     assert parsed("--batch-size", "7").batch_size == 7
 
 

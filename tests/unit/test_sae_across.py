@@ -18,6 +18,7 @@ from mi_crow.jobs.checks import check_evaluate, check_train
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
 from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig, SaeTrainingConfig, load_sae
 from mi_crow.mechanistic.sae.config import TrainConfig
@@ -438,7 +439,7 @@ def test_all_layers_are_replaced_at_once(tiny_lm: LanguageModel, kind: str) -> N
     ids = tiny_lm.tokenizer(TEXT)["input_ids"]
     document = TokenDocument(ids, list(range(1, len(ids))))
     means = torch.randn(sae.n_outputs, generator=generator)
-    found = layers_loss(tiny_lm, sae, means, [document], NullProgress(), 8)
+    found = layers_loss(tiny_lm, sae, means, [document], NullProgress(), BatchSize(8, print))
     blocks = [tiny_lm.model.get_submodule(f"model.layers.{number}") for number in range(3)]
     seen: dict[int, Tensor] = {}
 

@@ -4,10 +4,10 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import (
+    add_batch_size,
     add_fields,
     add_job,
     add_model_flags,
-    bounded_size,
     plan_workspace,
 )
 from mi_crow.cli.formatting import count, duration, number, share, size
@@ -16,8 +16,6 @@ from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 from mi_crow.same_fields import same_fields
-
-_BATCH_SIZE = 32
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -32,11 +30,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_model_flags(parser)
     stored = "dtype of the stored activations (default: bf16); int8 has one scale per token"
     add_fields(parser, CaptureConfig, {"dtype": stored})
-    parser.add_argument(
-        "--batch-size",
-        type=_batch_size,
-        default=_BATCH_SIZE,
-        help=f"documents per batch (default: auto = {_BATCH_SIZE}); halved when memory runs out",
+    add_batch_size(
+        parser,
+        "documents per batch (default: auto, which is 32, or more on CUDA); halved when memory "
+        "runs out",
     )
     named = "id of the run (default: from time and model)"
     add_fields(parser, CaptureConfig, {"shard_size": "documents per part", "name": named})
@@ -69,8 +66,3 @@ def show_result(result: dict[str, Any]) -> None:
         )
     facts["next"] = f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}"
     print_facts(facts)
-
-
-def _batch_size(text: str) -> int:
-    """A number of documents, or `auto` for the default."""
-    return _BATCH_SIZE if text == "auto" else bounded_size(text)

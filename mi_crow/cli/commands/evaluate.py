@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import (
+    add_batch_size,
     add_fields,
     add_job,
     add_sae,
@@ -30,10 +31,14 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             "tuned_run": "of a crosscoder of two models: run of the tuned one (default: its own)",
             "model": "model to use instead of the run's",
             "documents": "held-out documents for the loss",
-            "batch_size": "documents per batch (default: 8); lower it when memory runs out",
             "precision": "precision of the encoder's product; latents are chosen, and count, in "
             "fp32 (topk)",
         },
+    )
+    add_batch_size(
+        parser,
+        "documents per batch of the loss (default: auto, which is 8, on CUDA 64); halved when "
+        "memory runs out",
     )
     add_job(parser)
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from mi_crow.cli.arguments import (
+    add_batch_size,
     add_fields,
     add_job,
     add_model_flags,
@@ -56,9 +57,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default="pca",
         help="layout of the feature map (default: pca); umap needs the extra `map`",
     )
-    batch = "tokens per SAE batch (default: 2048, on CUDA 16384); lower it when memory runs out"
     rounded = "precision of the encoder's product; latents are chosen, and count, in fp32 (topk)"
-    add_fields(parser, IndexConfig, {"batch_size": batch, "precision": rounded})
+    add_fields(parser, IndexConfig, {"precision": rounded})
+    add_batch_size(
+        parser,
+        "tokens per SAE batch (default: auto, which is 2048 or more, on CUDA 16384); halved when "
+        "memory runs out",
+    )
     parser.add_argument(
         "--no-names",
         dest="names",

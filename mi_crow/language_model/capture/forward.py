@@ -3,40 +3,20 @@
 On CUDA the copies run on a stream of their own, into pinned memory, while the next batch computes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mi_crow.causes import out_of_memory
-from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.plan import Batch, PartPlan
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.hook_points.point import HookPoint
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.store.runs.parts import DTYPES, StoredRows, quantise
-
-
-class BatchSize:
-    """Rows per pass: halved each time the device runs out of memory."""
-
-    def __init__(self, size: int, log: Callable[[str], None]) -> None:
-        self.size: int = size
-        self._log = log
-
-    def shrink(self, rows: int, error: BaseException) -> None:
-        """After `rows` did not fit. Raises UserError when that was a single one."""
-        if rows == 1:
-            raise UserError(
-                "one document does not fit into the device's memory",
-                hint="lower --context-length, or use --model-dtype bf16 or a smaller model",
-            ) from error
-        self.size = (rows + 1) // 2
-        self._log(f"the device is out of memory: retrying with {self.size} documents per batch")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -78,20 +58,11 @@ class Forward:
     def part(self, plan: PartPlan) -> Iterator[Copy]:
         """The batches of a part, in smaller pieces when memory runs out."""
         for batch in plan.batches:
-            waiting = list(batch.at_most(self._size.size))
-            while waiting:
-                piece = waiting.pop(0)
-                try:
-                    yield self._run(piece)
-                except RuntimeError as error:
-                    if not out_of_memory(error):
-                        raise
-                    self._size.shrink(len(piece.counts), error)
-                    waiting = [
-                        smaller
-                        for whole in (piece, *waiting)
-                        for smaller in whole.at_most(self._size.size)
-                    ]
+            run = partial(self._rows, batch)
+            yield from self._size.pieces(len(batch.counts), run)
+
+    def _rows(self, batch: Batch, rows: slice) -> Copy:
+        return self._run(batch.rows(rows))
 
     @torch.inference_mode()
     def _run(self, batch: Batch) -> Copy:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mi_crow.datasets import load_texts
 from mi_crow.language_model.capture.run import Capture, CaptureResult
@@ -28,6 +29,7 @@ def capture_run(
     with a part of the same capture is continued. Several `ranks` take the shards in turn.
     Raises UserError or NotFoundError in one sentence.
     """
+    config = in_recorded_batches(config, run_dir)
     lm = LanguageModel.from_spec(in_recorded_dtype(config.model, run_dir))
     texts = load_texts(
         config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
@@ -37,8 +39,24 @@ def capture_run(
 
 def in_recorded_dtype(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:
     """The model in the dtype that the run was started in, perhaps on another machine."""
-    if spec.dtype != "auto" or run_dir is None or not (run_dir / MANIFEST_NAME).exists():
+    recorded = _recorded(run_dir, "compute_dtype")
+    if spec.dtype != "auto" or recorded is None:
         return spec
-    recorded = RunManifest.load(run_dir).settings.get("compute_dtype")
     names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
     return replace(spec, dtype=names.get(str(recorded), "auto"))
+
+
+def in_recorded_batches(config: CaptureConfig, run_dir: Path | None) -> CaptureConfig:
+    """The capture in batches as large as those that the run was planned in, unless it says how
+    large."""
+    recorded = _recorded(run_dir, "batch_size")
+    if config.batch_size is not None or not isinstance(recorded, int):
+        return config
+    return replace(config, batch_size=recorded)
+
+
+def _recorded(run_dir: Path | None, setting: str) -> Any:
+    """A setting of the run that is to be continued; None without one."""
+    if run_dir is None or not (run_dir / MANIFEST_NAME).exists():
+        return None
+    return RunManifest.load(run_dir).settings.get(setting)

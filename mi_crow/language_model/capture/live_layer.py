@@ -1,18 +1,19 @@
 """Layers of the running model, for training and indexing without a captured run."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import time
 from typing import TYPE_CHECKING
 
 import torch
 
 from mi_crow.datasets import Texts
-from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.forward import Forward
 from mi_crow.language_model.capture.plan import Batch, PartPlan
 from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture.writer import not_finite
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.placement.batch_size import BatchSize, documents_at_once
 from mi_crow.progress import Progress
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import StoredRows
@@ -28,14 +29,15 @@ class LiveLayer:
     def __init__(self, lm: "LanguageModel", config: CaptureConfig, progress: Progress) -> None:
         """Raises NotFoundError for an unknown layer of `config`."""
         self.lm: LanguageModel = lm
-        self.config: CaptureConfig = config
+        at_once = documents_at_once(config.batch_size, lm.device, config.context_length)
+        self.config: CaptureConfig = replace(config, batch_size=at_once)
         points = [lm.layers.resolve(name) for name in config.layers]
         self.layers: tuple[LayerSpec, ...] = tuple(
             LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in points
         )
         self.layer: LayerSpec = self.layers[0]
         self.dtype: str = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(lm.dtype, "fp32")
-        size = BatchSize(config.batch_size, progress.log)
+        size = BatchSize(at_once, progress.log)
         self._forward = Forward(lm, points, self.dtype, size, to_host=False)
 
     def source(self, texts: Texts) -> CaptureSource:

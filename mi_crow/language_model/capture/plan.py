@@ -30,23 +30,22 @@ class Batch:
     documents: tuple[int, ...]  # number of each row's document in the dataset
     documents_started: int  # whose first window is among these rows
 
-    def at_most(self, rows: int) -> Iterator["Batch"]:
-        """This batch in pieces of at most `rows` rows."""
-        if rows >= len(self.counts):
-            yield self
-            return
+    def rows(self, which: slice) -> "Batch":
+        """Some of its rows, as a batch of their own; the last ones carry the started documents."""
+        n = len(self.counts)
+        start, stop, _ = which.indices(n)
+        if (start, stop) == (0, n):
+            return self
         length, ends = self.input_ids.shape[1], np.cumsum((0, *self.counts))
-        for start in range(0, len(self.counts), rows):
-            stop = min(start + rows, len(self.counts))
-            tokens = slice(int(ends[start]), int(ends[stop]))
-            yield Batch(
-                self.input_ids[start:stop],
-                self.kept[tokens] - start * length,
-                self.part_rows[tokens],
-                self.counts[start:stop],
-                self.documents[start:stop],
-                self.documents_started if stop == len(self.counts) else 0,
-            )
+        tokens = slice(int(ends[start]), int(ends[stop]))
+        return Batch(
+            self.input_ids[start:stop],
+            self.kept[tokens] - start * length,
+            self.part_rows[tokens],
+            self.counts[start:stop],
+            self.documents[start:stop],
+            self.documents_started if stop == n else 0,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ capture resumes after its last complete part and ends with the same content.
 """
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
@@ -16,10 +16,11 @@ from mi_crow.datasets import Texts
 from mi_crow.errors import UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.estimate import check_room, estimate
-from mi_crow.language_model.capture.forward import BatchSize, Forward
+from mi_crow.language_model.capture.forward import Forward
 from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture.writer import PartWriter
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.placement.batch_size import BatchSize, documents_at_once
 from mi_crow.language_model.published_metadata import META_NAME, published_metadata
 from mi_crow.language_model.token_ids import tokenizer_check
 from mi_crow.progress import Progress, raise_if_stopped
@@ -58,6 +59,8 @@ class Capture:
 
     def __init__(self, lm: CausalModel, texts: Texts, config: CaptureConfig) -> None:
         """Raises NotFoundError for an unknown layer, UserError for endless texts without limit."""
+        at_once = documents_at_once(config.batch_size, lm.device, config.context_length)
+        config = replace(config, batch_size=at_once)
         self._lm, self._texts, self._config = lm, texts, config
         self._points = list(dict.fromkeys(lm.layers.resolve(layer) for layer in config.layers))
         names = [point.stored for point in self._points]

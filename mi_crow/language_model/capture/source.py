@@ -14,6 +14,7 @@ from mi_crow.language_model.capture.token_stream import TokenizedText, tokenized
 from mi_crow.language_model.capture.windows import Row, SourceText, Windowing, cut_by_tokens
 from mi_crow.language_model.chat import template_writes
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.placement.batch_size import DOCUMENTS
 from mi_crow.language_model.tokenize import special_ids, start_id
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest, stored_bytes
@@ -158,7 +159,7 @@ class CaptureSource:
                 if piece >= todo.pieces.get(shard, 0):
                     yield plan_part(
                         group,
-                        self._config.batch_size,
+                        self._config.batch_size or DOCUMENTS,
                         self._lm.padding_id,
                         shard=shard,
                         piece=piece,

@@ -1,1 +1,1 @@
-"""Where a model's weights go: how much memory they take, and on which devices they are."""
+"""Where a model's weights go and how much memory is left for a batch."""

@@ -23,7 +23,7 @@ class LiveTexts:
     pack: bool = False
     keep_special: bool = False
     bos: str = "auto"  # auto: as the SAE was trained
-    batch_size: int = 32
+    batch_size: int | None = None
     shard_size: int = 512
 
     def capture(self, model: ModelSpec, layer: str) -> CaptureConfig:

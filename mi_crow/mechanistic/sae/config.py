@@ -381,7 +381,7 @@ class EvaluateConfig:
     sae_id: str
     run_id: str | None = None  # None: the run the SAE was trained on
     documents: int = 128  # held-out documents for cross-entropy and KL
-    batch_size: int = 8  # documents per batch
+    batch_size: int | None = None  # documents at once; None: what suits the device
     device: str = "auto"
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0

@@ -152,6 +152,7 @@ def _fill_tables(
         config.seed,
         config.batch_size,
         share,
+        progress.log,
     )
     encoding.run(sources, progress)
     corpus, bins, numberings = encoding.corpus, encoding.bins, ()
@@ -188,6 +189,7 @@ def _fill_tables(
             "bands": config.bands,
             "map": config.map,
             **facts,
+            **encoding.size.used(),
             **tables.facts(),
         }
     )

@@ -1,6 +1,6 @@
 """The pass over a corpus: documents to the writer, activations to sorted sparse codes."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.features.index.codes import (
     Chunk,
     CodedTokens,
@@ -33,6 +34,7 @@ from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
 from mi_crow.mechanistic.features.index.tables.token_texts import document_token_texts
 from mi_crow.mechanistic.features.index.write import TableWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.kernels.entries import Entries
 from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.runs.joined import JoinedPart, JoinedReader
@@ -102,7 +104,10 @@ class EncodePass:
         seed: int,
         batch_size: int | None = None,
         share: Share = WHOLE,
+        log: Callable[[str], None] | None = None,
     ) -> None:
+        """`batch_size` tokens are encoded at once (None: what suits the device), fewer once memory
+        runs out, which `log` hears of."""
         self._share = share
         self.corpus: Corpus = Corpus()
         self.bins: BinFitter = BinFitter()
@@ -111,7 +116,9 @@ class EncodePass:
         self._writer = writer
         self._tokenizer = tokenizer
         self._seed = seed
-        self._batch_size = batch_size or _batch_size(sae)
+        self.size: BatchSize = BatchSize(
+            batch_size or _batch_size(sae), log or _unheard, "token", "use another --device"
+        )
         # Small enough for the packed sort of `make_chunk`, but at least some documents.
         spare = CODE_KEY_BITS - (sae.n_latents - 1).bit_length()
         self._chunk_tokens = min(_CHUNK_TOKENS, 1 << max(spare, 12))
@@ -220,7 +227,7 @@ class EncodePass:
         norms = part.norms[piece.rows]
         keep = norms <= limit if limit is not None else torch.ones_like(norms, dtype=torch.bool)
         rows = keep.nonzero()[:, 0] + piece.rows.start
-        split = rows.split(self._batch_size)
+        split = rows.split(self.size.size)
         batches = (part.take(_as_slice(batch)) for batch in split if len(batch))
         codes: list[tuple[Tensor, Tensor, Tensor]] = []
         kind, encoded = latent_dtype(self._sae.n_latents), 0
@@ -231,10 +238,10 @@ class EncodePass:
             raise_if_stopped(progress)
             # A sum of fp16 may overflow. Read once per piece, so that nothing waits for the device.
             finite &= (x.float() if x.dtype == torch.float16 else x).sum().isfinite()
-            values, entries = self._sae.encode_entries(x)
-            tokens = entries.rows.int().add_(encoded)
-            codes.append((tokens, entries.columns.to(kind), values.float()))
-            encoded += len(x)
+            for n, values, entries in self.size.pieces(len(x), partial(self._codes_of, x)):
+                tokens = entries.rows.int().add_(encoded)
+                codes.append((tokens, entries.columns.to(kind), values.float()))
+                encoded += n
         if not bool(finite):
             raise not_finite()
         # Numbered by position, as in `documents`: a run's own numbers may have gaps, and windows of
@@ -245,6 +252,15 @@ class EncodePass:
             part.row_position[rows].int().to(device),
             *_firing_codes(codes, kind, device),
         )
+
+    def _codes_of(self, x: Tensor, rows: slice) -> tuple[int, Tensor, Entries]:
+        """How many rows of x [n, d] these are, their latents' values, and where they belong."""
+        some = x[rows]
+        return len(some), *self._sae.encode_entries(some)
+
+
+def _unheard(_: str) -> None:
+    pass
 
 
 def _batch_size(sae: SparseAutoencoder) -> int:

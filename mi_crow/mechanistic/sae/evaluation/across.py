@@ -17,6 +17,7 @@ from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
 from mi_crow.mechanistic.sae.evaluation.measures import model_of, probe_figures
+from mi_crow.mechanistic.sae.evaluation.model_loss import loss_batches
 from mi_crow.mechanistic.sae.fitting import check_captured_with, check_run, check_width, run_of
 from mi_crow.mechanistic.sae.quality import (
     BATCH,
@@ -66,11 +67,13 @@ def evaluate_across(
         scaling = latent_scaling(sae, tokens, progress)
         scaling.write(workspace.sae_dir(config.sae_id))
         figures["origins"] = scaling.counts()
+    size = loss_batches(config.batch_size, lm.device, progress)
     return {
         "run_id": tokens.readers[0].manifest.run_id,
         "model_id": lm.model_id,
         **figures,
-        **layers_loss(lm, sae, means, documents, progress, config.batch_size),
+        **layers_loss(lm, sae, means, documents, progress, size),
+        **size.used(),
         "probes": probe_figures(sae, reader, config.seed, progress),
         "documents": len(documents),
     }

@@ -16,7 +16,7 @@ from mi_crow.mechanistic.sae.evaluation.measures import (
     model_of,
     probe_figures,
 )
-from mi_crow.mechanistic.sae.evaluation.model_loss import model_loss
+from mi_crow.mechanistic.sae.evaluation.model_loss import loss_batches, model_loss
 from mi_crow.mechanistic.sae.fitting import (
     check_captured_with,
     check_run,
@@ -89,7 +89,8 @@ def evaluate_sae(
         densities = latent_densities(sae, tokens.source, outlier_norm)
         mean = mean_target(sae, tokens.source, outlier_norm)
         raise_if_stopped(progress, resumable=False)
-        losses = model_loss(substitution, mean, documents, progress, config.batch_size)
+        size = loss_batches(config.batch_size, lm.device, progress)
+        losses = model_loss(substitution, mean, documents, progress, size)
         probes = probe_figures(sae, reader, config.seed, progress)
     result = {
         "sae_id": config.sae_id,
@@ -109,6 +110,7 @@ def evaluate_sae(
         "probes": probes,
         "tokens": quality.tokens,
         "documents": len(documents),
+        **size.used(),
     }
     write_json(sae_dir / EVALUATION_NAME, result)
     return result

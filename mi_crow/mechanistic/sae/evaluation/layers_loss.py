@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
 from mi_crow.mechanistic.sae.cross_layer.record import ROLES
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
@@ -35,7 +36,7 @@ def layers_loss(
     means: Tensor,
     documents: Sequence[TokenDocument],
     progress: Progress,
-    batch_size: int,
+    size: BatchSize,
 ) -> dict[str, Any]:
     """Cross-entropy and KL with every layer that the SAE predicts replaced at once by its
     reconstruction, zeros and its mean (`means` [n_outputs]), on tokens that are no outliers.
@@ -45,13 +46,13 @@ def layers_loss(
     activations. Of two models the figures are those of `lm`, and `models` has those of both.
     """
     if not isinstance(sae, TwoModelCrosscoder):
-        return loss_figures(_loss(lm, sae, means, documents, progress, batch_size, None))
+        return loss_figures(_loss(lm, sae, means, documents, progress, size, None))
     own, other = sae.role_of(lm.model_id, lm.revision), OtherModel(sae, lm)
     found: dict[str, dict[str, Any]] = {}
     for role in ROLES:
         here = lm if role == own else other.lm
         beside = other if role == own else OtherModel(sae, here, loaded=lm)
-        losses = _loss(here, sae, means, documents, progress, batch_size, beside)
+        losses = _loss(here, sae, means, documents, progress, size, beside)
         found[role] = loss_figures(losses)
     return {**found[own], "models": [{"model": role, **found[role]} for role in ROLES]}
 
@@ -62,11 +63,11 @@ def _loss(
     means: Tensor,
     documents: Sequence[TokenDocument],
     progress: Progress,
-    batch_size: int,
+    size: BatchSize,
     other: OtherModel | None,
 ) -> ModelLoss:
     layers = _Layers(lm, sae, means, other)
-    return losses_under(lm, layers.ways, documents, progress, batch_size)
+    return losses_under(lm, layers.ways, documents, progress, size)
 
 
 class _Layers:

@@ -3,17 +3,24 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.sae.substitute import Substitution, Value, zeros
 from mi_crow.progress import Progress, raise_if_stopped
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
+
+# Documents at once.
+_DOCUMENTS = 8
+_CUDA_DOCUMENTS = 64
+_LESS_MEMORY = "use another --device, or capture with a lower --context-length"
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,11 @@ def model_loss(
     mean: Tensor | None,
     documents: Sequence[TokenDocument],
     progress: Progress,
-    batch_size: int = 8,
+    size: BatchSize | None = None,
 ) -> ModelLoss:
     """Runs the documents four times in batches: unchanged, and with the layer reconstructed, zeroed
-    and replaced by its `mean` [n_outputs]; without a mean the last two are left out, as NaN."""
+    and replaced by its `mean` [n_outputs]; without a mean the last two are left out, as NaN. `size`
+    is halved when memory runs out."""
     values: list[Value] = [substitution.reconstruction]
     if mean is not None:
         values += [zeros, lambda x, y: mean.to(y.device).expand_as(y)]
@@ -76,7 +84,7 @@ def model_loss(
     def ways(batch: Batch) -> list[AbstractContextManager[None]]:
         return [substitution.replaced(batch.kept, value) for value in values]
 
-    return losses_under(substitution.lm, ways, documents, progress, batch_size)
+    return losses_under(substitution.lm, ways, documents, progress, size)
 
 
 @torch.inference_mode()
@@ -85,32 +93,52 @@ def losses_under(
     ways: Callable[[Batch], Sequence[AbstractContextManager[None]]],
     documents: Sequence[TokenDocument],
     progress: Progress,
-    batch_size: int = 8,
+    size: BatchSize | None = None,
 ) -> ModelLoss:
     """The same under any three changes of the model, for each batch those of `ways`: activations
     reconstructed, zeroed, and replaced by their mean; what there are fewer of is NaN."""
     sums = torch.zeros(5, dtype=torch.float64)
+    size = size or loss_batches(None, lm.device, progress)
     tokens = done = measured = 0
-    for batch in _batches(documents, batch_size, lm.device):
-        input_ids, mask, _ = batch
-        raise_if_stopped(progress, resumable=False)
-        targets, real = input_ids[:, 1:], mask[:, 1:].bool()
-        plain = log_probabilities(lm, input_ids, mask)
-        figures = [_loss(plain, targets, real)]
-        for place, way in enumerate(ways(batch)):
-            with way:
-                changed = log_probabilities(lm, input_ids, mask)
-            figures.append(_loss(changed, targets, real))
-            if not place:
-                figures.append(_divergence(plain, changed, real))
-        measured = len(figures)
-        sums[:measured] += torch.tensor(figures, dtype=torch.float64)
-        tokens += int(real.sum())
-        done += input_ids.shape[0]
-        progress.update(done, len(documents), "document")
+    for batch in _batches(documents, size.size, lm.device):
+        for figures, real in size.pieces(len(batch.mask), partial(_figures, lm, ways, batch)):
+            raise_if_stopped(progress, resumable=False)
+            measured = len(figures)
+            sums[:measured] += torch.tensor(figures, dtype=torch.float64)
+            tokens += int(real.sum())
+            done += real.shape[0]
+            progress.update(done, len(documents), "document")
     sums[measured:] = torch.nan
     original, rebuilt, kl, zero, average = (sums / max(tokens, 1)).tolist()
     return ModelLoss(original, rebuilt, zero, average, kl, tokens)
+
+
+def loss_batches(asked: int | None, device: torch.device, progress: Progress) -> BatchSize:
+    """How many documents the loss is measured on at once: the predictions of all their tokens, as
+    wide as the vocabulary, are in memory together."""
+    suits = _CUDA_DOCUMENTS if device.type == "cuda" else _DOCUMENTS
+    return BatchSize(asked or suits, progress.log, hint=_LESS_MEMORY)
+
+
+def _figures(
+    lm: "LanguageModel",
+    ways: Callable[[Batch], Sequence[AbstractContextManager[None]]],
+    batch: Batch,
+    rows: slice,
+) -> tuple[list[float], Tensor]:
+    """The losses of some rows of a batch, summed over their tokens, and which tokens these are:
+    bool [rows, length - 1]."""
+    batch = Batch(*(tensor[rows] for tensor in batch))
+    targets, real = batch.input_ids[:, 1:], batch.mask[:, 1:].bool()
+    plain = log_probabilities(lm, batch.input_ids, batch.mask)
+    figures = [_loss(plain, targets, real)]
+    for place, way in enumerate(ways(batch)):
+        with way:
+            changed = log_probabilities(lm, batch.input_ids, batch.mask)
+        figures.append(_loss(changed, targets, real))
+        if not place:
+            figures.append(_divergence(plain, changed, real))
+    return figures, real
 
 
 def _batches(

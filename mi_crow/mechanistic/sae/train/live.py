@@ -24,6 +24,7 @@ from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture.windows import Row
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig
+from mi_crow.language_model.placement.batch_size import DOCUMENTS
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
@@ -217,7 +218,7 @@ class LiveSource:
     def _plan(self, rows: Sequence[Row]) -> PartPlan:
         return plan_part(
             rows,
-            self._live.config.batch_size,
+            self._live.config.batch_size or DOCUMENTS,
             fill=self._live.lm.padding_id,
             shard=0,
             piece=0,

@@ -72,7 +72,7 @@ class CaptureForm(JobForm):
         of_texts, of_parts = replace(ask, section="Texts"), replace(ask, section="Batches")
         layers = "resid_post.N or a module's name; a comma between several"
         stored = "int8 is half of bf16, with one scale a token"
-        batch = "documents at once; halved by itself when memory runs out"
+        batch, suits = "documents at once; halved when memory runs out", "32, or more on CUDA"
         part = "a part is what a stopped capture does not lose"
         return (
             ask("model.model", "model", MODEL_HINT, required=True),
@@ -86,7 +86,7 @@ class CaptureForm(JobForm):
             token_limit_field(of_texts),
             *text_fields(of_texts),
             *model_fields(replace(ask, section="Model")),
-            of_parts("batch_size", "batch", batch, SIZE),
+            of_parts("batch_size", "batch", batch, SIZE, suits),
             of_parts("shard_size", "documents a part", part, SIZE),
             seed_field(of_parts),
             *job_fields(ranked=True),

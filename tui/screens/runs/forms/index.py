@@ -143,13 +143,14 @@ class EvaluateForm(SaeForm):
         ask, more = self.ask, replace(self.ask, section="More")
         captured = "the one that the run was captured from"
         rounded = "of the encoder's product; for topk"
+        batch = "documents at once; halved when memory runs out"
         return (
             *self.sae_fields(),
             ask("documents", "documents", "held-out documents for the loss", COUNT),
             device_field(ask, self.at.device),
             _tuned_field(more),
             more("model", "model", MODEL_HINT, why=captured),
-            more("batch_size", "batch", "documents at once; fewer need less memory", SIZE),
+            more("batch_size", "batch", batch, SIZE, "8, on CUDA 64"),
             more("precision", "precision", rounded, choices=PRECISIONS),
             seed_field(more),
             *job_fields(ranked=False),
@@ -171,7 +172,7 @@ def _tuned_field(ask: FieldsOf) -> FormField:
 
 
 def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
-    fewer, suits = "tokens at once; fewer need less memory", "what suits the device"
+    fewer, suits = "tokens at once; halved when memory runs out", "what suits the device"
     return (
         _tuned_field(ask),
         ask("append", "append", "add the run or the texts to the index that there is"),
