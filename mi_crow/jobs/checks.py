@@ -154,9 +154,17 @@ def check_import(workspace: Workspace, config: ImportConfig) -> None:
 def check_export(workspace: Workspace, config: ExportConfig) -> None:
     """Raises UserError for an export that would fail."""
     saes = [read_sae_summary(workspace.sae_dir(one)) for one in (config.sae_id, *config.also)]
-    target = expanded(config.path)
+    target = check_new_folder(config.path)
+    weights = [sae.path / WEIGHTS_NAME for sae in saes]
+    size = sum(path.stat().st_size for path in weights if path.is_file())
+    check_disk(target, size, f"{str(target)!r}")
+
+
+def check_new_folder(typed: str) -> Path:
+    """The folder that an export makes. Raises UserError for one that it could not."""
+    target = expanded(typed)
     if not target.is_absolute():
-        raise UserError(f"{config.path!r} is not a whole path", hint="start it with / or ~")
+        raise UserError(f"{typed!r} is not a whole path", hint="start it with / or ~")
     if os.path.lexists(target):
         raise UserError(f"{str(target)!r} exists already", hint="give a new folder")
     place = nearest_existing(target)
@@ -168,9 +176,7 @@ def check_export(workspace: Workspace, config: ExportConfig) -> None:
             f"{str(target)!r} cannot be written (no permission in {str(place)!r})",
             hint="give a folder that you may write to",
         )
-    weights = [sae.path / WEIGHTS_NAME for sae in saes]
-    size = sum(path.stat().st_size for path in weights if path.is_file())
-    check_disk(target, size, f"{str(target)!r}")
+    return target
 
 
 def check_vector(workspace: Workspace, config: MakeConfig) -> None:

@@ -14,6 +14,7 @@ from textual.widgets import Input, TextArea
 from textual.worker import WorkerCancelled
 
 from tui.app import MiCrowApp
+from tui.widgets.forms.fields import Advice
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 
@@ -132,3 +133,13 @@ def screen_text(pilot: Pilot) -> str:
 def notices(pilot: Pilot) -> str:
     """What the app told in passing, as plain text."""
     return "\n".join(notification.message for notification in pilot.app._notifications)
+
+
+def trouble_of(advice: Advice) -> str:
+    """The first thing that a form says is wrong."""
+    return next(iter(advice.troubles.values()), "")
+
+
+def where_of(advice: Advice) -> str:
+    """The field that it says is wrong first; empty for all of them together."""
+    return next(iter(advice.troubles), "")

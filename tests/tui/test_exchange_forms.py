@@ -16,7 +16,7 @@ from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import LocatedFiles
 from mi_crow.store import free_space
 from mi_crow.store.workspace import Workspace
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import press, screen_text, settle, trouble_of, where_of
 from tui.app import MiCrowApp
 from tui.screens.runs.forms import exporting, importing
 from tui.screens.runs.forms.exporting import ExportForm
@@ -80,7 +80,7 @@ def advice_of_export(workspace: Workspace, **texts: str) -> Advice:
 )
 def test_an_import_finds_the_format_by_itself(app_workspace, fixture, facts):
     advice, form = advice_of_import(app_workspace, path=str(SAES / fixture))
-    assert (advice.trouble, form.wanted) == ("", None)
+    assert (trouble_of(advice), form.wanted) == ("", None)
     assert advice.lines[0] == facts
     assert "nothing to download" in advice.lines
     assert advice.defaults["name"].text == fixture
@@ -100,7 +100,7 @@ def test_a_taken_name_gets_a_number(app_workspace, tmp_path):
 
 def test_one_of_several_has_to_be_chosen(app_workspace):
     advice, form = advice_of_import(app_workspace, path="org/run", offline="yes")
-    assert advice.trouble == "2 SAEs are there; choose one at hook point"
+    assert trouble_of(advice) == "2 SAEs are there; choose one at hook point"
     assert [one.text for one in advice.candidates["layer"]] == ["layers.1", "layers.2"]
     assert form.wanted is None
 
@@ -120,9 +120,9 @@ def test_what_the_cache_of_the_hub_holds_is_offered(app_workspace):
         ({"path": "EMPTY"}, "path", "no SAE at"),
         ({"path": "OTHER"}, "path", "without the config.yaml that names their hook points"),
         ({"path": "org/nowhere", "offline": "yes"}, "path", "is not in the local cache"),
-        ({"path": "SAE", "name": "demo-topk"}, "", "exists already; choose another name"),
-        ({"path": "SAE", "name": "../x"}, "", "is not a valid name"),
-        ({"path": "SAE", "model__model": "./none"}, "", "model './none' not found"),
+        ({"path": "SAE", "name": "demo-topk"}, "name", "exists already; choose another name"),
+        ({"path": "SAE", "name": "../x"}, "name", "is not a valid name"),
+        ({"path": "SAE", "model__model": "./none"}, "model.model", "model './none' not found"),
         ({"path": "SAE", "dtype": "int4"}, "dtype", "weights as must be auto"),
         ({"path": "SAE", "input_scale": "-1"}, "input_scale", "input scale must be"),
         ({"path": "GEMMA", "check": "yes"}, "model.model", "do not name the model"),
@@ -137,17 +137,17 @@ def test_what_is_wrong_is_said_in_one_sentence(app_workspace, tmp_path, texts, w
     if texts.get("path", "").isupper():
         texts = texts | {"path": str(places.get(texts["path"], tmp_path / texts["path"]))}
     advice, _ = advice_of_import(app_workspace, **texts)
-    assert says in advice.trouble
-    assert advice.where == where
-    assert "\n" not in advice.trouble
-    assert "--" not in advice.trouble
+    assert says in trouble_of(advice)
+    assert where_of(advice) == where
+    assert "\n" not in trouble_of(advice)
+    assert "--" not in trouble_of(advice)
     assert advice.command == ""
 
 
 def test_a_full_disk_is_said_before_the_start(app_workspace, monkeypatch):
     monkeypatch.setattr(free_space.shutil, "disk_usage", lambda _: Usage(9**9, 0, 1000))
     advice, _ = advice_of_import(app_workspace, path=str(SAES / "saelens_topk"))
-    assert "available" in advice.trouble
+    assert "available" in trouble_of(advice)
 
 
 def test_the_hub_is_asked_once_for_what_is_not_here(app_workspace, monkeypatch):
@@ -164,7 +164,7 @@ def test_the_hub_is_asked_once_for_what_is_not_here(app_workspace, monkeypatch):
 
     monkeypatch.setattr(importing, "files_at", files_at)
     advice, form = advice_of_import(app_workspace, path="org/new")
-    assert (advice.lines, advice.trouble) == (("asking the hub",), "")
+    assert (advice.lines, trouble_of(advice)) == (("asking the hub",), "")
     assert form.wanted == ("org/new", None)
     form.ask_hub(("org/new", None))
     advice = form.study(texts_of(form, path="org/new"))
@@ -174,7 +174,7 @@ def test_the_hub_is_asked_once_for_what_is_not_here(app_workspace, monkeypatch):
     assert "org/new" in advice.command
     form.ask_hub(("org/gone", None))
     advice = form.study(texts_of(form, path="org/gone"))
-    assert advice.trouble == "SAE 'org/gone' is not on the hub; check the name"
+    assert trouble_of(advice) == "SAE 'org/gone' is not on the hub; check the name"
     assert asked == [("org/new", None), ("org/gone", None)]
 
 
@@ -219,7 +219,7 @@ def test_an_export_proposes_a_new_folder(app_workspace, tmp_path, monkeypatch):
     (tmp_path / "smol-sae-saelens").mkdir()
     advice = advice_of_export(app_workspace)
     assert advice.defaults["path"].text == str(tmp_path / "smol-sae-saelens-2")
-    assert advice.trouble == ""
+    assert trouble_of(advice) == ""
     assert f"export smol-sae {tmp_path / 'smol-sae-saelens-2'} " in advice.command
     advice = advice_of_export(app_workspace, format="sparsify")
     assert "smol-sae-sparsify --format sparsify" in advice.command
@@ -228,9 +228,9 @@ def test_an_export_proposes_a_new_folder(app_workspace, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("texts", "where", "says"),
     [
-        ({"path": "THERE"}, "", "exists already; give a new folder"),
-        ({"path": "FILE/x"}, "", "is a file, not a folder"),
-        ({"sae_id": "none"}, "", "SAE 'none' not found"),
+        ({"path": "THERE"}, "path", "exists already; give a new folder"),
+        ({"path": "FILE/x"}, "path", "is a file, not a folder"),
+        ({"sae_id": "none"}, "sae_id", "SAE 'none' not found"),
         (
             {"format": "onnx"},
             "format",
@@ -244,14 +244,14 @@ def test_an_export_that_cannot_work_is_refused(app_workspace, tmp_path, texts, w
     if "path" in texts:
         texts = {"path": str(tmp_path / texts["path"])}
     advice = advice_of_export(app_workspace, **texts)
-    assert says in advice.trouble
-    assert advice.where == where
+    assert says in trouble_of(advice)
+    assert where_of(advice) == where
 
 
 def test_a_target_without_permission_is_refused(app_workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     advice = advice_of_export(app_workspace, path=str(tmp_path / "new"))
-    assert "no permission in" in advice.trouble
+    assert "no permission in" in trouble_of(advice)
 
 
 def test_an_export_path_is_made_whole(app_workspace, tmp_path, monkeypatch):

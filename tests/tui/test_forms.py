@@ -12,7 +12,7 @@ from tui.widgets.forms.fields import (
     FormField,
     Texts,
     WrongValueError,
-    read_values,
+    wrong_values,
 )
 from tui.widgets.forms.line import FormInput, SectionHeading
 from tui.widgets.forms.popup import FormPopup
@@ -27,10 +27,8 @@ FIELDS = (
 
 def study(texts: Texts) -> Advice:
     """Layers that depend on the run; nothing is possible without one."""
-    try:
-        read_values(FIELDS, texts)
-    except WrongValueError as error:
-        return Advice(trouble=error.sentence, where=error.name)
+    if wrong := wrong_values(FIELDS, texts):
+        return Advice(troubles=wrong)
     layers = [Candidate(f"resid_post.{n}", f"{texts['run']}: 64 wide") for n in range(3)]
     return Advice(
         {"layer": Default("resid_post.2", f"the last of {texts['run']}")},
@@ -126,11 +124,7 @@ async def test_a_text_that_may_become_a_choice_is_not_wrong_yet(results):
     fields = (FormField("arch", "architecture", choices=("topk", "gated"), closed=True),)
 
     def look(texts: Texts) -> Advice:
-        try:
-            read_values(fields, texts)
-        except WrongValueError as error:
-            return Advice(trouble=error.sentence, where=error.name)
-        return Advice()
+        return Advice(troubles=wrong_values(fields, texts))
 
     app = Bare()
     async with app.run_test(size=(80, 24)) as pilot:
@@ -156,6 +150,48 @@ async def test_a_section_opens_and_says_what_was_changed_in_it(pilot):
     text = screen_text(pilot)
     assert "pack" not in text
     assert "batch 64" in text
+
+
+async def test_every_wrong_field_says_what_is_wrong_and_the_first_gets_the_focus(pilot, results):
+    inputs = {item.field.name: item for item in pilot.app.screen.query(FormInput)}
+    heading = pilot.app.screen.query_one(SectionHeading)
+    heading.focus()
+    await press(pilot, "enter", "down", "0", "down", *"maybe")
+    lines = screen_text(pilot).splitlines()
+    at = {name: next(n for n, line in enumerate(lines) if f"│ {name} " in line) for name in inputs}
+    assert "no run given" in lines[at["run"] + 1]
+    assert "batch must be at least 1, not 0" in lines[at["batch"] + 1]
+    assert "pack must be yes or no, not 'maybe'" in lines[at["pack"] + 1]
+    assert "to put right: run, batch, pack" in screen_text(pilot)
+    await press(pilot, "ctrl+r")
+    assert results == []
+    assert inputs["run"].has_focus
+    await press(pilot, *"demo")
+    assert "no run given" not in screen_text(pilot)
+    heading.focus()
+    await press(pilot, "enter")
+    assert "More   2 wrong" in screen_text(pilot)
+    await press(pilot, "ctrl+r")
+    assert inputs["batch"].has_focus
+
+
+async def test_a_form_without_a_study_says_all_that_is_wrong_when_it_starts(results):
+    app = Bare()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(FormPopup("Train", FIELDS, dict), results.append)
+        await settle(pilot)
+        inputs = {item.field.name: item for item in app.screen.query(FormInput)}
+        inputs["batch"].value = "x"
+        await settle(pilot)
+        assert "no run given" not in screen_text(pilot)
+        await press(pilot, "ctrl+r")
+        text = screen_text(pilot)
+        assert "no run given" in text
+        assert "to put right: run, batch" in text
+        assert inputs["run"].has_focus
+        await press(pilot, *"demo")
+        assert "no run given" not in screen_text(pilot)
+        assert results == []
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
 from tests.helpers import made_files
 from tests.tui.conftest import NOW, add_run
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import press, screen_text, settle, trouble_of, where_of
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.job_form import JobForm
 from tui.screens.runs.forms.kinds import FORMS, form_of_job
@@ -63,7 +63,7 @@ def advice(form: JobForm, **texts: str) -> Advice:
 def jobs_of(form: JobForm, **texts: str) -> list[JobSpec]:
     """The jobs that the form would start. Fails when it would not start any."""
     found = advice(form, **texts)
-    assert not found.trouble, found.trouble
+    assert not trouble_of(found), trouble_of(found)
     values = read_values(form.fields, texts_of(form, **texts), found.defaults)
     return form.checked(values)
 
@@ -211,7 +211,7 @@ def test_one_sae_of_several_layers(app_workspace, monkeypatch, no_slurm, texts):
     )
     test_a_job_s_own_values_start_the_same_job(app_workspace, no_slurm, "train", texts)
     form = FORMS["train"](situation(app_workspace, run_id="several"))
-    assert "is of several layers" in advice(form, **texts | {"layer": "mlp_in.1"}).trouble
+    assert "is of several layers" in trouble_of(advice(form, **texts | {"layer": "mlp_in.1"}))
 
 
 def test_a_crosscoder_of_two_models(app_workspace, monkeypatch, no_slurm):
@@ -225,7 +225,7 @@ def test_a_crosscoder_of_two_models(app_workspace, monkeypatch, no_slurm):
     )
     test_a_job_s_own_values_start_the_same_job(app_workspace, no_slurm, "train", texts)
     form = FORMS["train"](situation(app_workspace, run_id="base"))
-    assert "was given for both models" in advice(form, **texts | {"tuned_run": "base"}).trouble
+    assert "was given for both models" in trouble_of(advice(form, **texts | {"tuned_run": "base"}))
 
 
 def test_what_the_command_takes_anyway_is_not_in_it(app_workspace):
@@ -295,7 +295,7 @@ def test_a_run_that_is_still_captured_is_not_trained_on(app_workspace):
     unfinished = [replace(run, manifest=replace(run.manifest, status="running")) for run in at.runs]
     found = advice(FORMS["train"](replace(at, runs=tuple(unfinished))))
     assert found.defaults["run_id"] == Default("", "none is complete yet")
-    assert found.trouble == "no run given"
+    assert trouble_of(found) == "no run given"
 
 
 def test_the_layers_of_a_model_come_with_their_widths(app_workspace):
@@ -349,7 +349,12 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "texts", "sentence", "where"),
     [
-        ("capture", {"model__model": "./no/such"}, "model './no/such' not found", ""),
+        (
+            "capture",
+            {"model__model": "./no/such"},
+            "model './no/such' is neither a folder",
+            "model.model",
+        ),
         ("capture", {"layers": "resid_post.9"}, "the model has no layer 'resid_post.9'", "layers"),
         (
             "capture",
@@ -363,14 +368,19 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
             "the model has no layer 'banana'; it has 4 blocks, with ",
             "layer",
         ),
-        ("capture", {"name": "demo"}, "run 'demo' exists already; choose another name", ""),
-        ("capture", {"name": "../up"}, "run id '../up' is not a valid name", ""),
-        ("capture", {"dataset__source": "./none.txt"}, "dataset './none.txt' not found", ""),
-        ("train", {"run_id": "nothing"}, "run 'nothing' not found", ""),
-        ("train", {"layer": "h.99"}, "layer 'h.99' is not in run", ""),
-        ("train", {"k": "9999"}, "k = 9999 is more than latents = 1024; lower k or raise", ""),
+        ("capture", {"name": "demo"}, "run 'demo' exists already; choose another name", "name"),
+        ("capture", {"name": "../up"}, "run id '../up' is not a valid name", "name"),
+        (
+            "capture",
+            {"dataset__source": "./none.txt"},
+            "dataset './none.txt' not f",
+            "dataset.source",
+        ),
+        ("train", {"run_id": "nothing"}, "run 'nothing' not found", "run_id"),
+        ("train", {"layer": "h.99"}, "layer 'h.99' is not in run", "layer"),
+        ("train", {"k": "9999"}, "k = 9999 is more than latents = 1024; lower k or raise", "k"),
         ("train", {"arch": "transcoder"}, "a transcoder needs the layer", "target_layer"),
-        ("train", {"skip": "yes"}, "skip connection is for transcoders; choose a trans", ""),
+        ("train", {"skip": "yes"}, "skip connection is for transcoders; choose a trans", "skip"),
         (
             "train",
             {"training__steps": "5", "training__epochs": "2"},
@@ -379,11 +389,16 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
         ),
         ("train", {"stream__pack": "yes"}, "pack is for a training without a run", "stream.pack"),
         ("train", {"init": "x", "arch": "l1"}, "architecture is decided by the SAE", "arch"),
-        ("train", {"job__nproc": "4"}, "4 processes need a launcher; choose the launcher", ""),
-        ("train", {"job__slurm__partition": "gpu"}, "partition, time limit and other options", ""),
-        ("train", {"job__after": "nothing"}, "job 'nothing' not found", ""),
-        ("train", {"device": "tpu"}, "device 'tpu' is not known", ""),
-        ("index", {"sae_id": "/etc"}, "SAE id '/etc' is not a valid name", ""),
+        (
+            "train",
+            {"job__nproc": "4"},
+            "4 processes need a launcher; choose the launc",
+            "job.launcher",
+        ),
+        ("train", {"job__slurm__partition": "gpu"}, "partition, time limit", "job.slurm.partition"),
+        ("train", {"job__after": "nothing"}, "job 'nothing' not found", "job.after"),
+        ("train", {"device": "tpu"}, "device 'tpu' is not known", "device"),
+        ("index", {"sae_id": "/etc"}, "SAE id '/etc' is not a valid name", "sae_id"),
         ("index", {"live__pack": "yes"}, "pack is for an index without a run", "live.pack"),
         ("evaluate", {"documents": "0"}, "documents must be at least 1, not 0", "documents"),
     ],
@@ -395,11 +410,45 @@ def test_what_is_wrong_is_one_sentence_in_the_app_s_words(
     if kind == "capture":
         texts = {"model__model": "sample"} | texts
     found = advice(form, **texts)
-    assert found.trouble.startswith(sentence)
-    assert found.where == where
-    assert "--" not in found.trouble
-    assert "\n" not in found.trouble
+    assert trouble_of(found).startswith(sentence)
+    assert where_of(found) == where
+    assert "--" not in trouble_of(found)
+    assert "\n" not in trouble_of(found)
     assert not found.command
+
+
+def test_each_wrong_field_has_its_own_sentence(app_workspace):
+    form = FORMS["train"](situation(app_workspace, run_id="demo"))
+    wrong = {"layer": "h.99", "k": "0", "name": "../up", "device": "tpu", "job__after": "nothing"}
+    found = advice(form, **wrong)
+    assert list(found.troubles) == ["layer", "k", "name", "device", "job.after"]
+    assert found.troubles["layer"].startswith("layer 'h.99' is not in run 'demo'")
+    assert found.troubles["k"].startswith("k must be at least 1, not 0")
+    assert found.troubles["name"].startswith("SAE id '../up' is not a valid name")
+    assert found.troubles["device"].startswith("device 'tpu' is not known")
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "model"),
+    [
+        ("capture", {"model__model": "no-such"}, "model.model"),
+        ("train", {"stream": "yes", "stream__model__model": "no-such"}, "stream.model.model"),
+    ],
+)
+def test_an_unknown_model_is_said_at_the_model(app_workspace, kind, texts, model):
+    form = FORMS[kind](situation(app_workspace))
+    found = advice(form, **texts)
+    assert found.troubles == {
+        model: "model 'no-such' is neither a folder nor in the hub's cache; check the name, or "
+        "name a layer: the job then downloads the model"
+    }
+    layer = {"capture": "layers", "train": "layer"}[kind]
+    assert not advice(form, **texts, **{layer: "resid_post.3"}).troubles
+    offline = texts | {layer: "resid_post.3", f"{model.replace('.', '__')[:-5]}offline": "yes"}
+    assert advice(form, **offline).troubles == {
+        model: "model 'no-such' is neither a folder nor in the hub's cache; name one that is, or "
+        "allow the network"
+    }
 
 
 HOSTILE = (
@@ -428,8 +477,8 @@ def test_no_text_is_too_strange_for_a_form(app_workspace, kind):
         if not field.section:
             for text in HOSTILE:
                 found = form.study(texts_of(form) | {field.name: text})
-                assert "\n" not in found.trouble
-                assert found.trouble or shlex.split(found.command)
+                assert "\n" not in trouble_of(found)
+                assert trouble_of(found) or shlex.split(found.command)
 
 
 @pytest.mark.slow
@@ -439,13 +488,13 @@ def test_no_text_is_too_strange_for_any_field(app_workspace, kind):
     for field in form.fields:
         for text in HOSTILE:
             found = form.study(texts_of(form) | {field.name: text})
-            assert found.trouble or shlex.split(found.command)
+            assert trouble_of(found) or shlex.split(found.command)
 
 
 def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
     found = advice(FORMS["train"](situation(empty_workspace)))
-    assert found.trouble == "no run given"
-    assert not advice(FORMS["capture"](situation(empty_workspace))).trouble
+    assert trouble_of(found) == "no run given"
+    assert not advice(FORMS["capture"](situation(empty_workspace))).troubles
 
 
 # What to expect.
@@ -546,7 +595,7 @@ def test_the_demo_has_a_form_that_says_what_is_in_its_way(empty_workspace, fake_
     assert texts_of(again)["seed"] == "7"
     add_run(empty_workspace, "demo", "another", NOW)
     found = advice(FORMS["demo"](situation(empty_workspace)))
-    assert found.trouble == (
+    assert trouble_of(found) == (
         "the demo calls its run demo, and another run has this name; rename that one"
     )
     assert not found.command

@@ -36,8 +36,7 @@ def import_form(context: "AppContext") -> FormPopup[str]:
         candidates = {"path": finding.files(path, _ENDINGS)}
         if not path:
             return Advice({}, candidates)
-        where, trouble = _wrong_file(context, texts)
-        return Advice({}, candidates, trouble=trouble, where=where)
+        return Advice({}, candidates, troubles=_wrong_file(context, texts))
 
     def submit(values: Values) -> str:
         path = typed_path(values["path"]).absolute()
@@ -54,8 +53,8 @@ def import_form(context: "AppContext") -> FormPopup[str]:
     return FormPopup("Import a vector", fields, submit, "Import", study)
 
 
-def _wrong_file(context: "AppContext", texts: Texts) -> tuple[str, str]:
-    """The field that something is wrong with, and what."""
+def _wrong_file(context: "AppContext", texts: Texts) -> dict[str, str]:
+    """What is wrong with the fields, by their names."""
     try:
         path: Path = typed_path(texts["path"].strip())
         if path.suffix.lower() not in _ENDINGS:
@@ -63,12 +62,16 @@ def _wrong_file(context: "AppContext", texts: Texts) -> tuple[str, str]:
         if not path.is_file():
             raise WrongValueError("path", f"there is no file {str(path)!r}")
     except MiCrowError as error:
-        return "path", str(error)
+        wrong, stem = {"path": str(error)}, ""
+    else:
+        wrong, stem = {}, path.stem
+    name = texts["name"].strip() or stem
     try:
-        new_path(context.workspace, texts["name"].strip() or path.stem)
+        if name:
+            new_path(context.workspace, name)
     except MiCrowError as error:
-        return "name", f"{error}; choose another name"
-    return "", ""
+        wrong["name"] = f"{error}; choose another name"
+    return wrong
 
 
 def refine_form(context: "AppContext", name: str) -> FormPopup[str]:

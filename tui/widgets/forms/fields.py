@@ -24,6 +24,14 @@ class WrongValueError(UserError):
         self.name = name
 
 
+class WrongValuesError(UserError):
+    """What is wrong with several fields: a sentence each, by their names."""
+
+    def __init__(self, troubles: Mapping[str, str]) -> None:
+        super().__init__("; ".join(troubles.values()))
+        self.troubles = dict(troubles)
+
+
 @dataclass(frozen=True)
 class Default:
     """What an empty field stands for, and where that comes from."""
@@ -125,8 +133,9 @@ class Advice:
 
     defaults: Mapping[str, Default] = field(default_factory=dict)  # where they are not the field's
     candidates: Mapping[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    trouble: str = ""  # why nothing can start, in one sentence
-    where: str = ""  # the field that the trouble is in, where that is known
+    # Why nothing can start: a sentence for each wrong field, by its name, in their order; without
+    # a name, of all of them.
+    troubles: Mapping[str, str] = field(default_factory=dict)
     lines: tuple[str, ...] = ()  # what to expect: time, disk, memory
     command: str = ""  # the command line that does the same
 
@@ -141,6 +150,19 @@ def read_values(
     """The values of all fields. Raises WrongValueError for the first one that is wrong."""
     found = defaults or {}
     return {one.name: one.value_of(texts[one.name], found.get(one.name)) for one in fields}
+
+
+def wrong_values(
+    fields: Sequence[FormField], texts: Texts, defaults: Mapping[str, Default] | None = None
+) -> dict[str, str]:
+    """What is wrong with each field for itself, by its name."""
+    wrong = {}
+    for one in fields:
+        try:
+            read_values((one,), texts, defaults)
+        except WrongValueError as error:
+            wrong[error.name] = error.sentence
+    return wrong
 
 
 def filled_in(fields: Sequence[FormField], texts: Texts) -> tuple[FormField, ...]:

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Label
+from textual.widgets import Label, Static
 
 from tui.actions import bindings
 from tui.text import printable
@@ -150,11 +150,40 @@ class FormInput(Field):
 
 
 class FieldLine(Horizontal):
-    """A label and its field."""
+    """A label and its field; what is wrong with the field is below it."""
 
     def __init__(self, field: FormField) -> None:
         super().__init__(classes="field")
         self.field = field
+        self._trouble: Static | None = None  # most fields never have one
+        self._said = ""
+
+    def show(self, shown: bool) -> None:
+        """Shows the line, or hides it with what is below."""
+        self.display = shown
+        if self._trouble is not None:
+            self._trouble.display = shown and bool(self._said)
+
+    def tell_trouble(self, trouble: str) -> bool:
+        """Says what is wrong; True when it was something else before."""
+        said = printable(trouble)
+        if said == self._said:
+            return False
+        self._said = said
+        if self._trouble is None and isinstance(self.parent, Widget):
+            self._trouble = Static(said, classes="field-trouble error", markup=False)
+            self.parent.mount(self._trouble, after=self)
+        elif self._trouble is not None:
+            self._trouble.update(said)
+        self.query_one(FormInput).set_class(bool(said), "-wrong")
+        self.show(self.display)
+        return True
+
+    def keep_in_view(self) -> None:
+        """Scrolls to what is wrong, and then to the field."""
+        if self._trouble is not None and self._trouble.display:
+            self._trouble.scroll_visible(animate=False)
+            self.scroll_visible(animate=False)
 
     def compose(self) -> ComposeResult:
         yield Label(self.field.label, markup=False)
@@ -179,6 +208,13 @@ class SectionHeading(Widget, can_focus=True):
         self.opened = False
         self._number = number
         self._changes = ""
+        self._wrong = 0
+
+    def tell_wrong(self, number: int) -> None:
+        """Says how many of its fields are wrong: closed, it hides what is said there."""
+        if number != self._wrong:
+            self._wrong = number
+            self.refresh()
 
     def tell_changes(self, changes: str) -> None:
         """Shows what is entered in the section."""
@@ -192,6 +228,7 @@ class SectionHeading(Widget, can_focus=True):
         title = Content.assemble(
             ("▾ " if self.opened else "▸ ", style),
             (self.section, "bold" if self.has_focus else "bold $primary"),
+            (f"   {self._wrong} wrong" if self._wrong else "", "$error"),
             ("   " + printable(said), style),
         )
         return title.truncate(max(self.size.width, 1), ellipsis=True)

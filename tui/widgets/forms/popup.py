@@ -1,7 +1,7 @@
-"""A form: one line per field, one sentence for what is wrong; ctrl+r or the button submits."""
+"""A form: one line per field, what is wrong below it; ctrl+r or the button submits."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from textwrap import wrap
@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Static
 
-from mi_crow.errors import UserError
 from tui.actions import bindings
 from tui.clipboard import copy
 from tui.preferences.key_words import key
@@ -27,7 +26,9 @@ from tui.widgets.forms.fields import (
     Texts,
     Values,
     WrongValueError,
+    WrongValuesError,
     read_values,
+    wrong_values,
 )
 from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id, step_focus
 from tui.widgets.frame.popup import Confirm, Popup, Result
@@ -74,6 +75,7 @@ class FormPopup(Popup[Result]):
         self._note = note
         self._busy = busy
         self._advice = Advice()
+        self._troubles: dict[str, str] = {}  # by field; without a name, of all of them
         self._at_first = {one.name: one.text for one in fields}
         if study is None and len(fields) == 1:  # one question, which enter answers
             self.FOOTER = (("enter", button.casefold()), ("escape", "cancel"))
@@ -138,8 +140,7 @@ class FormPopup(Popup[Result]):
         elif self._advice.command:
             hint = f"{key('form.copy')} copies the command"
         self.query_one("#form-hint", Static).update(printable(hint))
-        if self._study is not None:
-            self._tell_trouble()
+        self._tell_troubles()
         self.refresh_bindings()
 
     # What is in the fields.
@@ -154,6 +155,8 @@ class FormPopup(Popup[Result]):
         if isinstance(event.input, FormInput):
             event.input.text_changed()
             self._summarise()
+            if self._study is None:
+                self._check_typed(event.input)
             self._look_at_texts(REST_S)
 
     @on(Field.Submitted)
@@ -172,7 +175,8 @@ class FormPopup(Popup[Result]):
     def _toggle(self, event: SectionHeading.Toggled) -> None:
         for line in self.query(FieldLine):
             if line.field.section == event.section:
-                line.display = event.opened
+                line.show(event.opened)
+        self._tell_troubles()
 
     def _summarise(self) -> None:
         texts = self.texts
@@ -192,15 +196,15 @@ class FormPopup(Popup[Result]):
             time.sleep(rest)
             return study(texts)
 
-        self.in_thread(work, self._show_advice, group="study", failed=self._refuse)
+        self.in_thread(work, self._show_advice, group="study", failed=self._not_studied)
 
     def _show_advice(self, advice: Advice) -> None:
         self._advice = advice
+        self._troubles = dict(advice.troubles)
         for item in self.query(FormInput):
             name = item.field.name
             item.show_default(advice.defaults.get(name))
             item.take_candidates(advice.candidates.get(name))
-            item.set_class(name == advice.where, "-wrong")
         self.query_one("#copy", Button).disabled = not advice.command
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
         self.query_one("#form-command", Static).update(
@@ -208,17 +212,43 @@ class FormPopup(Popup[Result]):
         )
         self.on_descendant_focus()
 
-    def _tell_trouble(self) -> None:
-        """Says what is wrong; not of a text that may still become one of the list below it."""
-        focused = self.focused
-        chosen = isinstance(focused, FormInput) and focused.field.name == self._advice.where
-        unfinished = chosen and self.query_one(CandidateList).display
-        self._say("" if unfinished else self._advice.trouble)
+    def _check_typed(self, item: FormInput) -> None:
+        """Without a study: what is typed is wrong for itself, or not; an empty field waits."""
+        field = item.field
+        self._troubles.pop(field.name, None)
+        self._troubles.pop("", None)
+        if item.value.strip():
+            self._troubles |= wrong_values((field,), self.texts)
+        self._tell_troubles()
 
-    def _say(self, trouble: str) -> None:
-        self.query_one("#form-error", Static).update(printable(trouble))
+    def _tell_troubles(self) -> None:
+        """Says what is wrong, each below its field; not of a text that may still become one of the
+        list below it."""
+        focused, listed = self.focused, self.query_one(CandidateList).display
+        told = dict(self._troubles)
+        if listed and isinstance(focused, FormInput):
+            told.pop(focused.field.name, None)
+        changed = False
+        for line in self.query(FieldLine):
+            changed = line.tell_trouble(told.get(line.field.name, "")) or changed
+        for heading in self.query(SectionHeading):
+            own = [one.name for one in self._fields if one.section == heading.section]
+            heading.tell_wrong(sum(name in told for name in own))
+        self.query_one("#form-error", Static).update(printable(self._in_all(told)))
         if self._study is not None:
-            self.query_one("#form-lines").display = not trouble
+            self.query_one("#form-lines").display = not told
+        if changed and isinstance(focused, FormInput) and isinstance(focused.parent, FieldLine):
+            self.call_after_refresh(focused.parent.keep_in_view)
+
+    def _in_all(self, told: Mapping[str, str]) -> str:
+        """What no field says: the trouble of all of them, of one that is hidden, or which of many
+        are wrong."""
+        if "" in told:
+            return told[""]
+        wrong = [line for line in self.query(FieldLine) if line.field.name in told]
+        if len(wrong) > 1:
+            return f"to put right: {', '.join(line.field.label for line in wrong)}"
+        return "".join(told[line.field.name] for line in wrong if not line.display)
 
     # Actions.
 
@@ -251,7 +281,9 @@ class FormPopup(Popup[Result]):
     def action_submit(self) -> None:
         if self.is_working("submit"):
             return
-        self._say("")
+        if self._study is None:
+            self._troubles = {}
+            self._tell_troubles()
         if self._busy:
             self.query_one("#form-lines", Static).update(self._busy)
         work = partial(self._submitted, self.texts)
@@ -259,21 +291,29 @@ class FormPopup(Popup[Result]):
 
     def _submitted(self, texts: Texts) -> Result:
         """The texts are looked at once more: what was typed last may not have been."""
-        if self._study is None:
-            return self._submit(read_values(self._fields, texts))
-        advice = self._study(texts)
-        if advice.trouble and advice.where:
-            raise WrongValueError(advice.where, advice.trouble)
-        if advice.trouble:
-            raise UserError(advice.trouble)
+        advice = Advice(troubles=wrong_values(self._fields, texts))
+        if self._study is not None:
+            advice = self._study(texts)
+        if advice.troubles:
+            raise WrongValuesError(advice.troubles)
         return self._submit(read_values(self._fields, texts, advice.defaults))
+
+    def _not_studied(self, error: Exception) -> None:
+        self._troubles = {"": error_sentence(error)}
+        self._tell_troubles()
 
     def _refuse(self, error: Exception) -> None:
         if self._busy:
             self.query_one("#form-lines", Static).update("")
-        self._say(error_sentence(error))
-        if isinstance(error, WrongValueError):
-            self._go_to(error.name)
+        if isinstance(error, WrongValuesError):
+            self._troubles = error.troubles
+        else:
+            name = error.name if isinstance(error, WrongValueError) else ""
+            self._troubles = {name: error_sentence(error)}
+        self._tell_troubles()
+        first = next((one.name for one in self._fields if one.name in self._troubles), None)
+        if first is not None:
+            self._go_to(first)
 
     def _go_to(self, name: str) -> None:
         """Gives the focus to a field, and opens its section."""

@@ -1,11 +1,12 @@
 """The form of a capture: activations of one or more layers of a model over texts."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SIZE
-from mi_crow.errors import LayerNotFoundError
-from mi_crow.language_model.config import STORAGE_DTYPES, ModelSpec
+from mi_crow.errors import LayerNotFoundError, UserError
+from mi_crow.language_model.config import STORAGE_DTYPES
 from mi_crow.language_model.outline import Outline, check_layers
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.job_form import JobForm, Reading
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
 
+NOT_HERE = "the model is downloaded first"
+
+
 def outline_at(reading: Reading, prefix: str) -> Outline | None:
     """What the files of the model under `prefix` say."""
     model = reading.get(f"{prefix}model")
@@ -41,31 +45,41 @@ def outline_at(reading: Reading, prefix: str) -> Outline | None:
 def middle_layer(outline: Outline | None) -> Default:
     """Half-way through the model, where features are the most abstract."""
     if outline is None:
-        return Default("", "name one: this model is not on this machine yet")
+        return Default("", "of a model on this machine: halfway through its blocks")
     place = f"halfway through {outline.blocks} blocks"
     return Default(f"resid_post.{outline.blocks // 2}", place)
 
 
-def refuse_model(reading: Reading, prefix: str) -> None:
-    """Raises UserError for a model that is not there: without it there are no layers to name."""
-    from mi_crow.jobs.checks import check_model
-
+def is_missing(reading: Reading, prefix: str) -> bool:
+    """Whether the model under `prefix` is not on this machine: only the hub may have it."""
     model = reading.get(f"{prefix}model")
-    if model:
-        check_model(ModelSpec(model, gguf_file=reading.get(f"{prefix}gguf_file")))
+    return bool(model) and finding.place(model, reading.get(f"{prefix}revision")) is None
 
 
-def refuse_layers(names: tuple[str, ...], outline: Outline | None, field: str) -> None:
-    """Raises WrongValueError for a layer that the model does not have."""
+def refuse_model(reading: Reading, prefix: str, layers: str) -> Iterator[WrongValueError]:
+    """A model that is not here, where the job could not get it, or no layer of it is named."""
+    if is_missing(reading, prefix):
+        said = f"model {reading.get(f'{prefix}model')!r} is neither a folder nor in the hub's cache"
+        if reading.get(f"{prefix}offline"):
+            hint = "name one that is, or allow the network"
+            yield WrongValueError(f"{prefix}model", said, hint=hint)
+        elif not reading.typed(layers):
+            hint = "check the name, or name a layer: the job then downloads the model"
+            yield WrongValueError(f"{prefix}model", said, hint=hint)
+
+
+def refuse_layers(reading: Reading, outline: Outline | None, field: str) -> Iterator[UserError]:
+    """A layer that the model does not have."""
     try:
-        check_layers(names, outline)
+        check_layers(reading.get(field) or (), outline)
     except LayerNotFoundError as error:
-        raise WrongValueError(field, str(error), hint=error.hint) from error
+        yield WrongValueError(field, str(error), hint=error.hint)
 
 
 class CaptureForm(JobForm):
     kind = "capture"
     title = "Capture activations"
+    follows = {"layers": ("model.model",)}
 
     def make_fields(self) -> tuple[FormField, ...]:
         ask = self.ask
@@ -116,9 +130,9 @@ class CaptureForm(JobForm):
             "dataset.source": finding.texts(self.at, reading.texts["dataset.source"]),
         }
 
-    def refuse(self, reading: Reading) -> None:
-        refuse_model(reading, "model.")
-        refuse_layers(reading.get("layers") or (), outline_at(reading, "model."), "layers")
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
+        yield from refuse_model(reading, "model.", "layers")
+        yield from refuse_layers(reading, outline_at(reading, "model."), "layers")
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from mi_crow.jobs.spec import config_from_json
@@ -126,4 +140,6 @@ class CaptureForm(JobForm):
 
         config = config_from_json(self.config, spec.params)
         found = finding.outline(config.model.model, config.model.revision, config.model.gguf_file)
-        return expect_capture(self.at, config, found)
+        lines = expect_capture(self.at, config, found)
+        here = finding.place(config.model.model, config.model.revision) is not None
+        return lines if here else (*lines, NOT_HERE)

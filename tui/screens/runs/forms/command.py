@@ -9,6 +9,7 @@ from typing import Any
 from tui.screens.runs.forms.parameters import default_at, text_of
 from tui.widgets.forms.fields import FormField, Values
 
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _REPEATED = ("--slurm-arg", "--also")  # given once for each value, not with commas between them
 _SWITCHES = {"--family": {"crosscoder": "--crosscoder", "clt": "--clt"}}  # one for each value
 # Words of the command line that no label stands for.
@@ -69,6 +70,11 @@ def _given(flag: str, text: str) -> list[str]:
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
+def flags_in(sentence: str) -> list[str]:
+    """The flags of the command line that a sentence names, in its order."""
+    return _FLAG.findall(sentence)
+
+
 def in_words(sentence: str, fields: Iterable[FormField]) -> str:
     """A sentence in which the flags of the command line have the names of the form's fields."""
     for words, instead in _OTHER_WORDS.items():
@@ -78,4 +84,4 @@ def in_words(sentence: str, fields: Iterable[FormField]) -> str:
     def label(match: re.Match[str]) -> str:
         return labels.get(match[0], match[0][2:].replace("-", " "))
 
-    return re.sub(r"(?<![\w-])--[a-z][a-z0-9-]*", label, sentence)
+    return _FLAG.sub(label, sentence)

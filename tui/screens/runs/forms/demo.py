@@ -1,5 +1,7 @@
 """The form of the demo: where it runs, and its seed. Everything else about it is fixed."""
 
+from collections.abc import Iterator
+
 from mi_crow.errors import UserError
 from mi_crow.jobs.demo import DURATION
 from mi_crow.jobs.demo.run import RUN_ID, SAE_ID
@@ -24,11 +26,11 @@ class DemoForm(JobForm):
         ask = self.ask
         return (device_field(ask, self.at.device), seed_field(ask), *job_fields(ranked=False))
 
-    def refuse(self, reading: Reading) -> None:
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
         found = standing(self.at.runs, self.at.saes, self.at.jobs)
         if found.state in _IN_THE_WAY:
             said, hint = _IN_THE_WAY[found.state]
-            raise UserError(said, hint=hint)
+            yield UserError(said, hint=hint)
 
     def expect(self, spec: object) -> tuple[str, ...]:
         return (DURATION,)

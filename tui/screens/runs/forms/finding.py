@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mi_crow.language_model.outline import Outline, cached_models, outline_of
+from mi_crow.errors import MiCrowError
+from mi_crow.language_model.outline import Outline, cached_models, outline_of, place_of
 from mi_crow.paths import expanded
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
 from tui.text import count
@@ -75,6 +77,14 @@ def outline(
 ) -> Outline | None:
     """What a model's files say, read once for each form."""
     return outline_of(model, revision, gguf_file)
+
+
+def place(model: str, revision: str | None) -> Path | None:
+    """Where a model is on this machine; None where only the hub may have it."""
+    try:
+        return place_of(model, revision)
+    except (MiCrowError, OSError, ValueError, RuntimeError):
+        return None
 
 
 def layers_of(found: Outline | None) -> tuple[Candidate, ...]:

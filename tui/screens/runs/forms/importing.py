@@ -1,6 +1,7 @@
 """The form of an import: finds format, hook point and size by itself, here or on the hub."""
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -135,22 +136,24 @@ class ImportForm(JobForm):
         points = finding.layers_of(finding.outline(model) if model else None)
         return tuple(Candidate(label, "an SAE") for label in labels) + points
 
-    def refuse(self, reading: Reading) -> None:
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
         try:
             found = self._look(reading)
         except (MiCrowError, OSError) as error:
-            raise WrongValueError("path", sentence_of(error)) from error
+            yield WrongValueError("path", sentence_of(error))
+            return
         if found is None:
             return
         if not found.name:
             if not found.whole and not found.labels:
                 said = "there are too many files there to look through"
-                raise WrongValueError("path", said, hint="name the folder of the SAE")
-            said = f"{len(found.labels)} SAEs are there; choose one at hook point"
-            raise WrongValueError("layer", said)
+                yield WrongValueError("path", said, hint="name the folder of the SAE")
+            else:
+                said = f"{len(found.labels)} SAEs are there; choose one at hook point"
+                yield WrongValueError("layer", said)
         if reading.get("check") and not reading.get("model.model") and not found.model:
             said = "its files do not name the model that it is checked on"
-            raise WrongValueError("model.model", said)
+            yield WrongValueError("model.model", said)
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         texts = {"path": spec.params["path"], "layer": spec.params.get("layer") or ""}

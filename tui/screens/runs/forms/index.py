@@ -1,9 +1,11 @@
 """The forms of what reads an SAE: its feature index, and its evaluation."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT, SIZE
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.config import MAPS, PRECISIONS
 from mi_crow.store.workspace import SaeSummary
 from tui.screens.runs.forms import finding
@@ -69,6 +71,7 @@ class SaeForm(JobForm):
 class IndexForm(SaeForm):
     kind = "index"
     title = "Build the feature index"
+    models = ("live.model.model",)
     derived = ("live.model.device", "live.batch_size", "live.shard_size")
 
     def make_fields(self) -> tuple[FormField, ...]:
@@ -89,20 +92,20 @@ class IndexForm(SaeForm):
             "live.dataset.source": finding.texts(self.at, reading.texts["live.dataset.source"]),
         }
 
-    def refuse(self, reading: Reading) -> None:
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
         live, model = reading.typed("live.dataset.source"), reading.typed("live.model.model")
         for name, field in reading.fields.items():
             if not name.startswith(_PREFIX) or not reading.typed(name):
                 continue
             if not live:
                 said = f"{field.label} is for an index without a run"
-                raise WrongValueError(name, said, hint="name its texts first, or empty it")
-            if name.startswith("live.model.") and not model:
+                yield WrongValueError(name, said, hint="name its texts first, or empty it")
+            elif name.startswith("live.model.") and not model:
                 said = f"{field.label} is for another model than the SAE's"
-                raise WrongValueError(name, said, hint="name the model first, or empty it")
+                yield WrongValueError(name, said, hint="name the model first, or empty it")
         if live and reading.typed("run_id"):
             said = "a run and texts were both given"
-            raise WrongValueError("run_id", said, hint="empty one of them")
+            yield WrongValueError("run_id", said, hint="empty one of them")
 
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
@@ -138,6 +141,7 @@ class ExplainForm(SaeForm):
 class EvaluateForm(SaeForm):
     kind = "evaluate"
     title = "Evaluate an SAE"
+    models = ("model",)
 
     def make_fields(self) -> tuple[FormField, ...]:
         ask, more = self.ask, replace(self.ask, section="More")

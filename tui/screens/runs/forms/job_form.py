@@ -1,6 +1,6 @@
 """A form that starts jobs: what it says about its texts, the jobs they mean, and how they start."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,8 @@ from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.store.workspace import Workspace
 from tui.screens.runs.forms import finding
-from tui.screens.runs.forms.command import arguments, command_line, in_words
+from tui.screens.runs.forms.checks.each_field import check_of
+from tui.screens.runs.forms.command import arguments, command_line, flags_in, in_words
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.parameters import FieldsOf, default_at, flat, nested, texts_of
 from tui.watch import check_there
@@ -22,6 +23,7 @@ from tui.widgets.forms.fields import (
     WrongValueError,
     filled_in,
     read_values,
+    wrong_values,
 )
 from tui.widgets.forms.popup import FormPopup
 
@@ -47,6 +49,11 @@ class Reading:
     def typed(self, name: str) -> bool:
         return bool(self.texts[name].strip())
 
+    def value_beside(self, name: str, other: str) -> Any:
+        """The value of the field that `other` names in the group of `name`; None without one."""
+        beside = f"{name.rpartition('.')[0]}.{other}"
+        return self.get(beside) if beside in self.fields else None
+
 
 class JobForm:
     """The form of one kind of job; with a `spec` it begins with the values of an earlier one."""
@@ -54,6 +61,9 @@ class JobForm:
     kind = ""
     title = ""
     derived: tuple[str, ...] = ()  # parameters that follow from fields with other names
+    models: tuple[str, ...] = ("model.model",)  # fields that name a language model
+    # Fields that cannot be filled in while one of others is wrong: they are not to blame.
+    follows: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, at: Situation, spec: "JobSpec | None" = None) -> None:
         self.at = at
@@ -78,6 +88,13 @@ class JobForm:
         return kind_of(self.kind).config
 
     @property
+    def makes(self) -> str | None:
+        """What the `name` of the form becomes: a run, an SAE."""
+        from mi_crow.jobs.kinds import kind_of
+
+        return kind_of(self.kind).makes
+
+    @property
     def ask(self) -> FieldsOf:
         """Makes the fields of its parameters."""
         return FieldsOf(self.config)
@@ -94,8 +111,9 @@ class JobForm:
         """What could be in the fields."""
         return {}
 
-    def refuse(self, reading: Reading) -> None:
-        """Raises UserError for texts that the parameters alone would not show to be wrong."""
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
+        """What is wrong with texts together, and what the parameters alone would not show."""
+        yield from ()
 
     def parameters(self, values: Values) -> dict[str, Any]:
         """The parameters by their paths."""
@@ -130,20 +148,48 @@ class JobForm:
         found = replace(
             found, candidates={"job.after": finding.job_names(self.at), **found.candidates}
         )
+        if troubles := self._troubles(reading):
+            return replace(found, troubles=troubles)
         try:
-            self.refuse(reading)
             values = read_values(self.fields, texts, reading.defaults)
             specs = self.checked(values)
-        except WrongValueError as error:
-            return replace(found, trouble=self.in_words(sentence_of(error)), where=error.name)
         except (MiCrowError, OSError) as error:
-            return replace(found, trouble=self.in_words(sentence_of(error)))
+            said = {self._place_of(error): self.in_words(sentence_of(error))}
+            return replace(found, troubles=said)
         lines = [*self.expect(specs[0])]
         if len(specs) > 1:
             lines.insert(0, f"{len(specs)} jobs, one after the other; of each:")
         if self._kept:
             lines.append(f"as before: {', '.join(self._kept)}")
         return replace(found, lines=tuple(lines), command=self.command(values))
+
+    def _troubles(self, reading: Reading) -> dict[str, str]:
+        """What is wrong with every field for itself and beside the others, in their order."""
+        found = wrong_values(self.fields, reading.texts, reading.defaults)
+        for error in (*self.refuse(reading), *self._wrong_for_themselves(reading)):
+            found.setdefault(self._place_of(error), self.in_words(sentence_of(error)))
+        for name, causes in self.follows.items():
+            if not reading.typed(name) and not found.keys().isdisjoint(causes):
+                found.pop(name, None)
+        return {name: found[name] for name in ("", *self._by_name) if name in found}
+
+    def _wrong_for_themselves(self, reading: Reading) -> Iterator[Exception]:
+        for name in self._by_name:
+            value = reading.get(name)
+            check = check_of(self, reading, name, value) if value not in (None, "", ()) else None
+            if check is None:
+                continue
+            try:
+                check()
+            except (MiCrowError, OSError) as error:
+                yield WrongValueError(name, sentence_of(error))
+
+    def _place_of(self, error: Exception) -> str:
+        """The field that an error is about: the first that its remedy names."""
+        if isinstance(error, WrongValueError):
+            return error.name
+        names = {one.flag: one.name for one in self.fields if one.flag}
+        return next((names[one] for one in flags_in(sentence_of(error)) if one in names), "")
 
     def in_words(self, sentence: str) -> str:
         """A sentence of the library in the app's words."""

@@ -1,6 +1,7 @@
 """The forms of measured steering: a sweep of a stack, and the search for a setting."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mi_crow.bounds import (
     Bounds,
 )
 from mi_crow.clean_text import clean_text
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.steering.measure.config import OPERATIONS
 from mi_crow.paths import expanded
 from mi_crow.store.settings import UserSettings
@@ -131,19 +132,19 @@ class MeasuringForm(SaeForm):
                 self._indexed[sae_id] = None
         return self._indexed[sae_id]
 
-    def refuse(self, reading: Reading) -> None:
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
         for name in ("judging.pattern", "pattern"):
             if name in reading.fields and (pattern := reading.get(name)):
-                _check_pattern(name, pattern)
+                yield from _wrong_pattern(name, pattern)
         label = reading.get("judging.label") if "judging.label" in reading.fields else None
         if label and (indexed := self._index_of(reading.get("sae_id"))) is not None:
             try:
                 indexed.texts.check_label(label)
             except MiCrowError as error:
-                raise WrongValueError("judging.label", str(error), hint=error.hint) from error
+                yield WrongValueError("judging.label", str(error), hint=error.hint)
         if reading.get("rated") and not reading.get("rating.endpoint"):
             said = "no LLM endpoint is known"
-            raise WrongValueError("rating.endpoint", said, hint="name one, e.g. http://host/v1")
+            yield WrongValueError("rating.endpoint", said, hint="name one, e.g. http://host/v1")
 
     def parameters(self, values: Values) -> dict[str, Any]:
         found = super().parameters(values)
@@ -341,12 +342,12 @@ class AutoForm(MeasuringForm):
         return command_line(words, shown_root(self.at.workspace))
 
 
-def _check_pattern(name: str, pattern: str) -> None:
+def _wrong_pattern(name: str, pattern: str) -> Iterator[UserError]:
     try:
         re.compile(pattern)
     except re.error as error:
         said = f"{pattern!r} is not a valid regular expression ({error})"
-        raise WrongValueError(name, said) from error
+        yield WrongValueError(name, said)
 
 
 def prompts_in(text: str) -> tuple[str, ...]:

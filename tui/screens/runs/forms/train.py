@@ -1,8 +1,10 @@
 """The form of a training: SAEs on layers of a run, or on a model while it reads texts."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.datasets.splits import TRAINED_SHARE
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.config import (
     CLI_MIN_STEPS,
     CLI_PASSES,
@@ -40,6 +42,8 @@ _LENGTHS = ("training.steps", "training.epochs", "training.tokens")
 class TrainForm(JobForm):
     kind = "train"
     title = "Train an SAE"
+    models = ("stream.model.model",)
+    follows = {"layer": ("run_id", "stream.model.model")}
     derived = (
         "sweep_k",
         "sweep_expansion",
@@ -128,40 +132,56 @@ class TrainForm(JobForm):
             "stream.dataset.source": finding.texts(self.at, reading.texts["stream.dataset.source"]),
         }
 
-    def refuse(self, reading: Reading) -> None:
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
         stream = reading.get("stream")
         for name, field in reading.fields.items():
             if name.startswith(_PREFIX) and reading.typed(name) and not stream:
                 said = f"{field.label} is for a training without a run"
-                raise WrongValueError(name, said, hint="say yes to that first, or empty it")
-        if stream and reading.typed("run_id"):
-            raise WrongValueError("run_id", "a training without a run has none", hint="empty it")
-        if not stream and reading.typed("run_id"):
-            self.at.workspace.run_dir(reading.texts["run_id"].strip())
+                yield WrongValueError(name, said, hint="say yes to that first, or empty it")
         if stream:
-            refuse_model(reading, "stream.model.")
-            refuse_layers(reading.get("layer") or (), outline_at(reading, "stream.model."), "layer")
+            if reading.typed("run_id"):
+                said = "a training without a run has none"
+                yield WrongValueError("run_id", said, hint="empty it")
+            yield from refuse_model(reading, "stream.model.", "layer")
+            yield from refuse_layers(reading, outline_at(reading, "stream.model."), "layer")
+        else:
+            yield from self._refuse_stored(reading)
         if reading.typed("init"):
             for name in _OF_ANOTHER:
                 if reading.typed(name):
                     label = reading.fields[name].label
                     said = f"{label} is decided by the SAE that is continued"
-                    raise WrongValueError(name, said, hint="empty it")
+                    yield WrongValueError(name, said, hint="empty it")
         elif reading.get("finetune") not in (None, NONE):
             said = "a finetune is of an SAE that there is already"
-            raise WrongValueError("init", said, hint="name it")
+            yield WrongValueError("init", said, hint="name it")
         given = [name for name in _LENGTHS if reading.typed(name)]
         if len(given) > 1:
             labels = " and ".join(reading.fields[name].label for name in given)
-            raise WrongValueError(given[-1], f"{labels} were both given", hint="give one of them")
+            yield WrongValueError(given[-1], f"{labels} were both given", hint="give one of them")
         if reading.typed("n_latents") and reading.typed("expansion"):
             said = "latents and expansion were both given"
-            raise WrongValueError("n_latents", said, hint="give one of them")
+            yield WrongValueError("n_latents", said, hint="give one of them")
         if reading.get("arch") in TRANSCODERS and not (
             reading.typed("target_layer") or reading.typed("init")
         ):
             said = "a transcoder needs the layer that it should predict"
-            raise WrongValueError("target_layer", said, hint="name it")
+            yield WrongValueError("target_layer", said, hint="name it")
+
+    def _refuse_stored(self, reading: Reading) -> Iterator[UserError]:
+        """Layers that the run does not have."""
+        from mi_crow.mechanistic.sae.stored_layers import stored_layer
+
+        run = self._run(reading)
+        if run is None:
+            return
+        for name in ("layer", "target_layer"):
+            value = reading.get(name) or ()
+            for layer in (value,) if isinstance(value, str) else value:
+                try:
+                    stored_layer(run.manifest, layer)
+                except UserError as error:
+                    yield WrongValueError(name, str(error), hint=error.hint)
 
     # From values to parameters and back.
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class VectorForm(JobForm):
     kind = "vector"
     title = "Make a vector"
+    models = ("model",)
     derived = ("texts_for", "against", "replace")
 
     def make_fields(self) -> tuple[FormField, ...]:

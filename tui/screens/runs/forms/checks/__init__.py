@@ -1,0 +1,1 @@
+"""What is wrong with a form of a job, field by field."""
