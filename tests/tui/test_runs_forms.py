@@ -11,6 +11,7 @@ import pytest
 from mi_crow.cli.arguments import slurm_of
 from mi_crow.cli.commands import capture, evaluate, index, train
 from mi_crow.cli.entry import parse
+from mi_crow.jobs.device_lock import QueueLook
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.launch import checked
 from mi_crow.jobs.spec import JobSpec, config_as_json
@@ -504,7 +505,21 @@ def test_the_length_of_a_training_is_told_in_epochs(app_workspace):
     form = FORMS["train"](situation(app_workspace))
     lines = advice(form, run_id="demo", training__steps="1000").lines
     assert lines[0] == "1,000 steps x 2,048 rows on 72.3k tokens = 28.3 epochs"
-    assert lines[1] == "time unknown: no training by a job of its own here yet"
+    assert lines[1] == "time not known before a first training here"
+
+
+def test_a_form_says_what_has_the_device_before_its_job(app_workspace, monkeypatch, no_slurm):
+    form = FORMS["train"](situation(app_workspace))
+    looks = [QueueLook("cpu", "train-a", "/data/w", ()), QueueLook("cuda-7", "b", "/data/w", ())]
+    monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", lambda: looks)
+    on_cpu = {"run_id": "demo", "device": "cpu"}
+    assert advice(form, **on_cpu).lines[-1] == "starts after job train-a, which has cpu"
+    looks[0] = QueueLook("cpu", "train-a", "/data/w", ("index-b", "train-c"))
+    assert advice(form, **on_cpu).lines[-1] == "starts after 3 jobs that have or wait for cpu"
+    looks[0] = QueueLook("cuda-0", "train-a", "/data/w", ())
+    assert not any("starts after" in line for line in advice(form, **on_cpu).lines)
+    slurm = {"device": "cuda:0", "job__launcher": "slurm"}
+    assert not any("starts after" in one for one in advice(form, run_id="demo", **slurm).lines)
 
 
 def test_the_time_of_a_training_is_that_of_earlier_ones(app_workspace):

@@ -27,6 +27,7 @@ from tui.text import count, duration, size
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.spec import JobSpec
 
 _FLOAT = 4  # bytes
 _COPIES = 4  # of a parameter while training: itself, its gradient, two moments of Adam
@@ -273,9 +274,31 @@ def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str
     """How long it takes at the speed of what was done before; says what that was."""
     speeds = [amount / seconds for amount, seconds in done if amount > 0 and seconds > 0]
     if not speeds:
-        return f"time unknown: no {what}{of} by a job of its own here yet"
+        return f"time not known before a first {what}{of} here"
     measured = f"{len(speeds)} {what}{'' if len(speeds) == 1 else 's'}{of}"
     return f"about {duration(work / median(speeds))}, as measured on {measured}"
+
+
+def turn(spec: "JobSpec") -> str:
+    """What a job would wait for if it was started now; empty for nothing."""
+    from mi_crow.jobs import device_lock
+    from mi_crow.jobs.kinds import kind_of
+    from mi_crow.jobs.spec import config_from_json
+
+    kind = kind_of(spec.kind)
+    if spec.launcher == "slurm" or not kind.queues(config_from_json(kind.config, spec.params)):
+        return ""
+    devices = dict.fromkeys(
+        map(device_lock.device_key, device_lock.devices_of(spec.device, spec.nproc))
+    )
+    looks = [one for one in device_lock.look_at_queues() if one.device in devices]
+    before = dict.fromkeys(job for one in looks for job in (one.job, *one.waiting) if job)
+    if not before:
+        return ""
+    where = ", ".join(dict.fromkeys(one.device for one in looks))
+    if len(before) == 1:
+        return f"starts after job {next(iter(before))}, which has {where}"
+    return f"starts after {len(before)} jobs that have or wait for {where}"
 
 
 def disk(at: Situation, needed: float, place: Path | None = None) -> str:

@@ -156,7 +156,9 @@ class JobForm:
         except (MiCrowError, OSError) as error:
             said = {self._place_of(error): self.in_words(sentence_of(error))}
             return replace(found, troubles=said)
-        lines = [*self.expect(specs[0])]
+        from tui.screens.runs.forms.estimates import turn
+
+        lines = [*self.expect(specs[0]), *filter(None, [turn(specs[0])])]
         if len(specs) > 1:
             lines.insert(0, f"{len(specs)} jobs, one after the other; of each:")
         if self._kept:
