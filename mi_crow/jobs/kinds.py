@@ -66,15 +66,19 @@ class Kind:
     queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
 
 
-def _calling(module: str, name: str, *, exact: bool = False) -> Callable[[Work], dict[str, Any]]:
-    """Work that one function does, given the workspace, the config and the progress. `exact`: also
-    with the smallest numbers, see `_flush_denormals`."""
+def _calling(
+    module: str, name: str, *, exact: bool = False, ranked: bool = False
+) -> Callable[[Work], dict[str, Any]]:
+    """Work that one function does, given the workspace, the config and the progress; with `ranked`
+    also the processes that share it. `exact`: also with the smallest numbers, see
+    `_flush_denormals`."""
 
     def work(given: Work) -> dict[str, Any]:
         if not exact:
             _flush_denormals()
         call = getattr(import_module(f"mi_crow.mechanistic.{module}"), name)
-        made = call(given.workspace, given.config, given.progress)
+        more = {"ranks": given.ranks} if ranked else {}
+        made = call(given.workspace, given.config, given.progress, **more)
         return made if isinstance(made, dict) else made.as_json()
 
     return work
@@ -122,18 +126,20 @@ def _index(work: Work) -> dict[str, Any]:
     from mi_crow.mechanistic.features.index.build import build_index
 
     made = build_index(work.workspace, work.config, work.progress, ranks=work.ranks).as_json()
-    if not work.config.names or work.ranks.rank > 0:
+    if not work.config.names:
         return made
     work.progress.log("naming the features")
-    return made | {"names": _names(work.workspace, work.config, work.progress)}
+    return made | {"names": _names(work.workspace, work.config, work.progress, work.ranks)}
 
 
-def _names(workspace: Workspace, index: IndexConfig, progress: Progress) -> dict[str, Any]:
+def _names(
+    workspace: Workspace, index: IndexConfig, progress: Progress, ranks: Ranks
+) -> dict[str, Any]:
     """Proposes the names that belong to an index."""
     from mi_crow.mechanistic.explain.job import explain_features
 
     config = ExplainConfig(index.sae_id, index.seed)
-    return explain_features(workspace, config, progress).as_json()
+    return explain_features(workspace, config, progress, ranks).as_json()
 
 
 def _check_explanations(workspace: Workspace, config: ExplanationsConfig) -> None:
@@ -178,14 +184,16 @@ KINDS: dict[str, Kind] = {
     ),
     "explain": Kind(
         ExplainConfig,
-        _calling("explain.job", "explain_features", exact=True),
+        _calling("explain.job", "explain_features", exact=True, ranked=True),
         check=check_explain,
+        ranked=True,
         queues=lambda _: False,
     ),
     "evaluate": Kind(
         EvaluateConfig,
-        _calling("sae.evaluation.evaluate", "evaluate_sae"),
+        _calling("sae.evaluation.evaluate", "evaluate_sae", ranked=True),
         check=check_evaluate,
+        ranked=True,
     ),
     "steer-sweep": Kind(
         SweepConfig,

@@ -13,9 +13,8 @@ from mi_crow.cli import main, running
 from mi_crow.cli.torchrun import ForegroundProgress
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.jobs import submit
-from mi_crow.jobs.kinds import KINDS, Kind, Work
+from mi_crow.jobs.kinds import KINDS, DemoConfig, Kind, Work
 from mi_crow.jobs.process import take_lock
-from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.progress import raise_if_stopped
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_worker import StepsConfig
@@ -168,8 +167,8 @@ def test_work_of_one_process_is_not_started_twice(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="evaluate runs in one process, 2 cannot share it"):
-        running.run_job(workspace, "evaluate", EvaluateConfig("s"), Namespace(), print)
+    with pytest.raises(UserError, match="demo runs in one process, 2 cannot share it"):
+        running.run_job(workspace, "demo", DemoConfig(), Namespace(), print)
 
 
 def test_progress_is_shown_sparely_and_its_end_always() -> None:

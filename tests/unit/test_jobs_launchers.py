@@ -25,7 +25,7 @@ CAPTURE = {
         ("torchrun", 0, "capture", "auto", "nproc must be a whole number of at least 1, not 0"),
         ("torchrun", "2", "capture", "auto", "nproc must be a whole number"),
         ("torchrun", True, "capture", "auto", "nproc must be a whole number"),
-        ("torchrun", 2, "evaluate", "auto", "evaluate runs in one process, 2 cannot share it"),
+        ("torchrun", 2, "vector", "auto", "vector runs in one process, 2 cannot share it"),
         ("torchrun", 2, "demo", "auto", "demo runs in one process"),
         ("torchrun", 2, "capture", "cuda:1", "2 processes cannot share the device 'cuda:1'"),
         ("torchrun", 2, "capture", "mps", "2 processes cannot share the device 'mps'"),
@@ -45,6 +45,8 @@ def test_a_launcher_that_cannot_work_is_refused(
         ("torchrun", 1, "capture", "cuda:1"),
         ("torchrun", 2, "capture", "cuda"),
         ("torchrun", 8, "capture", "auto"),
+        ("torchrun", 2, "evaluate", "cuda"),
+        ("slurm", 2, "explain", "cpu"),
     ],
 )
 def test_what_can_work_is_let_through(launcher: str, nproc: int, kind: str, device: str) -> None:
@@ -53,7 +55,7 @@ def test_what_can_work_is_let_through(launcher: str, nproc: int, kind: str, devi
 
 def test_a_refused_launcher_leaves_nothing_behind(workspace: Workspace) -> None:
     with pytest.raises(UserError, match="cannot share it"):
-        submit(workspace, "evaluate", {"sae_id": "s"}, launcher="torchrun", nproc=2)
+        submit(workspace, "demo", {}, launcher="torchrun", nproc=2)
     params = CAPTURE | {"model": {"model": "sample", "device": "mps"}}
     with pytest.raises(UserError, match="cannot share the device 'mps'"):
         submit(workspace, "capture", params, launcher="torchrun", nproc=2)

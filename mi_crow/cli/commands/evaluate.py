@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "documents per batch of the loss (default: auto, which is 8, on CUDA 64); halved when "
         "memory runs out",
     )
-    add_job(parser)
+    add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:

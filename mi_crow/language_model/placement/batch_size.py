@@ -37,7 +37,7 @@ class BatchSize:
         """`row` is what a batch is made of, `hint` says what helps when a single one does not
         fit."""
         self.size: int = size
-        self._first = size
+        self.first: int = size  # before memory ran out
         self._log, self._row, self._hint = log, row, hint
 
     def pieces(self, rows: int, run: Callable[[slice], Made]) -> Iterator[Made]:
@@ -64,7 +64,7 @@ class BatchSize:
 
     def used(self) -> dict[str, int]:
         """What to record: how far memory forced the size down; nothing where it did not."""
-        return {"batch_size_used": self.size} if self.size < self._first else {}
+        return {"batch_size_used": self.size} if self.size < self.first else {}
 
     def _halve(self, rows: int) -> None:
         """After `rows` rows did not fit."""

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,9 +13,16 @@ from mi_crow.mechanistic.explain.evidence import Background, Firings
 from mi_crow.mechanistic.explain.naming import Facts, kind_of, name_of
 from mi_crow.mechanistic.explain.rules import NONE, Rules, choose, score
 from mi_crow.mechanistic.explain.words import Corpus, read_corpus
-from mi_crow.mechanistic.features.beside.proposals import Proposals, proposals_path, write_proposals
+from mi_crow.mechanistic.features.beside.proposals import (
+    Proposals,
+    proposals_path,
+    read_proposals,
+    write_proposals,
+)
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.share import Share, shared
 from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
 
@@ -38,15 +46,20 @@ class ExplainResult(JsonRecord):
 
 
 def explain_features(
-    workspace: Workspace, config: ExplainConfig, progress: Progress | None = None
+    workspace: Workspace,
+    config: ExplainConfig,
+    progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> ExplainResult:
     """Proposes a name for every feature of an index, each with its evidence and its score.
 
     Names are chosen on one half of the documents and scored on the other; beside each score is
-    that of another feature's name. Nothing is written among the concepts.
+    that of another feature's name. Nothing is written among the concepts. Several processes
+    (`ranks`) share the features, and the first one writes what a single process would write.
 
     Raises NotFoundError without an index, UserError for one of another schema, CorruptDataError,
-    and CancelledError when asked to stop; then nothing is written.
+    CancelledError when asked to stop, RankLostError when another process is gone; then nothing is
+    written.
     """
     progress = progress or NullProgress()
     begun = time.perf_counter()
@@ -54,23 +67,38 @@ def explain_features(
     progress.log("reading the documents")
     corpus = read_corpus(store.connection, config.seed)
     naming = _Naming(store, corpus, config.seed)
-    total = store.meta().n_features
-    parts = []
+    path = proposals_path(workspace, config.sae_id)
+    with shared(ranks, path.parent, "names") as share:
+        found = _together(share, list(_named(naming, share, store.meta().n_features, progress)))
+        if share.is_first:
+            write_proposals(path, found, store.meta().built_at)
+    return _result(config.sae_id, store, found, time.perf_counter() - begun)
+
+
+def _named(naming: "_Naming", share: Share, total: int, progress: Progress) -> Iterator[Proposals]:
+    """The names of this process's blocks of features, in order."""
     # NumPy lets go of the interpreter, so that two blocks keep two cores busy.
     with ThreadPoolExecutor(2) as pool:
-        firsts = range(0, total, _FEATURES_AT_ONCE)
+        firsts = (first for _, first in share.own(range(0, total, _FEATURES_AT_ONCE)))
         try:
             for part in pool.map(
                 lambda f: naming.block(f, min(f + _FEATURES_AT_ONCE, total)), firsts
             ):
                 raise_if_stopped(progress, resumable=False)
-                parts.append(part)
+                yield part
                 progress.update(int(part.feature[-1]) + 1, total, "features")
         finally:
             pool.shutdown(cancel_futures=True)
-    found = Proposals.joined(parts)
-    write_proposals(proposals_path(workspace, config.sae_id), found, store.meta().built_at)
-    return _result(config.sae_id, store, found, time.perf_counter() - begun)
+
+
+def _together(share: Share, own: list[Proposals]) -> Proposals:
+    """The names of all features, from what each process has found."""
+    if not share.alone:
+        for part in own:
+            write_proposals(share.folder / f"{int(part.feature[0]):012d}.parquet", part, 0.0)
+        share.ranks.wait()
+        own = [read_proposals(path) for path in sorted(share.folder.glob("*.parquet"))]
+    return Proposals.joined(own)
 
 
 class _Naming:

@@ -69,7 +69,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="what a million tokens in and out cost (default: llm.price of the config file)",
     )
     add_switch(group, "--dry-run", "only say how many requests and tokens it would be, how long")
-    add_job(parser)
+    add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:

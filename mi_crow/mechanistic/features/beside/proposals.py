@@ -74,6 +74,20 @@ def write_proposals(path: Path, found: Proposals, built_at: float) -> None:
         pq.write_table(pa.table(columns), temporary, row_group_size=4096)
 
 
+def read_proposals(path: Path) -> Proposals:
+    """The names of a file that `write_proposals` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path).select(list(Proposals.__dataclass_fields__))
+    numbers = {field.name for field in table.schema if str(field.type) in ("float", "int32")}
+    return Proposals(
+        **{
+            name: table[name].to_numpy() if name in numbers else table[name].to_pylist()
+            for name in table.column_names
+        }
+    )
+
+
 def identity(path: Path) -> tuple[int, int] | None:
     """Distinguishes a file from the one before; None while there is none."""
     try:

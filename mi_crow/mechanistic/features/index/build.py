@@ -16,7 +16,6 @@ from mi_crow.mechanistic.features.index.codes import CodeStore
 from mi_crow.mechanistic.features.index.encode_pass import EncodePass
 from mi_crow.mechanistic.features.index.primitives import arithmetic_device
 from mi_crow.mechanistic.features.index.ranked.merging import ChunkFiles, merged
-from mi_crow.mechanistic.features.index.ranked.share import Share
 from mi_crow.mechanistic.features.index.ranked.spool import Spool, write_spooled
 from mi_crow.mechanistic.features.index.sources import Sources, find_sources
 from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
@@ -37,6 +36,7 @@ from mi_crow.mechanistic.sae.rules.rounding import round_product
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
+from mi_crow.share import Share
 from mi_crow.store.atomic import TMP_PREFIX
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.json_object import JsonRecord

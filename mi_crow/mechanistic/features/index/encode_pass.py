@@ -26,7 +26,6 @@ from mi_crow.mechanistic.features.index.primitives import (
     nonzero,
 )
 from mi_crow.mechanistic.features.index.ranked.numbering import Place
-from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.segments import CODE_KEY_BITS
 from mi_crow.mechanistic.features.index.sources import Sources
 from mi_crow.mechanistic.features.index.tables.document_features import strongest_features
@@ -37,6 +36,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.kernels.entries import Entries
 from mi_crow.mechanistic.sae.source import device_batches, not_finite
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.share import WHOLE, Share
 from mi_crow.store.runs.joined import JoinedPart, JoinedReader
 from mi_crow.store.runs.parts import Part, RunPart, held_out
 from mi_crow.store.runs.reader import RunReader

@@ -29,6 +29,7 @@ from mi_crow.mechanistic.sae.quality import (
 from mi_crow.mechanistic.sae.source import HELDOUT, fixed_batches
 from mi_crow.mechanistic.sae.targets import check_same_points
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.share import WHOLE, Share
 from mi_crow.store.runs.joined import JoinedReader, JoinedTokens
 from mi_crow.store.workspace import Workspace
 
@@ -42,11 +43,15 @@ def evaluate_across(
     sae: CrossLayerSae,
     progress: Progress,
     lm: "LanguageModel | None" = None,
+    share: Share = WHOLE,
 ) -> dict[str, Any]:
     """FVU on held-out tokens, of all layers, each in units of its own, and of each; L0, dead and
     dense shares, of each layer too where its latents are its own; of two models how many latents
     belong to each, see `latent_scaling`. The model's loss is measured with all layers that it
     predicts replaced at once (see `layers_loss`), probes on latents of all layers.
+
+    Several processes share the documents of the loss and of the probes; all else is measured in the
+    first one, which alone returns every figure.
 
     Raises UserError where the SAE and the run do not fit, NotFoundError for a layer it lacks.
     """
@@ -62,8 +67,12 @@ def evaluate_across(
     hint = "leave out --model, or give one with the same tokenizer"
     check_captured_with(lm.model_id, lm.tokenizer_hash, reader.manifest, hint)
     check_same_points(lm, sae, [one.layer for one in reader.readers], config.sae_id)
-    figures, means = _figures(sae, tokens, progress)
-    if isinstance(sae, TwoModelCrosscoder):
+    figures: dict[str, Any] = {}
+    means = torch.zeros(sae.n_outputs)
+    if share.is_first:
+        figures, means = _figures(sae, tokens, progress)
+    means = torch.from_numpy(share.gather({"means": means.numpy()})[0]["means"])
+    if share.is_first and isinstance(sae, TwoModelCrosscoder):
         scaling = latent_scaling(sae, tokens, progress)
         scaling.write(workspace.sae_dir(config.sae_id))
         figures["origins"] = scaling.counts()
@@ -72,9 +81,9 @@ def evaluate_across(
         "run_id": tokens.readers[0].manifest.run_id,
         "model_id": lm.model_id,
         **figures,
-        **layers_loss(lm, sae, means, documents, progress, size),
+        **layers_loss(lm, sae, means, documents, progress, size, share),
         **size.used(),
-        "probes": probe_figures(sae, reader, config.seed, progress),
+        "probes": probe_figures(sae, reader, config.seed, progress, share),
         "documents": len(documents),
     }
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.evaluation.probes import PooledDocuments
 from mi_crow.mechanistic.sae.source import HELDOUT, not_finite
+from mi_crow.share import WHOLE, Share
 
 if TYPE_CHECKING:
     from mi_crow.store.runs.joined import JoinedReader
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_VALUES = 1 << 27
 _MOST_DOCUMENTS = 4000
 _TOKENS_AT_ONCE = 4096
+_KINDS = "latents", "residual"
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,21 @@ class PooledRun:
 
 @torch.inference_mode()
 def pooled_documents(
-    sae: SparseAutoencoder, reader: "RunReader | JoinedReader", seed: int = 0
+    sae: SparseAutoencoder,
+    reader: "RunReader | JoinedReader",
+    seed: int = 0,
+    share: Share = WHOLE,
 ) -> PooledRun | None:
     """Pools a random sample of the run's labelled documents, without outlier tokens; None if no
-    document has a label. A window of a long document counts as a document."""
+    document has a label. A window of a long document counts as a document. Several processes share
+    the parts; what they find is put together in the first one, the others get None."""
     chosen = _chosen_documents(sae, reader, seed)
-    latents, residual, names, heldout = [], [], [], []
+    names: list[str] = []
+    heldout: list[bool] = []
+    own: dict[str, np.ndarray] = {}
+    pooled_parts: list[int] = []
     first = 0
-    for part in reader.parts():
+    for number, part in enumerate(reader.parts()):
         table = part.columns("label", "split").to_pydict()
         wanted = [
             row
@@ -49,19 +59,28 @@ def pooled_documents(
         first += len(table["label"])
         if not wanted:
             continue
-        pooled = _pool_part(sae, part, wanted)
-        latents.append(pooled[0])
-        residual.append(pooled[1])
+        pooled_parts.append(number)
+        if share.mine(number):
+            pooled = _pool_part(sae, part, wanted)
+            own |= {
+                f"{kind}.{number}": one.numpy() for kind, one in zip(_KINDS, pooled, strict=True)
+            }
         names.extend(table["label"][i] for i in wanted)
         heldout.extend(table["split"][i] == HELDOUT for i in wanted)
-    if not names:
+    found = share.gather(own, to_first=True)
+    if not names or not found:
         return None
+    parts = {name: array for one in found for name, array in one.items()}
+    latents, residual = (
+        torch.cat([torch.from_numpy(parts[f"{kind}.{number}"]) for number in pooled_parts])
+        for kind in _KINDS
+    )
     labels = sorted(set(names))
     number = {label: i for i, label in enumerate(labels)}
     ids, split = torch.tensor([number[name] for name in names]), torch.tensor(heldout)
     return PooledRun(
-        PooledDocuments(torch.cat(latents), ids, split),
-        PooledDocuments(torch.cat(residual), ids, split),
+        PooledDocuments(latents, ids, split),
+        PooledDocuments(residual, ids, split),
         labels,
     )
 

@@ -37,6 +37,8 @@ from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.substitute import Substitution
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.ranks import ALONE, Ranks
+from mi_crow.share import Share, shared
 from mi_crow.store.atomic import write_json
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.runs.reader import RunReader
@@ -54,25 +56,45 @@ def evaluate_sae(
     config: EvaluateConfig,
     progress: Progress | None = None,
     lm: "LanguageModel | None" = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Measures an SAE on held-out data, writes `evaluation.json` beside it and returns its content.
 
     A transcoder is measured by its predictions of its target layer, an SAE over several layers by
     what it leaves unexplained of each, see `evaluate_across`. With `lm` the model is not
-    loaded again. Raises UserError, before anything is written, for an unknown SAE or run, a layer
-    that the run lacks, a run or model that the SAE does not fit, or a run without held-out
-    documents.
+    loaded again. Several processes (`ranks`) share batches and documents; the first one writes what
+    a single process would write, and the others return nothing.
+
+    Raises UserError, before anything is written, for an unknown SAE or run, a layer that the run
+    lacks, a run or model that the SAE does not fit, or a run without held-out documents;
+    RankLostError when another process is gone.
     """
     progress = progress or NullProgress()
     sae_dir = workspace.sae_dir(config.sae_id)
     sae = load_sae(sae_dir, torch_device(config.device) if lm is None else lm.device)
     round_product(sae, config.sae_id, config.precision, "evaluated")
-    if isinstance(sae, CrossLayerSae):
-        with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
-            found = evaluate_across(workspace, config, sae, progress, lm)
+    doing = explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY)
+    with doing, shared(ranks, sae_dir, "evaluation") as share:
+        if isinstance(sae, CrossLayerSae):
+            found = evaluate_across(workspace, config, sae, progress, lm, share)
+        else:
+            found = _evaluated(workspace, config, sae, progress, lm, share)
+        if not share.is_first:
+            return {}
         found = {"sae_id": config.sae_id, **found}
         write_json(sae_dir / EVALUATION_NAME, found)
         return found
+
+
+def _evaluated(
+    workspace: Workspace,
+    config: EvaluateConfig,
+    sae: SparseAutoencoder,
+    progress: Progress,
+    lm: "LanguageModel | None",
+    share: Share,
+) -> dict[str, Any]:
+    """The figures of an SAE of one layer; whole in the first process."""
     tokens = _tokens(workspace, config, sae)
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = heldout_documents(reader, config.documents, config.seed)
@@ -83,17 +105,17 @@ def evaluate_sae(
     report_differences(sae.metadata, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
-    with explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY):
-        quality = heldout_quality(sae, tokens.source, outlier_norm)
-        other_sets = share_of_other_sets(sae, heldout_sample(sae, tokens.source, outlier_norm)[0])
-        densities = latent_densities(sae, tokens.source, outlier_norm)
-        mean = mean_target(sae, tokens.source, outlier_norm)
-        raise_if_stopped(progress, resumable=False)
-        size = loss_batches(config.batch_size, lm.device, progress)
-        losses = model_loss(substitution, mean, documents, progress, size)
-        probes = probe_figures(sae, reader, config.seed, progress)
-    result = {
-        "sae_id": config.sae_id,
+    quality = heldout_quality(sae, tokens.source, outlier_norm, share)
+    densities = latent_densities(sae, tokens.source, outlier_norm, share)
+    mean = mean_target(sae, tokens.source, outlier_norm, share)
+    raise_if_stopped(progress, resumable=False)
+    size = loss_batches(config.batch_size, lm.device, progress)
+    losses = model_loss(substitution, mean, documents, progress, size, share)
+    probes = probe_figures(sae, reader, config.seed, progress, share)
+    if not share.is_first:
+        return {}
+    other_sets = share_of_other_sets(sae, heldout_sample(sae, tokens.source, outlier_norm)[0])
+    return {
         "run_id": tokens.manifest.run_id,
         "model_id": lm.model_id,
         "fvu": quality.fvu,
@@ -112,8 +134,6 @@ def evaluate_sae(
         "documents": len(documents),
         **size.used(),
     }
-    write_json(sae_dir / EVALUATION_NAME, result)
-    return result
 
 
 def _tokens(workspace: Workspace, config: EvaluateConfig, sae: SparseAutoencoder) -> RunTokens:

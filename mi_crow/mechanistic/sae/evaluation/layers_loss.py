@@ -24,6 +24,7 @@ from mi_crow.mechanistic.sae.evaluation.model_loss import (
 from mi_crow.mechanistic.sae.outputs import SparseLatents
 from mi_crow.mechanistic.sae.substitute import replaceable, substitute
 from mi_crow.progress import Progress
+from mi_crow.share import WHOLE, Share
 
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint
@@ -37,6 +38,7 @@ def layers_loss(
     documents: Sequence[TokenDocument],
     progress: Progress,
     size: BatchSize,
+    share: Share = WHOLE,
 ) -> dict[str, Any]:
     """Cross-entropy and KL with every layer that the SAE predicts replaced at once by its
     reconstruction, zeros and its mean (`means` [n_outputs]), on tokens that are no outliers.
@@ -46,13 +48,13 @@ def layers_loss(
     activations. Of two models the figures are those of `lm`, and `models` has those of both.
     """
     if not isinstance(sae, TwoModelCrosscoder):
-        return loss_figures(_loss(lm, sae, means, documents, progress, size, None))
+        return loss_figures(_loss(lm, sae, means, documents, progress, size, share, None))
     own, other = sae.role_of(lm.model_id, lm.revision), OtherModel(sae, lm)
     found: dict[str, dict[str, Any]] = {}
     for role in ROLES:
         here = lm if role == own else other.lm
         beside = other if role == own else OtherModel(sae, here, loaded=lm)
-        losses = _loss(here, sae, means, documents, progress, size, beside)
+        losses = _loss(here, sae, means, documents, progress, size, share, beside)
         found[role] = loss_figures(losses)
     return {**found[own], "models": [{"model": role, **found[role]} for role in ROLES]}
 
@@ -64,10 +66,11 @@ def _loss(
     documents: Sequence[TokenDocument],
     progress: Progress,
     size: BatchSize,
+    share: Share,
     other: OtherModel | None,
 ) -> ModelLoss:
     layers = _Layers(lm, sae, means, other)
-    return losses_under(lm, layers.ways, documents, progress, size)
+    return losses_under(lm, layers.ways, documents, progress, size, share)
 
 
 class _Layers:

@@ -10,6 +10,7 @@ from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
 from mi_crow.progress import Progress
+from mi_crow.share import WHOLE, Share
 from mi_crow.store.runs.manifest import RunManifest
 
 if TYPE_CHECKING:
@@ -33,11 +34,18 @@ def loss_figures(losses: ModelLoss) -> dict[str, float | None]:
 
 
 def probe_figures(
-    sae: SparseAutoencoder, reader: "RunReader | JoinedReader", seed: int, progress: Progress
+    sae: SparseAutoencoder,
+    reader: "RunReader | JoinedReader",
+    seed: int,
+    progress: Progress,
+    share: Share = WHOLE,
 ) -> dict[str, Any]:
     """Held-out AUROC and accuracy of probes, means over labels: on k latents, on k columns of the
-    raw activations, and on all columns; {} if no label has enough documents."""
-    pooled = pooled_documents(sae, reader, seed)
+    raw activations, and on all columns; {} if no label has enough documents, and in all processes
+    but the first."""
+    pooled = pooled_documents(sae, reader, seed, share)
+    if pooled is None and not share.is_first:
+        return {}
     if pooled is None:
         progress.log("no probes: the run's documents have no labels")
         return {}

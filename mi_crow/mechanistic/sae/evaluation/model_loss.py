@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,10 +14,12 @@ from torch.nn import functional
 from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.sae.substitute import Substitution, Value, zeros
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.share import WHOLE, Share
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
+_FIGURES = 5  # of each token
 # Documents at once.
 _DOCUMENTS = 8
 _CUDA_DOCUMENTS = 64
@@ -73,6 +76,7 @@ def model_loss(
     documents: Sequence[TokenDocument],
     progress: Progress,
     size: BatchSize | None = None,
+    share: Share = WHOLE,
 ) -> ModelLoss:
     """Runs the documents four times in batches: unchanged, and with the layer reconstructed, zeroed
     and replaced by its `mean` [n_outputs]; without a mean the last two are left out, as NaN. `size`
@@ -84,7 +88,7 @@ def model_loss(
     def ways(batch: Batch) -> list[AbstractContextManager[None]]:
         return [substitution.replaced(batch.kept, value) for value in values]
 
-    return losses_under(substitution.lm, ways, documents, progress, size)
+    return losses_under(substitution.lm, ways, documents, progress, size, share)
 
 
 @torch.inference_mode()
@@ -94,23 +98,23 @@ def losses_under(
     documents: Sequence[TokenDocument],
     progress: Progress,
     size: BatchSize | None = None,
+    share: Share = WHOLE,
 ) -> ModelLoss:
     """The same under any three changes of the model, for each batch those of `ways`: activations
-    reconstructed, zeroed, and replaced by their mean; what there are fewer of is NaN."""
-    sums = torch.zeros(5, dtype=torch.float64)
+    reconstructed, zeroed, and replaced by their mean; what there are fewer of is NaN.
+    Several processes share the batches."""
     size = size or loss_batches(None, lm.device, progress)
-    tokens = done = measured = 0
-    for batch in _batches(documents, size.size, lm.device):
-        for figures, real in size.pieces(len(batch.mask), partial(_figures, lm, ways, batch)):
-            raise_if_stopped(progress, resumable=False)
-            measured = len(figures)
-            sums[:measured] += torch.tensor(figures, dtype=torch.float64)
-            tokens += int(real.sum())
-            done += real.shape[0]
-            progress.update(done, len(documents), "document")
-    sums[measured:] = torch.nan
-    original, rebuilt, kl, zero, average = (sums / max(tokens, 1)).tolist()
-    return ModelLoss(original, rebuilt, zero, average, kl, tokens)
+    rows: dict[int, np.ndarray] = {}
+    done = 0
+    for number, batch in share.own(_batches(documents, size.first, lm.device)):
+        raise_if_stopped(progress, resumable=False)
+        run = partial(_figures, lm, ways, batch)
+        rows[number] = np.sum(list(size.pieces(len(batch.mask), run)), axis=0)
+        done += len(batch.mask) * share.ranks.world  # the others do as much
+        progress.update(min(done, len(documents)), len(documents), "document")
+    tokens, *sums = share.sum_in_order(rows, _FIGURES + 1).tolist()
+    original, rebuilt, kl, zero, average = (one / max(tokens, 1) for one in sums)
+    return ModelLoss(original, rebuilt, zero, average, kl, int(tokens))
 
 
 def loss_batches(asked: int | None, device: torch.device, progress: Progress) -> BatchSize:
@@ -125,20 +129,20 @@ def _figures(
     ways: Callable[[Batch], Sequence[AbstractContextManager[None]]],
     batch: Batch,
     rows: slice,
-) -> tuple[list[float], Tensor]:
-    """The losses of some rows of a batch, summed over their tokens, and which tokens these are:
-    bool [rows, length - 1]."""
+) -> np.ndarray:
+    """Of some rows of a batch the number of predicted tokens, and the losses summed over them:
+    NaN for each way that there is not."""
     batch = Batch(*(tensor[rows] for tensor in batch))
     targets, real = batch.input_ids[:, 1:], batch.mask[:, 1:].bool()
     plain = log_probabilities(lm, batch.input_ids, batch.mask)
-    figures = [_loss(plain, targets, real)]
+    figures = [float(real.sum()), _loss(plain, targets, real)]
     for place, way in enumerate(ways(batch)):
         with way:
             changed = log_probabilities(lm, batch.input_ids, batch.mask)
         figures.append(_loss(changed, targets, real))
         if not place:
             figures.append(_divergence(plain, changed, real))
-    return figures, real
+    return np.array(figures + [np.nan] * (_FIGURES + 1 - len(figures)))
 
 
 def _batches(

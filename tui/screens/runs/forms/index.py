@@ -127,7 +127,7 @@ class ExplainForm(SaeForm):
     title = "Propose names for the features"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        return (self.sae_fields()[0], seed_field(self.ask), *job_fields(ranked=False))
+        return (self.sae_fields()[0], seed_field(self.ask), *job_fields(ranked=True))
 
     def find_defaults(self, reading: Reading) -> None:
         super().find_defaults(reading)
@@ -157,7 +157,7 @@ class EvaluateForm(SaeForm):
             more("batch_size", "batch", batch, SIZE, "8, on CUDA 64"),
             more("precision", "precision", rounded, choices=PRECISIONS),
             seed_field(more),
-            *job_fields(ranked=False),
+            *job_fields(ranked=True),
         )
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:

@@ -16,9 +16,9 @@ from mi_crow.mechanistic.features.index.ranked.numbering import (
     in_order,
     numberings,
 )
-from mi_crow.mechanistic.features.index.ranked.share import Share
 from mi_crow.mechanistic.features.index.segments import random_keys
 from mi_crow.mechanistic.features.index.tables.statistics import BinFitter
+from mi_crow.share import Share
 
 
 class ChunkFiles:

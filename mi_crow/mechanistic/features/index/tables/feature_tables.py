@@ -13,7 +13,6 @@ from mi_crow.mechanistic.features.index.codes import CodeStore, FeatureBlock, ga
 from mi_crow.mechanistic.features.index.encode_pass import Corpus
 from mi_crow.mechanistic.features.index.in_order import map_in_order
 from mi_crow.mechanistic.features.index.primitives import columns
-from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.tables.coactivation import TokenSample, coactivations
 from mi_crow.mechanistic.features.index.tables.examples import choose, pool, with_windows
 from mi_crow.mechanistic.features.index.tables.labels import (
@@ -24,6 +23,7 @@ from mi_crow.mechanistic.features.index.tables.labels import (
 from mi_crow.mechanistic.features.index.tables.statistics import HistogramBins, moments
 from mi_crow.mechanistic.features.index.write import TableWriter, equal_lists, lists
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.share import WHOLE, Share
 
 # Blocks processed at once, which bounds the memory. Other devices than the CPU serialise their work
 # anyway: one thread prepares a block while the previous one is written.

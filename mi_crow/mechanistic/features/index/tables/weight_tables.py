@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.index.ranked.share import WHOLE, Share
 from mi_crow.mechanistic.features.index.tables.directions import (
     directions,
     neighbours,
@@ -18,6 +17,7 @@ from mi_crow.mechanistic.features.index.tables.token_texts import vocabulary_tex
 from mi_crow.mechanistic.features.index.write import TableWriter
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.share import WHOLE, Share
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
