@@ -5,6 +5,7 @@ import pytest
 from mi_crow.mechanistic.concepts.annotations import Concept
 from mi_crow.mechanistic.concepts.coverage import ConceptFacts
 from tui.screens.concepts.rows import ConceptsRead, concept_rows, coverage, key_of, matching
+from tui.widgets.lists.row_list import value_of
 
 
 def named(feature: int, name: str, note: str = "", tags: tuple[str, ...] = ()) -> Concept:
@@ -48,11 +49,12 @@ def test_rows_show_the_held_out_score_and_the_mark():
     assert second.cells[3].text == "–"
 
 
-def test_what_many_rows_say_is_kept_once():
-    first, second, third = concept_rows(CONCEPTS, None, ())
-    shared = [one is two for one, two in zip(first.cells, third.cells, strict=True)]
-    assert shared == [False] * 2 + [True] * 7 + [False] + [True] * 3  # name, number; its own note
-    assert first.cells[11] is second.cells[11]  # the day
+def test_an_order_asks_for_the_values_of_one_column():
+    read = ConceptsRead("demo", CONCEPTS, facts={7: ConceptFacts(0.3, 0.1, None, "")})
+    rows = concept_rows(CONCEPTS, read, ())
+    assert [row.value(0) for row in rows] == [one.name for one in CONCEPTS]
+    assert [row.value(4) for row in rows] == [None, 0.3, None]
+    assert [value_of(cell) for cell in rows[1].cells] == [rows[1].value(at) for at in range(13)]
 
 
 def test_coverage_counts_named_features_among_those_that_fire():

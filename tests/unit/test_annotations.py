@@ -196,8 +196,8 @@ def test_what_is_exported_comes_back(annotations: Annotations, tmp_path: Path, s
     assert annotations.export(path) == 2
     other = Annotations(tmp_path / "other.sqlite")
     assert other.import_(path) == 2
-    left = [{**vars(c), "created": 0, "updated": 0} for c in annotations.concepts()]
-    assert [{**vars(c), "created": 0, "updated": 0} for c in other.concepts()] == left
+    left = [{**c.as_dict(), "created": 0, "updated": 0} for c in annotations.concepts()]
+    assert [{**c.as_dict(), "created": 0, "updated": 0} for c in other.concepts()] == left
 
 
 concept_texts = st.text(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from mi_crow.bounds import SHARE
@@ -144,6 +145,8 @@ def concept_of(row: sqlite3.Row) -> Concept:
             f"annotations.sqlite has an invalid concept ({tuple(row)!r:.120})",
             hint="remove that row, or move the file away",
         )
+    # Of what most rows share one copy is kept.
+    sae_id, source = intern(sae_id), intern(source)
     return Concept(
         sae_id, feature, name, confidence, note, _tags_of(tags), source, created, updated
     )
@@ -177,7 +180,7 @@ def read_concept(
 
 
 def put_concept(connection: sqlite3.Connection, concept: Concept) -> None:
-    values = dict(vars(concept)) | {"tags": _tags_text(concept.tags)}
+    values = concept.as_dict() | {"tags": _tags_text(concept.tags)}
     connection.execute(
         f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         tuple(values[column] for column in COLUMNS.split(", ")),
@@ -244,7 +247,7 @@ def delete_concept(connection: sqlite3.Connection, concept: Concept) -> None:
 
 
 def as_text(concept: Concept | None) -> str | None:
-    return None if concept is None else dump(vars(concept))
+    return None if concept is None else dump(concept.as_dict())
 
 
 def _from_text(text: str | None) -> Concept | None:

@@ -73,7 +73,7 @@ def _of_documents(store: FeatureStore, named: list[int]) -> tuple[float, float]:
     return float(some or 0.0), float(best or 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ConceptFacts:
     """Figures of one feature that a list of names shows."""
 

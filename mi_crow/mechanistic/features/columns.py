@@ -71,6 +71,7 @@ class ConceptColumns:
     n_features: int
     concepts: Mapping[int, tuple[Concept, ...]]  # by feature, most confident first
     mark: tuple[int, int] = (0, 0)  # in the history, up to which changes are in
+    beyond: tuple[Concept, ...] = ()  # those of features that the index does not have
     _orders: dict[tuple[str, bool], np.ndarray] = field(default_factory=dict)
 
     @classmethod
@@ -81,8 +82,10 @@ class ConceptColumns:
         concepts: Iterable[Concept],
         mark: tuple[int, int] = (0, 0),
     ) -> "ConceptColumns":
-        """Those of features that the index has."""
-        return cls(version, n_features, _by_feature(concepts, n_features), mark)
+        """All that are known."""
+        found = tuple(concepts)
+        beyond = tuple(one for one in found if one.feature >= n_features)
+        return cls(version, n_features, _by_feature(found, n_features), mark, beyond)
 
     def changed(
         self,
@@ -92,11 +95,19 @@ class ConceptColumns:
         concepts: Iterable[Concept],
     ) -> "ConceptColumns":
         """The same with `concepts` as all that is said about `features`."""
+        some = tuple(concepts)
         found = dict(self.concepts)
         for feature in features:
             found.pop(feature, None)
-        found |= _by_feature(concepts, self.n_features)
-        return ConceptColumns(version, self.n_features, found, mark)
+        found |= _by_feature(some, self.n_features)
+        kept = (*(one for one in self.beyond if one.feature not in features), *some)
+        beyond = tuple(one for one in kept if one.feature >= self.n_features)
+        return ConceptColumns(version, self.n_features, found, mark, beyond)
+
+    def all(self) -> list[Concept]:
+        """Every concept of the SAE, by feature and name."""
+        found = [*self.beyond, *(one for some in self.concepts.values() for one in some)]
+        return sorted(found, key=lambda one: (one.feature, one.name))
 
     @cached_property
     def known_names(self) -> tuple[str, ...]:

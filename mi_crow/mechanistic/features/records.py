@@ -96,9 +96,9 @@ def is_telling(auroc: float | None) -> bool:
     return auroc is not None and auroc >= LEAST_AUROC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Concept:
-    """One name of one feature."""
+    """One name of one feature. The app holds tens of thousands."""
 
     sae_id: str
     feature: int
@@ -109,6 +109,10 @@ class Concept:
     source: str  # who named it: user, demo, import, text-tracking, ...
     created: float  # unix seconds
     updated: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Neighbour(NamedTuple):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mi_crow.store.json_object import JsonObject
-from tui.screens.concepts.rows import key_of
+from tui.screens.concepts.rows import ConceptRow, key_of
 from tui.screens.prompted import PromptScreen
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.sorted_list import SortedList
@@ -40,8 +40,8 @@ class ConceptMarkScreen(PromptScreen):
     @property
     def _concept(self) -> "Concept | None":
         """The one under the cursor."""
-        key = self.row_list.key
-        return next((concept for concept in self._concepts if key_of(concept) == key), None)
+        row = self.row_list.row
+        return row.concept if isinstance(row, ConceptRow) else None
 
     @property
     def _chosen(self) -> "list[Concept]":

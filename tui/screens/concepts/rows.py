@@ -1,16 +1,16 @@
 """The list of concepts: rows, filter and the coverage line; pure."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import localtime, strftime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from textual.content import Content
 
 from tui.text import printable
 from tui.widgets.lists.feature_columns import score
-from tui.widgets.lists.row_list import Cell, Row
+from tui.widgets.lists.row_list import Cell, value_of
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Concept
@@ -53,47 +53,123 @@ def matching(concepts: "Sequence[Concept]", search: str) -> "list[Concept]":
 
 def concept_rows(
     concepts: "Sequence[Concept]", read: ConceptsRead | None, marked: Container[str]
-) -> list[Row]:
+) -> "list[ConceptRow]":
     """One row per concept; a dot before those that are marked."""
     read = read or ConceptsRead(None)
-    return [_row(concept, read, key_of(concept) in marked) for concept in concepts]
+    held_out, facts = read.held_out, read.facts
+    return [
+        ConceptRow(one, facts.get(one.feature), held_out.get(one.feature), key_of(one) in marked)
+        for one in concepts
+    ]
 
 
-def _row(concept: "Concept", read: ConceptsRead, is_marked: bool) -> Row:
-    label, auroc = read.held_out.get(concept.feature, ("", None))
-    facts = read.facts.get(concept.feature)
-    known = facts.score if facts is not None else None
-    words = printable(concept.name)
-    name = Cell("● " if is_marked else "", "$accent", ((words, "$foreground"),), words.casefold())
-    return Row(
-        key_of(concept),
-        (
-            name,
-            Cell(f"#{concept.feature}", "$primary", value=concept.feature),
-            _shared(f"{concept.confidence:.1f}", "$muted", concept.confidence),
-            _shared(score(auroc), "$secondary" if auroc is not None else "$faint", auroc),
-            _share(facts.density if facts is not None else None),
-            _share(facts.covers if facts is not None else None),
-            _shared(score(known), "$secondary" if known is not None else "$faint", known),
-            _shared(f" {printable(label)}" if label else " –", "$muted" if label else "$faint"),
-            _shared(printable(" ".join(f"#{tag}" for tag in concept.tags)), "$secondary"),
-            _shared(printable(concept.note), "$muted"),
-            _shared(printable(concept.source), "$faint"),
-            _shared(_day(concept.updated), "$faint", concept.updated),
-            _shared(facts.kind if facts is not None else "", "$muted"),
-        ),
-    )
+@dataclass(frozen=True, slots=True)
+class ConceptRow:
+    """One row of the list, whose cells are made when they are looked at: those of 20,000 names
+    would take 13 MB."""
+
+    concept: "Concept"
+    facts: "ConceptFacts | None"
+    held_out: tuple[str, float | None] | None
+    is_marked: bool
+
+    @property
+    def key(self) -> str:
+        return key_of(self.concept)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(make(self) for make in _CELLS)
+
+    def value(self, place: int) -> float | str | None:
+        return value_of(_CELLS[place](self))
 
 
-@lru_cache(4096)
+def _name(row: ConceptRow) -> Cell:
+    words = printable(row.concept.name)
+    mark = "● " if row.is_marked else ""
+    return Cell(mark, "$accent", ((words, "$foreground"),), words.casefold())
+
+
+def _number(row: ConceptRow) -> Cell:
+    return Cell(f"#{row.concept.feature}", "$primary", value=row.concept.feature)
+
+
+def _confidence(row: ConceptRow) -> Cell:
+    return _shared(f"{row.concept.confidence:.1f}", "$muted", row.concept.confidence)
+
+
+def _auroc(row: ConceptRow) -> Cell:
+    return _scored(row.held_out[1] if row.held_out is not None else None)
+
+
+def _density(row: ConceptRow) -> Cell:
+    return _share(row.facts.density if row.facts is not None else None)
+
+
+def _covers(row: ConceptRow) -> Cell:
+    return _share(row.facts.covers if row.facts is not None else None)
+
+
+def _name_score(row: ConceptRow) -> Cell:
+    return _scored(row.facts.score if row.facts is not None else None)
+
+
+def _label(row: ConceptRow) -> Cell:
+    label = row.held_out[0] if row.held_out is not None else ""
+    return _shared(f" {printable(label)}" if label else " –", "$muted" if label else "$faint")
+
+
+def _tags(row: ConceptRow) -> Cell:
+    return _shared(printable(" ".join(f"#{tag}" for tag in row.concept.tags)), "$secondary")
+
+
+def _note(row: ConceptRow) -> Cell:
+    return Cell(printable(row.concept.note), "$muted")
+
+
+def _source(row: ConceptRow) -> Cell:
+    return _shared(printable(row.concept.source), "$faint")
+
+
+def _changed(row: ConceptRow) -> Cell:
+    return _shared(_day(row.concept.updated), "$faint", row.concept.updated)
+
+
+def _kind(row: ConceptRow) -> Cell:
+    return _shared(row.facts.kind if row.facts is not None else "", "$muted")
+
+
+_CELLS: Final[tuple[Callable[[ConceptRow], Cell], ...]] = (
+    _name,
+    _number,
+    _confidence,
+    _auroc,
+    _density,
+    _covers,
+    _name_score,
+    _label,
+    _tags,
+    _note,
+    _source,
+    _changed,
+    _kind,
+)
+
+
+@lru_cache(256)
 def _shared(text: str, style: str, value: float | None = None) -> Cell:
-    """A cell that many rows have: of 20,000 names, most say the same of most things."""
+    """A cell that many rows have: a page of names says the same of most things."""
     return Cell(text, style, value=value)
 
 
-@lru_cache(4096)
+@lru_cache(256)
 def _day(seconds: float) -> str:
     return strftime("%Y-%m-%d", localtime(seconds))
+
+
+def _scored(value: float | None) -> Cell:
+    return _shared(score(value), "$secondary" if value is not None else "$faint", value)
 
 
 def _share(value: float | None) -> Cell:

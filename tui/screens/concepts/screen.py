@@ -137,13 +137,15 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
 
     def _work(self, sae_id: str | None) -> ConceptsRead:
         context = self.context
-        concepts = context.annotations.concepts(sae_id) if sae_id else ()
         store = context.features
         if store is None or store.meta().sae_id != sae_id:
+            concepts = context.annotations.concepts(sae_id) if sae_id else ()
             return ConceptsRead(sae_id, tuple(concepts))
         from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
         from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
 
+        store.refresh_concepts()
+        concepts = store.named().all()  # those that Features holds: twice, they would take 9 MB
         alive = len(store.ids(flt=FeatureFilter(alive=True)))
         total = store.meta().n_features
         named = {concept.feature for concept in concepts if concept.feature < total}
@@ -152,7 +154,6 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
             for feature, score in store.best_labels(sorted(named)).items()
             if is_telling(score.auroc)
         }
-        store.refresh_concepts()
         facts = facts_of(store, sorted(named))
         return ConceptsRead(sae_id, tuple(concepts), held_out, alive, facts, coverage_of(store))
 

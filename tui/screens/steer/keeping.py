@@ -1,10 +1,8 @@
 """Keeping generations in the annotations, with everything that made them."""
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from mi_crow import __version__
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 
 if TYPE_CHECKING:
@@ -64,6 +62,11 @@ def _own_figures(sample: Sample) -> dict[str, float]:
 
 def _versions() -> dict[str, str]:
     """Versions of what takes part in writing, without importing it."""
+    # Reading the metadata of packages takes longer than the rest of opening the screen.
+    from importlib.metadata import PackageNotFoundError, version
+
+    from mi_crow import __version__
+
     found = {"mi_crow": __version__}
     for package in ("torch", "transformers"):
         try:

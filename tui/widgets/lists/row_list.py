@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from textual import events
 from textual.app import RenderResult
@@ -13,6 +14,7 @@ from tui.preferences.list_columns import Column
 from tui.widgets.lists.cursor_list import CursorList, Sentence
 
 _MARKS = " ●•▸▾"  # what is before a name in the first column
+_NOTHING = ("", "–")  # what a cell shows that holds no value
 _LEAST = 12  # cells of a column that takes what is left, beside others that somebody chose
 
 
@@ -33,6 +35,32 @@ class Row:
 
     key: str
     cells: tuple[Cell, ...] = field(default=())
+
+    def value(self, place: int) -> float | str | None:
+        return value_of(self.cells[place]) if place < len(self.cells) else None
+
+
+def value_of(cell: Cell) -> float | str | None:
+    """What orders the rows by this cell; None where it shows nothing."""
+    if cell.value is not None:
+        return cell.value
+    text = cell.text.strip()
+    return None if text in _NOTHING else text.casefold()
+
+
+class ListedRow(Protocol):
+    """What a list asks of its rows. Of many thousands, cells that nobody looks at are better not
+    made."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+
+    def value(self, place: int) -> float | str | None:
+        """What orders the rows by the column at `place`; None where the cell is empty."""
+        ...
 
 
 class RowList(CursorList):
@@ -82,15 +110,20 @@ class RowList(CursorList):
         super().__init__(empty, id, classes)
         self._columns = tuple(columns)
         self._chosen: tuple[str, ...] = ()
-        self._rows: tuple[Row, ...] = ()
+        self._rows: tuple[ListedRow, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         return self._columns
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ListedRow, ...]:
         return self._rows
+
+    @property
+    def row(self) -> ListedRow | None:
+        """The row under the cursor."""
+        return self._rows[self.cursor] if self._rows else None
 
     @property
     def row_count(self) -> int:
@@ -99,7 +132,7 @@ class RowList(CursorList):
     @property
     def key(self) -> str | None:
         """The key of the row under the cursor."""
-        return self._rows[self.cursor].key if self._rows else None
+        return self.row.key if self.row is not None else None
 
     def text_to_copy(self) -> tuple[str, str]:
         if not self._rows:
@@ -112,7 +145,7 @@ class RowList(CursorList):
         shown = [cells[at] for at, _ in self._fitting(self.text_width - 2) if at < len(cells)]
         return ["".join((cell.text, *(text for text, _ in cell.more))) for cell in shown]
 
-    def set_rows(self, rows: Sequence[Row]) -> None:
+    def set_rows(self, rows: Sequence[ListedRow]) -> None:
         """Shows `rows`; the cursor stays on the row with the same key where there is one."""
         rows = tuple(rows)
         if rows == self._rows:
@@ -208,7 +241,7 @@ class RowList(CursorList):
         first = Content.styled(marker, "$primary") if marker.strip() else Content(marker)
         return first + Content(" ").join(cells)
 
-    def _layout(self, row: Row, width: int) -> list[tuple[Cell, int, str]]:
+    def _layout(self, row: ListedRow, width: int) -> list[tuple[Cell, int, str]]:
         cells = row.cells
         shown = [(cells[at], column) for at, column in self._fitting(width) if at < len(cells)]
         fixed = sum(column.width for _, column in shown) + len(shown) - 1

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mi_crow.errors import CorruptDataError
-from tui.widgets.lists.row_list import Cell, Column, Row
-
-_NOTHING = ("", "–")  # what a cell shows that holds no value
+from tui.widgets.lists.row_list import Column, ListedRow
 
 
 @dataclass(frozen=True)
@@ -28,16 +26,18 @@ class RowOrder:
                     return cls(column, descending)
         raise CorruptDataError(f"{saved!r:.60} is not the order of a list")
 
-    def by(self, column: Column, rows: Sequence[Row], columns: Sequence[Column]) -> "RowOrder":
+    def by(
+        self, column: Column, rows: Sequence[ListedRow], columns: Sequence[Column]
+    ) -> "RowOrder":
         """By `column`, the large numbers first; the other way round where it is by it already."""
         if column.title == self.column:
             return RowOrder(self.column, not self.descending)
         place = columns.index(column)
-        values = [_value(row, place) for row in rows]
+        values = [row.value(place) for row in rows]
         return RowOrder(column.title, any(isinstance(value, int | float) for value in values))
 
     def next(
-        self, shown: Sequence[Column], rows: Sequence[Row], columns: Sequence[Column]
+        self, shown: Sequence[Column], rows: Sequence[ListedRow], columns: Sequence[Column]
     ) -> "RowOrder":
         """By the next of the columns that are shown; after the last one, as the rows come."""
         titles = [column.title for column in shown]
@@ -47,23 +47,19 @@ class RowOrder:
         return RowOrder().by(shown[place], rows, columns)
 
 
-def ordered(rows: Sequence[Row], columns: Sequence[Column], order: RowOrder) -> Sequence[Row]:
+def ordered(
+    rows: Sequence[ListedRow], columns: Sequence[Column], order: RowOrder
+) -> Sequence[ListedRow]:
     """The rows in this order; those without a value stay last either way."""
     places = [place for place, column in enumerate(columns) if column.title == order.column]
     if not places:
         return rows
     place = places[0]
-    known = [row for row in rows if _value(row, place) is not None]
-    known.sort(key=lambda row: _sort_key(_value(row, place)), reverse=order.descending)
-    return [*known, *(row for row in rows if _value(row, place) is None)]
-
-
-def _value(row: Row, place: int) -> float | str | None:
-    cell = row.cells[place] if place < len(row.cells) else Cell("")
-    if cell.value is not None:
-        return cell.value
-    text = cell.text.strip()
-    return None if text in _NOTHING else text.casefold()
+    values = [row.value(place) for row in rows]
+    known = [at for at, value in enumerate(values) if value is not None]
+    known.sort(key=lambda at: _sort_key(values[at]), reverse=order.descending)
+    empty = (row for row, value in zip(rows, values, strict=True) if value is None)
+    return [*(rows[at] for at in known), *empty]
 
 
 def _sort_key(value: float | str | None) -> tuple[bool, float, str]:

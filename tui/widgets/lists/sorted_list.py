@@ -11,7 +11,7 @@ from tui.actions import bindings
 from tui.preferences.list_columns import chosen_columns
 from tui.text import printable
 from tui.widgets.lists.cursor_list import Sentence
-from tui.widgets.lists.row_list import Column, Row, RowList
+from tui.widgets.lists.row_list import Column, ListedRow, RowList
 from tui.widgets.lists.row_order import RowOrder, ordered
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class SortedList(RowList):
     BINDINGS = bindings("sorting")
     order: reactive[RowOrder] = reactive(RowOrder(), init=False, repaint=False)
     columns_chosen: reactive[tuple[str, ...]] = reactive((), init=False, repaint=False)
-    _given: tuple[Row, ...] = ()
+    _given: tuple[ListedRow, ...] = ()
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SortedList(RowList):
     def watch_columns_chosen(self) -> None:
         self.choose(self.columns_chosen)
 
-    def set_rows(self, rows: Sequence[Row]) -> None:
+    def set_rows(self, rows: Sequence[ListedRow]) -> None:
         self._given = tuple(rows)
         super().set_rows(ordered(self._given, self.columns, self.order))
 

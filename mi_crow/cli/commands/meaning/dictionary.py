@@ -129,8 +129,8 @@ def _as_json(done: Imported, dry_run: bool) -> dict[str, Any]:
         value["changes"] = [
             {
                 "change": _verb(pair),
-                "before": vars(pair[0]) if pair[0] is not None else None,
-                "after": vars(pair[1]) if pair[1] is not None else None,
+                "before": pair[0].as_dict() if pair[0] is not None else None,
+                "after": pair[1].as_dict() if pair[1] is not None else None,
             }
             for pair in done.changes
         ]
