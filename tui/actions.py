@@ -127,6 +127,7 @@ MAP = (
 FORM = (
     Action("form.submit", "ctrl+r", "submit", "submit", "Submit the form"),
     Action("form.copy", "y", "copy", "copy", "Copy the command that does the same"),
+    Action("form.anew", "ctrl+n", "anew", "anew", "Forget what was typed; begin the form anew"),
     Action("form.close", "escape", "close", "cancel", "Leave the field; close the form"),
 )
 

@@ -138,6 +138,35 @@ async def test_a_text_that_may_become_a_choice_is_not_wrong_yet(results):
         assert results == []
 
 
+async def test_escape_keeps_what_was_typed_and_never_asks(results):
+    app = Bare()
+    async with app.run_test(size=(80, 24)) as pilot:
+
+        async def open_form() -> list[str]:
+            app.push_screen(FormPopup("Train", FIELDS, dict, study=study), results.append)
+            await settle(pilot)
+            return [item.value for item in app.screen.query(FormInput)]
+
+        assert await open_form() == [""] * 4
+        await press(pilot, *"demo", "escape", "escape")
+        assert results == [None]
+        assert await open_form() == ["demo", "", "", ""]
+        assert "As it was left; ctrl+n begins anew" in screen_text(pilot)
+        await press(pilot, "escape")  # nothing was typed since
+        assert results == [None, None]
+        await open_form()
+        await press(pilot, "ctrl+n")
+        assert "As it was left" not in screen_text(pilot)
+        assert [item.value for item in app.screen.query(FormInput)] == [""] * 4
+        await press(pilot, "escape")
+        assert await open_form() == [""] * 4
+        await press(pilot, *"smol", "escape", "escape")
+        await open_form()
+        await press(pilot, "ctrl+r")
+        assert results[-1]["run"] == "smol"
+        assert await open_form() == [""] * 4  # it has started what was typed
+
+
 async def test_a_section_opens_and_says_what_was_changed_in_it(pilot):
     assert "2 more" in screen_text(pilot)
     assert "the usual" not in screen_text(pilot)

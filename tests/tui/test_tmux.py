@@ -112,9 +112,14 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     terminal.send("Escape")  # first leaves the field that was edited
     terminal.wait_for("Capture activations", gone="how many at most")
     terminal.send("Escape")
-    terminal.wait_for("Close the form?")
-    terminal.send("y")
     terminal.wait_for("n new", "q quit", gone="whole number")
+    terminal.send("n")
+    terminal.send("c")
+    terminal.wait_for("As it was left; ctrl+n begins anew", "7q", "resid_post.3")
+    terminal.send("C-n")
+    terminal.wait_for("Capture activations", "all of them", gone="7q")
+    terminal.send("Escape")
+    terminal.wait_for("n new", "q quit")
     terminal.send("q")
 
     deadline = time.monotonic() + WAIT_S

@@ -19,6 +19,7 @@ from tui.text import printable
 from tui.threads import error_sentence
 from tui.widgets.field import Field
 from tui.widgets.forms.candidates import CandidateList
+from tui.widgets.forms.drafts import draft_key, drafts_of
 from tui.widgets.forms.fields import (
     Advice,
     FormField,
@@ -27,11 +28,12 @@ from tui.widgets.forms.fields import (
     Values,
     WrongValueError,
     WrongValuesError,
+    filled_in,
     read_values,
     wrong_values,
 )
 from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id, step_focus
-from tui.widgets.frame.popup import Confirm, Popup, Result
+from tui.widgets.frame.popup import Popup, Result
 from tui.widgets.lists.row_list import RowList
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class FormPopup(Popup[Result]):
         self._advice = Advice()
         self._troubles: dict[str, str] = {}  # by field; without a name, of all of them
         self._at_first = {one.name: one.text for one in fields}
+        self._draft_key = draft_key(title, self._at_first)
+        self._draft: dict[str, str] | None = None  # what was in it when it was last closed
         if study is None and len(fields) == 1:  # one question, which enter answers
             self.FOOTER = (("enter", button.casefold()), ("escape", "cancel"))
 
@@ -88,10 +92,16 @@ class FormPopup(Popup[Result]):
         yield CandidateList()
 
     def compose_box(self) -> ComposeResult:
+        self._draft = drafts_of(self.app).get(self._draft_key)
+        if self._draft is not None:
+            said = f"As it was left; {key('form.anew')} begins anew"
+            self._note = "\n".join(filter(None, (self._note, said)))
         if self._note:
-            yield Static(printable(self._note), id="form-note", markup=False)
+            note = printable(self._note, keep_newlines=True)
+            yield Static(note, id="form-note", markup=False)
+        begun = filled_in(self._fields, self._draft or {})
         with VerticalScroll(classes="fields", can_focus=False):
-            for section, fields in groupby(self._fields, lambda one: one.section):
+            for section, fields in groupby(begun, lambda one: one.section):
                 lines = [FieldLine(one) for one in fields]
                 if section:
                     yield SectionHeading(section, len(lines))
@@ -118,7 +128,9 @@ class FormPopup(Popup[Result]):
         if self._study is not None:
             height = self.size.height
             around = _AROUND if height >= _FEW_LINES else _AROUND - 5
-            around += max(len(wrap(self._note, max(self.size.width - 8, 1))[:_NOTE]) - 2, 0)
+            width = max(self.size.width - 8, 1)
+            noted = sum(len(wrap(line, width)) for line in self._note.splitlines())
+            around += max(min(noted, _NOTE) - 2, 0)
             self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
             self.query_one("#form-command").display = height >= _FEW_LINES
 
@@ -253,6 +265,8 @@ class FormPopup(Popup[Result]):
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "anew":
+            return self._draft is not None
         if action == "copy":
             return bool(self._advice.command) and not isinstance(self.focused, FormInput)
         return True
@@ -263,19 +277,35 @@ class FormPopup(Popup[Result]):
             copy(cast("Workbench", self.app), self._advice.command, "the command")
 
     def action_close(self) -> None:
-        """Escape: leaves a field of a form that was edited, then asks, so that nothing typed is
-        lost."""
-        if self._study is None or self.texts == self._at_first:
-            super().action_close()
-        elif isinstance(self.focused, FormInput):
+        """Escape: leaves a field of a form that was edited, then closes it. What was typed is there
+        when the form is opened again."""
+        texts = self.texts
+        if self._study is None or texts == self._at_first:
+            self._forget_draft()
+        elif isinstance(self.focused, FormInput) and texts != self._draft:
             self.query_one("#submit", Button).focus()
+            return
         else:
-            popup = Confirm("Close the form?", "What was typed in it is lost.")
-            self.app.push_screen(popup, self._close_if)
+            drafts_of(self.app)[self._draft_key] = texts
+            if texts != self._draft:
+                self.app.notify("What was typed is there when the form is opened again")
+        super().action_close()
 
-    def _close_if(self, sure: bool | None) -> None:
-        if sure:
-            super().action_close()
+    def _forget_draft(self) -> None:
+        drafts_of(self.app).pop(self._draft_key, None)
+
+    def action_anew(self) -> None:
+        """What the form began with, before anything was typed."""
+        self._forget_draft()
+        self._draft = None
+        for item in self.query(FormInput):
+            item.value = self._at_first[item.field.name]
+        self._note = self._note.rpartition("\n")[0]
+        note = self.query_one("#form-note", Static)
+        note.update(printable(self._note))
+        note.display = bool(self._note)
+        self.query(FormInput).first().focus()
+        self.refresh_bindings()
 
     @on(Button.Pressed, "#submit")
     def action_submit(self) -> None:
@@ -324,4 +354,5 @@ class FormPopup(Popup[Result]):
         self.call_after_refresh(item.focus)
 
     def _accept(self, result: Result) -> None:
+        self._forget_draft()
         self.dismiss(result)
