@@ -114,11 +114,15 @@ def name_feature(
         said = replace(said, confidence=round(naming.proposed[1], 2))  # as sure as it was tested
 
     def change(annotations: "Annotations") -> str:
+        known = [one.name for one in annotations.concepts(sae_id, feature)]
         with annotations.one_change():
             if name:
                 rename(annotations, sae_id, feature, None if said.beside else before, name, said)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
+        if known and name not in known and before not in known:  # by another app
+            is_now = f"is also {quoted(name)}" if name else "keeps a name"
+            return f"#{feature} {is_now}: meanwhile it was named {quoted(known[0])}"
         also = "also " if said.beside and before else ""
         return f"#{feature} is {also}{quoted(name)}" if name else f"#{feature} has no name any more"
 

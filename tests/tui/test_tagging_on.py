@@ -96,6 +96,17 @@ async def test_who_tagged_what_elsewhere_is_said(open_features):
         assert "mine" not in notices(pilot)
 
 
+async def test_a_name_that_came_while_one_was_typed_is_said(open_features):
+    async with open_features() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        feature = int(table(pilot).shown_ids[0])
+        await press(pilot, "t", *"rain")
+        Annotations(annotations.path, actor="ada").set_concept(SAE, feature, "fog")
+        await press(pilot, "ctrl+t")
+        assert f"#{feature} is also “rain”: meanwhile it was named “fog”" in notices(pilot)
+        assert [c.name for c in annotations.concepts(SAE, feature)] == ["fog", "rain"]
+
+
 def test_a_plus_is_a_further_name_and_words_are_completed():
     assert parse_naming("+ rain #a").beside
     assert parse_naming("+ rain #a").name == "rain"

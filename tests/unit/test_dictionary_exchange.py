@@ -9,7 +9,7 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.exchange.dictionary_rows import bad_row, read_rows
+from mi_crow.mechanistic.concepts.exchange.dictionary_rows import bad_rows, read_rows
 from mi_crow.mechanistic.concepts.exchange.importing import Rule, import_concepts
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.store.workspace import Workspace
@@ -103,7 +103,9 @@ def test_bad_rows_are_named_by_line_and_left_out_when_asked(
     lines += ["s,4,bad,much,", f"s,5,long,1,{'x' * (10 << 20)}", "s,x,word,1,", "s,6,fine,,"]
     path.write_text("\n".join(lines))
     assert main(["concepts", "import", str(path)]) == 2
-    assert "row 2 (line 3)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "row 2 (line 3)" in told
+    assert "also wrong: row 3 (line 4), row 4 (line 5), row 5 (line 6), row 6 (line 7);" in told
     assert said(annotations) == MINE
     assert main(["concepts", "import", str(path), "--skip-bad", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -172,7 +174,7 @@ def test_explanations_are_read_from_batches_by_source(
 @pytest.mark.parametrize("bad", ["{", "[1]", explanation("x", "y"), explanation("3", None)])
 def test_a_bad_explanation_is_named(workspace: Workspace, tmp_path: Path, bad: Any) -> None:
     folder = write_batches(tmp_path / "b", [explanation("1", "fine"), bad])
-    [error] = [str(bad_row(folder, row)) for row in read_rows(folder, SAE) if row.trouble]
+    error = str(bad_rows(folder, [row for row in read_rows(folder, SAE) if row.trouble]))
     assert error.startswith("row 2 of")
 
 

@@ -22,7 +22,10 @@ from mi_crow.mechanistic.vectors.texts import is_of_run
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import quoted
 
-_SOURCES = "texts, files of texts, label:NAME or documents:3,7-12 of --run"
+_SOURCES = (
+    "texts, files of texts (in .txt, empty lines part them), label:NAME or documents:3,7-12 of "
+    "--run"
+)
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:

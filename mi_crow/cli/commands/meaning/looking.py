@@ -52,7 +52,10 @@ def add_flags(name: str, action: ArgumentParser) -> None:
         action.add_argument("--name", required=True, help="the name that they get")
     if name == "check":
         action.add_argument("target", metavar="FEATURE", help="its number, or its name")
-        texts = "texts, files of texts, label:NAME; [[marks]] are where it should fire"
+        texts = (
+            "texts, files of texts (in .txt, empty lines part them), label:NAME; [[marks]] are "
+            "where it should fire"
+        )
         action.add_argument(
             "--for", dest="texts_for", nargs="+", default=[], metavar="TEXTS", help=texts
         )

@@ -6,7 +6,7 @@ JSON lines, also compressed, one file or a folder of batches. Torch-free.
 
 import codecs
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -39,6 +39,7 @@ from mi_crow.store.json_file import parse_json
 
 SUFFIXES = (".json", ".csv", ".jsonl", ".jsonl.gz")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
+_PLACES = 5  # of further rows that are wrong which a sentence names
 _Number = TypeVar("_Number", int, float)
 # What other tools call a field.
 _ALIASES = {
@@ -62,9 +63,16 @@ class FileRow:
     ignored: tuple[str, ...] = ()  # fields that say something and are not known
 
 
-def bad_row(path: Path, row: FileRow) -> UserError:
-    """The error for a row that cannot be taken."""
-    return UserError(f"{row.place} of {str(path)!r}: {row.trouble}")
+def bad_rows(path: Path, rows: Sequence[FileRow]) -> UserError:
+    """The error for rows that cannot be taken: what is wrong with the first, and where more are."""
+    first, *others = rows
+    them = "them" if others else "it"
+    hint = f"--skip-bad (skip_bad=True) leaves {them} out"
+    if others:
+        places = ", ".join(row.place for row in others[:_PLACES])
+        more = f" and {len(others) - _PLACES:,} others" if len(others) > _PLACES else ""
+        hint = f"also wrong: {places}{more}; {hint}"
+    return UserError(f"{first.place} of {str(path)!r}: {first.trouble}", hint=hint)
 
 
 def read_rows(

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 from mi_crow.bounds import SHARE
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import MOST_FEATURE, Concept, concept_from
-from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_row, read_rows
+from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_rows, read_rows
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from mi_crow.visible import quoted
 
@@ -102,7 +102,7 @@ def import_concepts(
     replaces what differs in a row about the same name. `skip_bad` leaves out rows that are
     wrong; `dry_run` writes nothing.
 
-    Raises UserError naming the first row that is wrong, and WouldReplaceError.
+    Raises UserError naming the rows that are wrong, and WouldReplaceError.
     """
     rows = _checked(workspace, read_rows(path, sae_id, source_id))
     return add_rows(
@@ -124,9 +124,9 @@ def add_rows(
     good: list[FileRow] = []
     bad: list[FileRow] = []
     for row in _without_repeats(map(_valid, rows)):
-        if row.trouble and not skip_bad:
-            raise bad_row(path, row)
         (bad if row.trouble else good).append(row)
+    if bad and not skip_bad:
+        raise bad_rows(path, bad)
     with annotations.one_change():
         plan = _planned(annotations.concepts(), good, "replace-same" if force else rule)
         if rule == "ask" and not force and plan.replaced and not dry_run:
