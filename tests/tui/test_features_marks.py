@@ -165,18 +165,25 @@ async def test_the_marked_are_written_to_a_file(open_index, tmp_path, ending):
         assert path.stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
-async def test_a_report_that_cannot_be_written_says_why(open_index, tmp_path):
+async def test_the_line_stays_open_for_a_place_where_nothing_can_be_written(open_index, tmp_path):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "w")
-        pilot.app.screen.prompt.field.value = str(tmp_path / "out.pdf")
+        prompt = pilot.app.screen.prompt
+        for name, says in (
+            ("out.pdf", "does not end in .html or .htm or .json"),
+            ("mistyped/out.html", "does not exist; name one that does"),
+            (".", "is a folder; name a file in it"),
+        ):
+            prompt.field.value = str(tmp_path / name)
+            await press(pilot, "enter")
+            assert prompt.is_open
+            assert says in " ".join(screen_text(pilot).split())
+            assert prompt.field.value == str(tmp_path / name)
+        assert not list(tmp_path.glob("mistyped"))
+        prompt.field.value = str(tmp_path / "out.html")
         await press(pilot, "enter")
-        assert "neither .html nor .json" in notices(pilot)
-        await press(pilot, "w")
-        pilot.app.screen.prompt.field.value = str(tmp_path / "mistyped" / "out.html")
-        await press(pilot, "enter")
-        assert "does not exist" in notices(pilot)
-        assert not (tmp_path / "mistyped").exists()
+        assert not prompt.is_open
+        assert (tmp_path / "out.html").is_file()
 
 
 def test_marks_are_saved_as_runs():

@@ -55,6 +55,19 @@ async def test_j_walks_from_list_to_list_and_k_back(app_workspace, run_app):
         assert rows(pilot, "saes").cursor == 1
 
 
+async def test_g_goes_to_the_first_row_of_all_lists_and_G_to_the_last(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "j", "G")
+        assert rows(pilot, "jobs").has_focus
+        assert rows(pilot, "jobs").cursor == rows(pilot, "jobs").item_count - 1
+        await press(pilot, "g")
+        assert rows(pilot, "runs").has_focus
+        assert rows(pilot, "runs").cursor == 0
+        rows(pilot, "saes").focus()
+        await press(pilot, "end")
+        assert rows(pilot, "jobs").has_focus
+
+
 async def test_an_sae_shows_its_evaluation(app_workspace, run_app):
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         rows(pilot, "saes").focus()

@@ -18,10 +18,14 @@ else:
 class WritesFiles(_Screen):
     """Mixed into screens with a prompt line, on which the purpose `export` names a file."""
 
-    def ask_where(self, label: str, proposed: str, kinds: str) -> None:
-        """Asks where to write."""
-        hint = f"enter writes · esc cancels{kinds}"
-        self.prompt.ask("export", label, proposed, hint=hint, select=True)
+    def ask_where(self, label: str, proposed: str, *endings: str, hint: str = "") -> None:
+        """Asks for a file to write, with one of these endings; the line stays open while the text
+        names no place for one."""
+        from tui.screens.concepts.typed_path import wrong_target
+
+        hint = hint or f"enter writes · esc cancels · {' or '.join(endings)}"
+        refuse = partial(wrong_target, endings)
+        self.prompt.ask("export", label, proposed, hint=hint, refuse=refuse, select=True)
 
     def path_in(self, text: str) -> Path | None:
         """The path that `text` names; None where it cannot be one, which is said, or is empty."""
@@ -34,13 +38,7 @@ class WritesFiles(_Screen):
             return None
 
     def ask_to_replace(self, path: Path, then: Callable[[bool], None]) -> None:
-        """Calls `then(False)`; where there is a file already, `then(True)` once somebody agreed. A
-        folder that is not there is not made: most often its name was mistyped."""
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            hint = "name one that does, or make it first"
-            self.tell(UserError(f"the folder {str(folder)!r} does not exist", hint=hint))
-            return
+        """Calls `then(False)`; where there is a file already, `then(True)` once somebody agreed."""
         if not os.path.lexists(path):
             then(False)
             return

@@ -65,6 +65,7 @@ class PromptLine(Vertical):
         self.purpose = ""
         self._label = self._hint = ""
         self._check: Callable[[str], str] | None = None
+        self._refuse: Callable[[str], str] | None = None
         self._trouble = ""
         self._opens = self._again = False
         self._back: Widget | None = None
@@ -96,6 +97,7 @@ class PromptLine(Vertical):
         proposal: str = "",
         hint: str = "enter accepts · esc cancels",
         check: Callable[[str], str] | None = None,
+        refuse: Callable[[str], str] | None = None,
         select: bool = False,
         opens: bool = False,
         again: bool = False,
@@ -106,12 +108,13 @@ class PromptLine(Vertical):
         `value` can be edited; with `select`, typing replaces it and enter accepts it as it is.
         `proposal` shows in an empty line, in place of the placeholder, and right accepts it.
         `suggestions` are whole texts, or a function that completes what was typed. `check` says
-        what is wrong with a text, or nothing. With `opens`, the answer opens something: the line
+        what is wrong with a text, or nothing, while it is typed; `refuse`, when enter gives it,
+        and then the line stays open. With `opens`, the answer opens something: the line
         goes in the frame that shows it, or that the screen lets go. With `again`, enter leaves the
         line open and empty: the screen asks the next thing, or closes it. `cursor` is where typing
         begins, None: at the end.
         """
-        self._opens, self._again = opens, again
+        self._opens, self._again, self._refuse = opens, again, refuse
         if not self.is_open:
             self._back = self.screen.focused
         self.purpose = ""  # no Typed for what the program puts there
@@ -214,6 +217,9 @@ class PromptLine(Vertical):
         if self._trouble or not self.purpose:
             return
         purpose, value = self.purpose, self.field.value.strip()
+        if self._refuse is not None and (wrong := self._refuse(value)):
+            self.explain(wrong)
+            return
         if self._opens and isinstance(self.screen, OneFrame):
             self.screen.hold_frame()
         if self._again and not stay:

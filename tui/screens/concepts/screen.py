@@ -29,6 +29,7 @@ from tui.screens.concepts.rows import (
     key_of,
     matching,
 )
+from tui.screens.concepts.typed_path import wrong_source
 from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
 from tui.screens.writing_files import WritesFiles
@@ -264,13 +265,15 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         if some != every:
             of = f"{some:,} of {every:,} concepts "
             hint = f"{'unmark' if marked else 'clear the filter'} for all · esc cancels"
-        self.prompt.ask("export", f"export {of}to", "concepts.json", hint=hint, select=True)
+        label, endings = f"export {of}to", (".json", ".csv", ".jsonl", ".jsonl.gz")
+        self.ask_where(label, "concepts.json", *endings, hint=hint)
 
     def action_import_file(self) -> None:
         self.prompt.ask(
             "import",
             "import from",
             placeholder="a .json, .csv or .jsonl file, or a folder of batches",
+            refuse=wrong_source,
         )
 
     @on(PromptLine.Typed)

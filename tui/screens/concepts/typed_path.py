@@ -1,4 +1,4 @@
-"""A path as people type it, `~` for the home folder; pure but for looking at the disk."""
+"""A path as people type it, `~` for the home folder, and what is wrong with it."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,33 @@ def typed_path(text: str) -> Path:
         reason = getattr(error, "strerror", None) or "it contains a NUL character"
         raise UserError(f"{text!r:.80} cannot be a file: {reason}") from error
     return path
+
+
+def wrong_target(endings: tuple[str, ...], text: str) -> str:
+    """Why no file with one of the `endings` can be written where `text` says; empty when one can,
+    and for no text. A folder that is not there is not made: most often its name was mistyped."""
+    try:
+        path = typed_path(text).absolute()
+    except UserError as error:
+        return error.sentence
+    folder = path.parent
+    if not text:
+        return ""
+    if path.is_dir():
+        return f"{str(path)!r} is a folder; name a file in it"
+    if not folder.is_dir():
+        return f"the folder {str(folder)!r} does not exist; name one that does, or make it first"
+    if not path.name.lower().endswith(endings):
+        return f"{path.name!r} does not end in {' or '.join(endings)}"
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return f"{str(path)!r} cannot be written (no permission); name another place"
+    return ""
+
+
+def wrong_source(text: str) -> str:
+    """Why nothing can be read where `text` says; empty when something is there, and for no text."""
+    try:
+        path = typed_path(text)
+    except UserError as error:
+        return error.sentence
+    return f"there is no file {str(path)!r}" if text and not path.exists() else ""

@@ -179,14 +179,8 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
     def action_export(self) -> None:
         self._asked_for = self._chosen()
         if self._asked_for:
-            self.prompt.ask(
-                "export",
-                f"{_counted(self._asked_for)} to",
-                f"{self._sae_id}-features.html",
-                placeholder="a .html or .json file",
-                hint="enter writes · esc cancels",
-                select=True,
-            )
+            label, proposed = f"{_counted(self._asked_for)} to", f"{self._sae_id}-features.html"
+            self.ask_where(label, proposed, ".html", ".htm", ".json")
 
     def _export_to(self, value: str, features: Sequence[int]) -> None:
         store = self.context.features

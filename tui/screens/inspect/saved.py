@@ -103,7 +103,7 @@ class SavedInspectionsScreen(WritesFiles, Compares):
             self.in_thread(read, self._open_saved, group="kept", opens=True)
         elif choice.action == "export":
             self._exported = choice.keys
-            self.ask_where(f"write {len(choice.keys)} to", "inspections.md", " · .json or .md")
+            self.ask_where(f"write {len(choice.keys)} to", "inspections.md", ".md", ".json")
         elif not may_tag(self.mi_crow, "what is saved cannot be changed"):
             return
         elif choice.action == "rename":

@@ -211,10 +211,17 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         if 0 <= at < len(LISTS):
             target = self._list(LISTS[at])
             target.focus()
-            if event.direction > 0:
-                target.action_first()
-            else:
-                target.action_last()
+            target.cursor = 0 if event.direction > 0 else target.item_count - 1
+
+    @on(RowList.ToEnd)
+    def _end_of_lists(self, event: RowList.ToEnd) -> None:
+        """The three lists are one column, for these keys as for those that go row by row."""
+        target = next(
+            (found for name in LISTS[:: -event.direction] if (found := self._list(name)).rows),
+            event.row_list,
+        )
+        target.focus()
+        target.cursor = 0 if event.direction < 0 else target.item_count - 1
 
     @property
     def _key(self) -> str | None:

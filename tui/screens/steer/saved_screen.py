@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import MiCrowError, UserError
 from tui.annotate import write
-from tui.screens.concepts.typed_path import typed_path
+from tui.screens.concepts.typed_path import typed_path, wrong_target
 from tui.screens.steer.board import Board
 from tui.screens.steer.chat_screen import Chats
 from tui.screens.steer.generations import (
@@ -61,6 +61,7 @@ class SavedTexts(Chats):
                 f"write {len(self._exported)} to",
                 "generations.md",
                 hint="enter writes · esc cancels · .json or .md",
+                refuse=partial(wrong_target, (".md", ".json", ".markdown")),
                 select=True,
             )
         else:

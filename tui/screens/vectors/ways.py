@@ -8,7 +8,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.vectors import stored
 from mi_crow.mechanistic.vectors.noting import note_vector
 from tui import messages
-from tui.screens.concepts.typed_path import typed_path
+from tui.screens.concepts.typed_path import typed_path, wrong_target
 from tui.screens.vectors.popup import VectorChoice, VectorsPopup, read_vectors
 from tui.text import printable
 from tui.widgets.forms.fields import filled_in
@@ -59,7 +59,11 @@ class HasVectors(_Screen):
         elif choice.action == "export":
             name = f"{choice.name}.safetensors"
             hint = "enter writes · esc cancels · .safetensors or .gguf"
-            line.ask(EXPORT, f"write {choice.name} to", name, hint=hint, select=True)
+            label, refuse = (
+                f"write {choice.name} to",
+                partial(wrong_target, (".safetensors", ".gguf")),
+            )
+            line.ask(EXPORT, label, name, hint=hint, refuse=refuse, select=True)
         elif choice.action == "import":
             self._ask_for(import_form(self.context), "Imported the vector")
         elif choice.action == "refine":

@@ -89,6 +89,14 @@ class RowList(CursorList):
             return self.row_list
 
     @dataclass(eq=False, repr=False)
+    class ToEnd(Message):
+        """The cursor was sent to the first row (-1) or to the last (1): of this list, and of those
+        that are in one column with it."""
+
+        row_list: "RowList"
+        direction: int
+
+    @dataclass(eq=False, repr=False)
     class Overrun(Message):
         """A move beyond the first (-1) or the last (+1) row."""
 
@@ -267,6 +275,14 @@ class RowList(CursorList):
 
     def action_cursor_up(self) -> None:
         self._move(self.cursor - 1)
+
+    def action_first(self) -> None:
+        super().action_first()
+        self.post_message(self.ToEnd(self, -1))
+
+    def action_last(self) -> None:
+        super().action_last()
+        self.post_message(self.ToEnd(self, 1))
 
     def action_select_row(self) -> None:
         if self.key is not None:
