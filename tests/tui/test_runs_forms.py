@@ -535,6 +535,18 @@ def test_the_time_of_a_training_is_that_of_earlier_ones(app_workspace):
     assert "about 3m 20s, as measured on 1 training" in lines
 
 
+def test_a_finetune_is_told_with_its_model_and_whitening_with_its_covariance(app_workspace):
+    form = FORMS["train"](situation(app_workspace))
+    plain = advice(form, run_id="demo", init="demo-topk").lines
+    tuned = advice(form, run_id="demo", init="demo-topk", finetune="kl").lines
+    assert tuned[1].startswith("at least ")
+    assert "as fast as run demo was captured" in tuned[1]
+    assert "for the model" in tuned[-1]
+    assert "for the model" not in plain[-1]
+    white = advice(form, run_id="demo", training__whiten="yes").lines
+    assert "for whitening" in white[-1]
+
+
 def test_a_capture_says_its_tokens_disk_and_time(app_workspace, tmp_path):
     form = FORMS["capture"](situation(app_workspace))
     lines = advice(form, model__model="sample", layers="resid_post.2").lines

@@ -18,6 +18,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     plan_workspace,
 )
+from mi_crow.cli.commands.training.plan import add_estimate_flags, print_estimate
 from mi_crow.cli.formatting import count, duration, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
@@ -91,6 +92,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_model_flags(parser, default=None)
     add_text_flags(parser, default=None)
     leave_out(parser, _OF_A_STREAM)
+    add_estimate_flags(parser)
     add_job(parser, ranked=True)
 
 
@@ -255,6 +257,9 @@ def run(options: Namespace) -> int:
         shares=options.share,
         device=device_of(options),
     )
+    if options.estimate:
+        print_estimate(workspace, config, options)
+        return 0
     show = partial(show_result, source=_source_of_index(config))
     return run_job(workspace, "train", config, options, show)
 

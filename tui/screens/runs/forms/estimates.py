@@ -3,7 +3,6 @@
 Time is never guessed: it comes from earlier work in the workspace, or is said to be unknown.
 """
 
-import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +14,17 @@ from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import MiCrowError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec
 from mi_crow.language_model.outline import Outline
-from mi_crow.mechanistic.sae.config import CLT, SAE, TrainConfig
-from mi_crow.mechanistic.sae.evaluation.standing import training_of
+from mi_crow.mechanistic.sae.config import NONE, TrainConfig
+from mi_crow.mechanistic.sae.estimate.training import (
+    TrainingCost,
+    expected_time,
+    steps_of,
+    training_cost,
+    width_read,
+)
 from mi_crow.paths import expanded
 from mi_crow.store.free_space import nearest_existing
-from mi_crow.store.runs.manifest import run_bytes
+from mi_crow.store.runs.manifest import RunManifest, run_bytes
 from mi_crow.store.workspace import RunSummary
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.finding import Situation
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.jobs.spec import JobSpec
 
-_FLOAT = 4  # bytes
-_COPIES = 4  # of a parameter while training: itself, its gradient, two moments of Adam
 # What decides how much memory a training takes.
 _DECIDE_MEMORY = (
     "layer",
@@ -39,6 +42,11 @@ _DECIDE_MEMORY = (
     "n_latents",
     "training.batch_size",
     "training.accumulate",
+    "training.whiten",
+    "family",
+    "layers",
+    "init",
+    "finetune",
 )
 _PEAKS = ("gpu_memory_peak", "memory_peak")
 _SPEEDS = 50.0, 2.0  # of a device and a disk; they decide only times, which are measured here
@@ -78,43 +86,41 @@ def expect_capture(
 def expect_training(
     at: Situation, config: TrainConfig, run: RunSummary | None, outline: Outline | None
 ) -> tuple[str, ...]:
-    """Steps and epochs, time, disk and memory of a training."""
-    training = config.training
-    available = run.manifest.n_tokens * TRAINED_SHARE if run is not None else None
-    steps = training.steps
-    if steps is None:
-        wanted = training.tokens or (training.epochs or 1) * (available or 0)
-        steps = math.ceil(wanted / training.batch_size)
-    rows = steps * training.batch_size
-    said = f"{steps:,} steps x {training.batch_size:,} rows"
-    if available:
-        epochs = rows / available
-        said += f" on {count(available)} tokens = {epochs:.1f} epochs"
+    """Steps and epochs, time, disk and memory of a training; `outline` is the model's, where the
+    training runs it."""
+    manifest = run.manifest if run is not None else None
+    width = width_read(config, manifest, outline)
+    start = at.sae(config.init)
+    if width is None or (config.init is not None and start is None):
+        return (_read(steps_of(config, manifest), config, manifest),)
+    cost = training_cost(config, width, manifest, outline, start)
+    lines = [_read(cost.steps, config, manifest)]
+    expected = expected_time(config, cost, at.saes, manifest)
+    if expected is None:
+        lines.append(_time(cost.work, (), "finetune" if config.finetune != NONE else "training"))
     else:
-        said += f" = {count(rows)} tokens"
-    lines = [said]
-    width = _width(config, run, outline)
-    if width is None:
-        return tuple(lines)
-    latents = [one.n_latents or int(one.expansion * width) for one in config.variants()]
-    read, written = _layers_in_and_out(config)
-    work = sum(rows * width * number * read for number in latents)
-    lines.append(_time(work, _trainings(at, config.arch), "training"))
-    parameters = sum((read + written) * (width * number) + number + width for number in latents)
-    lines.append(disk(at, parameters * _FLOAT))
-    batch = training.batch_size / training.accumulate * (max(latents) + 2 * width * read)
-    memory = parameters * _FLOAT * _COPIES + batch * _FLOAT
+        about = "at least" if expected.at_least else "about"
+        lines.append(f"{about} {duration(expected.seconds)}, {expected.why}")
+    lines.append(disk(at, cost.disk + cost.checkpoints, of_it=f" ({size(cost.disk)} once trained)"))
     measured = _memory(at.jobs, "train", _DECIDE_MEMORY, config)
-    lines.append(measured or f"{size(memory)} of memory beside torch itself")
+    lines.append(measured or f"{size(cost.memory)} of memory beside torch itself{_of_it(cost)}")
     return tuple(lines)
 
 
-def _layers_in_and_out(config: TrainConfig) -> tuple[int, int]:
-    """How many matrices [latents, width] encode, and how many decode."""
-    layers = len(config.layers)
-    if config.family == SAE:
-        return 1, 1
-    return layers, layers * (layers + 1) // 2 if config.family == CLT else layers
+def _read(steps: int, config: TrainConfig, run: RunManifest | None) -> str:
+    batch = config.training.batch_size
+    said = f"{steps:,} steps x {batch:,} rows"
+    available = run.n_tokens * TRAINED_SHARE if run is not None else 0
+    if not available:
+        return f"{said} = {count(steps * batch)} tokens"
+    return f"{said} on {count(available)} tokens = {steps * batch / available:.1f} epochs"
+
+
+def _of_it(cost: TrainingCost) -> str:
+    """What of the memory is not for the SAE."""
+    parts = (("the model", cost.model_memory), ("whitening", cost.whitening_memory))
+    told = [f"{size(taken)} for {what}" for what, taken in parts if taken]
+    return f", {' and '.join(told)}" if told else ""
 
 
 def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -237,30 +243,6 @@ def _looked_up(
     return sum(lengths) / len(lengths), documents
 
 
-def _width(config: TrainConfig, run: RunSummary | None, outline: Outline | None) -> int | None:
-    from mi_crow.mechanistic.sae.stored_layers import stored_layer
-
-    if run is not None:
-        return stored_layer(run.manifest, config.layer).width
-    return dict(outline.points()).get(config.layer) if outline is not None else None
-
-
-def _trainings(at: Situation, arch: str) -> list[Measured]:
-    """Multiplications and seconds of the trainings whose SAEs are still here: of this architecture
-    where there are any."""
-    found: list[tuple[bool, Measured]] = []
-    for sae in at.saes:
-        told = training_of(sae)
-        result, config = told.get("result"), told.get("config")
-        if not isinstance(result, dict) or not isinstance(config, dict):
-            continue
-        tokens, seconds = _positive(result, "tokens"), _positive(result, "seconds")
-        if tokens and seconds and not config.get("sweep_k") and not config.get("sweep_expansion"):
-            work = tokens * sae.n_inputs * sae.n_latents
-            found.append((config.get("arch") == arch, (work, seconds)))
-    return [one for same, one in found if same] or [one for _, one in found]
-
-
 def _results(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
     """What finished jobs of a kind said of themselves."""
     return [
@@ -301,12 +283,11 @@ def turn(spec: "JobSpec") -> str:
     return f"starts after {len(before)} jobs that have or wait for {where}"
 
 
-def disk(at: Situation, needed: float, place: Path | None = None) -> str:
+def disk(at: Situation, needed: float, place: Path | None = None, of_it: str = "") -> str:
     """What is needed, and what is free at the `place`, or else in the workspace."""
     free = shutil.disk_usage(nearest_existing(place or at.workspace.root)).free
-    if needed > free:
-        return f"{size(needed)} on disk, only {size(free)} free"
-    return f"{size(needed)} on disk, {size(free)} free"
+    only = "only " if needed > free else ""
+    return f"{size(needed)} on disk{of_it}, {only}{size(free)} free"
 
 
 def _memory(jobs: "Sequence[JobState]", kind: str, alike: Sequence[str], wanted: object) -> str:
@@ -327,7 +308,7 @@ def _at(params: object, path: str) -> Any:
             params = params.get(name)
         else:
             params = getattr(params, name, None)
-    return params
+    return tuple(params) if isinstance(params, list) else params
 
 
 def _positive(values: Mapping[str, Any], name: str) -> float | None:

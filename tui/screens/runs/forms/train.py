@@ -250,4 +250,6 @@ class TrainForm(JobForm):
         found = None
         if config.stream is not None:
             found = finding.outline(config.stream.model.model, config.stream.model.revision)
+        elif config.finetune != NONE and run is not None:
+            found = finding.outline(run.manifest.model_id, run.manifest.revision)
         return expect_training(self.at, config, run, found)

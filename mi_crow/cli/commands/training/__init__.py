@@ -1,0 +1,1 @@
+"""What belongs to `mi-crow train` besides the training."""

@@ -1,0 +1,1 @@
+"""What work on SAEs will take, before it starts."""
