@@ -11,6 +11,10 @@ SAE that we load. The FVU is then `reconstruction_quality` for everybody, on the
 tokens, outliers left out in `fvu` and taken in in `fvu_all`. The dead share is of a fixed sample
 of 100,000 training tokens, as in every training's result.
 
+`--options` trains with each option of a training beside the default of its architecture, and
+measures besides the cross-entropy added, probes and the absorption of first letters; with
+`--sample` on the sample model, 8 latents for each dimension.
+
 The table goes to the terminal, the numbers to `--out`, after every SAE: with `--resume` those that
 are there already are kept.
 """
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +47,12 @@ from mi_crow.mechanistic.sae import (
     TopKSae,
     load_sae,
 )
+from mi_crow.mechanistic.sae.config import KL, NONE
 from mi_crow.mechanistic.sae.quality import latent_densities, reconstruction_quality
 from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
 from tests.benchmarks.captured import CapturedTokens, sample_run, smollm2_run
 from tests.benchmarks.dense_reference import DenseReference
+from tests.benchmarks.option_figures import OptionFigures
 from tests.benchmarks.peer_process import PeerProcess
 from tests.benchmarks.rows import Row, with_sleeping_threads, write_report
 from tests.peer.environment import DownloadFailed, kept_environment
@@ -67,6 +73,9 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "aligned": ("mi-crow", {"aligned": True}),
     "whitened": ("mi-crow", {"whiten": True}),
 }
+# Short trainings that go on from the default's SAE: on the model's predictions, and for comparison
+# as long on the reconstruction alone.
+FURTHER = {"finetuned": KL, "continued": NONE}
 COMPARED = ("mi-crow", "dense", "sparsify", "saelens")
 # name -> (run, tokens a training takes, wanted)
 DEAD_SHARES = {
@@ -87,16 +96,23 @@ class Found:
     dead_share: float
     steps: int
     seconds: float  # whatever the trainer does at its end included
+    more: dict[str, float] = field(default_factory=dict)  # with --options, see option_figures.py
 
 
 class Bench:
     """The tokens, and one training of each kind on them."""
 
-    def __init__(self, tokens: int, scratch: Path, python: Path | None, sample: bool) -> None:
-        self.tokens = CapturedTokens.of(sample_run() if sample else smollm2_run())
+    def __init__(
+        self, tokens: int, scratch: Path, python: Path | None, sample: bool, options: bool
+    ) -> None:
+        reader = sample_run() if sample else smollm2_run()
+        self.tokens = CapturedTokens.of(reader)
         self.source = self.tokens.source()
+        self.latents = 8 * self.source.width if sample else LATENTS
         self.steps = tokens // BATCH
         self._scratch, self._python = scratch, python
+        self._figures = OptionFigures(reader) if options else None
+        self._defaults: dict[int, SparseAutoencoder] = {}  # by seed, to go on from
 
     def train(self, name: str, seed: int) -> Found:
         began = time.perf_counter()
@@ -104,12 +120,18 @@ class Bench:
         seconds = time.perf_counter() - began
         quality = reconstruction_quality(sae, self.tokens.heldout, self.tokens.outlier_norm)
         dead = float((latent_densities(sae, self.source, None) == 0).double().mean())
+        more = {} if self._figures is None else self._figures.measure(sae)
         return Found(
-            name, seed, quality.fvu, quality.fvu_all, quality.l0, dead, self.steps, seconds
+            name, seed, quality.fvu, quality.fvu_all, quality.l0, dead, self.steps, seconds, more
         )
 
     def _trainer(self, name: str) -> Callable[[str, int], SparseAutoencoder]:
-        trainers = {"dense": self._dense, "sparsify": self._peer, "saelens": self._peer}
+        trainers = {
+            "dense": self._dense,
+            "sparsify": self._peer,
+            "saelens": self._peer,
+            **dict.fromkeys(FURTHER, self._further),
+        }
         return trainers.get(name, self._ours)
 
     def _config(self, seed: int, **fields: Any) -> SaeTrainingConfig:
@@ -122,17 +144,25 @@ class Bench:
         width = self.source.width
         name, fields = OPTIONS.get(name, (name, {}))
         if name == "mi-crow":
-            sae: SparseAutoencoder = TopKSae(LATENTS, width, K, seed=seed)
+            sae: SparseAutoencoder = TopKSae(self.latents, width, K, seed=seed)
         elif name in ("batchtopk", "matryoshka"):
-            sae = OTHERS[name](LATENTS, width, K, seed=seed)
+            sae = OTHERS[name](self.latents, width, K, seed=seed)
         else:
-            sae = OTHERS[name](LATENTS, width, seed=seed)
+            sae = OTHERS[name](self.latents, width, seed=seed)
         target = float(K) if sae.steers_sparsity else None
         SaeTrainer(sae).train_on(self.source, self._config(seed, target_l0=target, **fields))
         return sae
 
+    def _further(self, name: str, seed: int) -> SparseAutoencoder:
+        assert self._figures is not None, "a training that goes on is one of --options"
+        if seed not in self._defaults:
+            self._defaults = {seed: self._ours("mi-crow", seed)}
+        folder = self._scratch / f"{name}-{seed}"
+        start = self._defaults[seed]
+        return self._figures.trained_on(start, FURTHER[name], BATCH, seed, folder)
+
     def _dense(self, name: str, seed: int) -> SparseAutoencoder:
-        sae = TopKSae(LATENTS, self.source.width, K, seed=seed)
+        sae = TopKSae(self.latents, self.source.width, K, seed=seed)
         plan = make_plan(sae, self.source, self._config(seed))
         reference = DenseReference(sae, plan, starting_point(sae, self.source, plan))
         batches = self.source.batches(BATCH, seed)
@@ -149,7 +179,7 @@ class Bench:
         given = {
             "tokens": str(tokens),
             "order": str(order),
-            "latents": LATENTS,
+            "latents": self.latents,
             "k": K,
             "batch": BATCH,
             "seed": seed,
@@ -193,6 +223,16 @@ def summary(found: list[Found]) -> list[Row]:
         for name, mean in means.items()
         if name not in DEAD_SHARES
     ]
+    for name in means:
+        of_name = [one.more for one in found if one.name == name and one.more]
+        rows += [
+            Row(
+                f"{figure}, {name}",
+                statistics.mean(more[figure] for more in of_name),
+                more={"seeds": [more[figure] for more in of_name]},
+            )
+            for figure in (of_name[0] if of_name else {})
+        ]
     ours = fvus.get("mi-crow", [])
     if ours and len(fvus.get("dense", [])) == len(ours):
         # The pairs share seed, start and data, so that only rounding sets them apart. What it comes
@@ -220,7 +260,8 @@ def kept_results(out: Path, settings: dict[str, Any]) -> list[Found]:
         return []
     report = json.loads(out.read_text())
     same = all(
-        report["settings"].get(name) == str(settings[name]) for name in ("tokens", "full", "sample")
+        report["settings"].get(name) == str(settings[name])
+        for name in ("tokens", "full", "sample", "options")
     )
     if not same:
         print(f"{out} was made with other settings: everything is trained anew")
@@ -233,7 +274,7 @@ def main() -> None:
     parser.add_argument("--options", action="store_true", help="those of a training alone")
     parser.add_argument("--sample", action="store_true", help="on the sample model's run")
     parser.add_argument("--full", action="store_true", help="2M tokens and every architecture")
-    parser.add_argument("--only", choices=(*COMPARED, *OTHERS, *OPTIONS, *DEAD_SHARES))
+    parser.add_argument("--only", choices=(*COMPARED, *OTHERS, *OPTIONS, *FURTHER, *DEAD_SHARES))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--resume", action="store_true", help="keep what --out holds already")
     parser.add_argument("--threads", type=int, default=2)
@@ -245,7 +286,7 @@ def main() -> None:
 
     names = [*COMPARED, *(OTHERS if options.full else ()), *DEAD_SHARES]
     if options.options:
-        names = ["mi-crow", "jumprelu", *OPTIONS]
+        names = ["mi-crow", *FURTHER, "jumprelu", *OPTIONS]
     names = [options.only] if options.only else names
     settings = vars(options)
     found = kept_results(options.out, settings) if options.resume else []
@@ -266,12 +307,15 @@ def main() -> None:
                 if name in DEAD_SHARES:
                     one = dead_share(name, seed)
                 else:
-                    bench = bench or Bench(options.tokens, Path(scratch), python, options.sample)
+                    bench = bench or Bench(
+                        options.tokens, Path(scratch), python, options.sample, options.options
+                    )
                     one = bench.train(name, seed)
                 found.append(one)
                 print(
                     f"{name:14} {seed:4} {one.fvu:8.4f} {one.fvu_all:8.4f} {one.l0:6.1f} "
-                    f"{one.dead_share:7.2%} {one.seconds:7.0f}",
+                    f"{one.dead_share:7.2%} {one.seconds:7.0f}"
+                    + "".join(f"  {key} {value:.4f}" for key, value in one.more.items()),
                     flush=True,
                 )
                 write_report(
