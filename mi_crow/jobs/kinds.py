@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mi_crow.arithmetic import settle_arithmetic
 from mi_crow.errors import UserError, nearest
 from mi_crow.jobs.checks import (
     check_capture,
@@ -71,11 +72,11 @@ def _calling(
 ) -> Callable[[Work], dict[str, Any]]:
     """Work that one function does, given the workspace, the config and the progress; with `ranked`
     also the processes that share it. `exact`: also with the smallest numbers, see
-    `_flush_denormals`."""
+    `settle_arithmetic`."""
 
     def work(given: Work) -> dict[str, Any]:
         if not exact:
-            _flush_denormals()
+            settle_arithmetic()
         call = getattr(import_module(f"mi_crow.mechanistic.{module}"), name)
         more = {"ranks": given.ranks} if ranked else {}
         made = call(given.workspace, given.config, given.progress, **more)
@@ -97,7 +98,7 @@ def _checked_steering(name: str) -> Callable[[Workspace, Any], None]:
 
 
 def _capture(work: Work) -> dict[str, Any]:
-    _flush_denormals()
+    settle_arithmetic()
     from mi_crow.language_model.capture.job import capture_run
 
     result = capture_run(
@@ -107,7 +108,7 @@ def _capture(work: Work) -> dict[str, Any]:
 
 
 def _train(work: Work) -> dict[str, Any]:
-    _flush_denormals()
+    settle_arithmetic()
     from mi_crow.jobs.metrics_rescue import repair_metrics
     from mi_crow.mechanistic.sae.train.run import train_run
 
@@ -122,7 +123,7 @@ def _train(work: Work) -> dict[str, Any]:
 
 
 def _index(work: Work) -> dict[str, Any]:
-    _flush_denormals()
+    settle_arithmetic()
     from mi_crow.mechanistic.features.index.build import build_index
 
     made = build_index(work.workspace, work.config, work.progress, ranks=work.ranks).as_json()
@@ -157,19 +158,11 @@ def _import(work: Work) -> dict[str, Any]:
 
 
 def _demo(work: Work) -> dict[str, Any]:
-    _flush_denormals()
+    settle_arithmetic()
     from mi_crow.jobs.demo.run import run_demo
 
     config: DemoConfig = work.config
     return run_demo(work.workspace, work.progress, config.device, config.seed)
-
-
-def _flush_denormals() -> None:
-    """Flushes denormals to zero in this process: on CPU they slow down the tails of a softmax or an
-    optimizer a hundredfold."""
-    import torch
-
-    torch.set_flush_denormal(True)
 
 
 KINDS: dict[str, Kind] = {

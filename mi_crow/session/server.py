@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mi_crow.arithmetic import settle_arithmetic
 from mi_crow.causes import explained, out_of_memory
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
 from mi_crow.session.protocol import INTERRUPT, Request, encode_line, error_event
@@ -78,11 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.dup2(2, 1)
     channel = Channel(sys.stdin.buffer, events)
     # Importing torch takes seconds: do so only now that interrupts are seen.
-    import torch
 
     from mi_crow.session.operations import Operations
 
-    torch.set_flush_denormal(True)  # denormals slow down a softmax on CPU
+    settle_arithmetic()
     operations = Operations(Workspace(options.workspace))
     while True:
         _answer(channel, operations, channel.next_request())

@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from mi_crow.arithmetic import settle_arithmetic
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features import IndexConfig, build_index
-from mi_crow.mechanistic.sae import JumpReluSae, SaeMetadata, TopKSae
+from mi_crow.mechanistic.sae import JumpReluSae, SaeMetadata, SparseAutoencoder, TopKSae
 from mi_crow.mechanistic.sae.kernels import product
-from mi_crow.mechanistic.sae.rules.rounding import round_product, share_of_other_sets
+from mi_crow.mechanistic.sae.rules.rounding import (
+    round_product,
+    rounding_fact,
+    share_of_other_sets,
+)
 from mi_crow.store import Workspace
 
 
@@ -49,3 +54,33 @@ def test_what_rounding_changes_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     assert many > 0.001
     with pytest.raises(UserError, match="jumprelu cannot be evaluated in bf16"):
         round_product(JumpReluSae(64, 48), "one", "bf16", "evaluated")
+
+
+@pytest.mark.parametrize(
+    ("sae", "device", "rounded"),
+    [
+        (TopKSae(64, 48, 8), "cuda", torch.bfloat16),
+        (TopKSae(64, 48, 8), "cpu", None),
+        (JumpReluSae(64, 48), "cuda", None),
+    ],
+)
+def test_auto_rounds_where_that_is_fast_and_changes_nothing(
+    sae: SparseAutoencoder,
+    device: str,
+    rounded: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SparseAutoencoder, "device", property(lambda _: torch.device(device)))
+    round_product(sae, "one", "auto", "indexed")
+    assert getattr(sae, "rounded_to", None) is rounded
+    assert rounding_fact(sae) == ({} if rounded is None else {"precision": "bf16"})
+
+
+def test_fp32_is_fp32_in_every_process() -> None:
+    torch.set_float32_matmul_precision("high")
+    flushed = bool(torch.tensor(1e-40) * 1.0 == 0)
+    try:
+        settle_arithmetic(exact=not flushed)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")

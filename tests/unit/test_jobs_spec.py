@@ -15,6 +15,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.train.trainer import flushed_denormals
 from mi_crow.progress import NullProgress
+from mi_crow.ranks import ALONE
 from mi_crow.store.workspace import Workspace
 
 CAPTURE = CaptureConfig(ModelSpec("sample"), DatasetSpec("sample"), ("resid_post.2", "mlp_out.1"))
@@ -109,8 +110,9 @@ def test_a_kind_of_job_does_its_work_by_one_call(
 ) -> None:
     called: list[tuple[object, ...]] = []
 
-    def work(*given: object) -> dict[str, int]:
+    def work(*given: object, **shared: object) -> dict[str, int]:
         called.append(given)
+        assert shared == ({"ranks": ALONE} if KINDS[kind].ranked else {})
         return {"seconds": 1}
 
     monkeypatch.setattr(f"mi_crow.mechanistic.{function}", work)

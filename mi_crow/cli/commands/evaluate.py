@@ -31,8 +31,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             "tuned_run": "of a crosscoder of two models: run of the tuned one (default: its own)",
             "model": "model to use instead of the run's",
             "documents": "held-out documents for the loss",
-            "precision": "precision of the encoder's product; latents are chosen, and count, in "
-            "fp32 (topk)",
+            "precision": "precision of the encoder's product (default: auto, which is bf16 on CUDA "
+            "for topk, else fp32); latents are chosen, and count, in fp32",
         },
     )
     add_batch_size(

@@ -57,7 +57,10 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default="pca",
         help="layout of the feature map (default: pca); umap needs the extra `map`",
     )
-    rounded = "precision of the encoder's product; latents are chosen, and count, in fp32 (topk)"
+    rounded = (
+        "precision of the encoder's product (default: auto, which is bf16 on CUDA for topk, else "
+        "fp32); latents are chosen, and count, in fp32"
+    )
     add_fields(parser, IndexConfig, {"precision": rounded})
     add_batch_size(
         parser,

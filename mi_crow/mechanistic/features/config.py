@@ -7,9 +7,9 @@ from typing import ClassVar
 from mi_crow.bounds import AMOUNT, SEED, SIZE, Limits, Words, check_fields
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.sae.config import PRECISIONS
 
 MAPS = ("pca", "umap")
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class IndexConfig:
     map: str = "pca"
     names: bool = True  # propose a name for every feature
     batch_size: int | None = None  # tokens encoded at once; None: what suits the device
-    precision: str = "fp32"  # of the encoder's product; the choice of latents stays in fp32
+    precision: str = "auto"  # of the encoder's product; the choice of latents stays in fp32
     seed: int = 0
     device: str = "auto"
     tuned_run: str | None = None  # of a crosscoder of two models; `run_id` is the base model's

@@ -386,13 +386,13 @@ class EvaluateConfig:
     model: str | None = None  # None: the model the run was captured from
     seed: int = 0
     tuned_run: str | None = None  # of a crosscoder of two models; `run_id` is the base model's
-    precision: str = "fp32"  # of the encoder's product; the choice of latents stays in fp32
+    precision: str = "auto"  # of the encoder's product; the choice of latents stays in fp32
 
     LIMITS: ClassVar[Limits] = {
         "documents": ("documents", COUNT),
         "batch_size": ("the batch size", SIZE),
         "seed": ("the seed", SEED),
-        "precision": ("precision", Words(GRADIENTS)),
+        "precision": ("precision", Words(PRECISIONS)),
     }
 
     def __post_init__(self) -> None:

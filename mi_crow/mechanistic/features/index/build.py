@@ -32,7 +32,7 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
-from mi_crow.mechanistic.sae.rules.rounding import round_product
+from mi_crow.mechanistic.sae.rules.rounding import round_product, rounding_fact
 from mi_crow.mechanistic.sae.targets import target_layer
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -190,6 +190,7 @@ def _fill_tables(
             "map": config.map,
             **facts,
             **encoding.size.used(),
+            **rounding_fact(sae),
             **tables.facts(),
         }
     )

@@ -9,16 +9,23 @@ from mi_crow.mechanistic.sae.rules.topk import TopKSae
 
 
 def round_product(sae: SparseAutoencoder, sae_id: str, precision: str, done: str) -> None:
-    """Lets the encoder's product be in bf16 where `precision` asks for it. Raises UserError for a
-    rule that does not compare latents with each other: it cannot be `done`."""
-    if precision == "fp32":
+    """Lets the encoder's product be in bf16 where `precision` asks for it, or is `auto` on CUDA.
+    Raises UserError for a rule that does not compare latents with each other: it cannot be
+    `done` in bf16."""
+    able = isinstance(sae, TopKSae) and type(sae)._encode_rows is TopKSae._encode_rows
+    if precision == "fp32" or (precision == "auto" and not (able and sae.device.type == "cuda")):
         return
-    if not isinstance(sae, TopKSae) or type(sae)._encode_rows is not TopKSae._encode_rows:
+    if not isinstance(sae, TopKSae) or not able:
         raise UserError(
             f"SAE {sae_id!r} of architecture {sae.architecture} cannot be {done} in {precision}",
             hint="use --precision fp32; bf16 is for topk",
         )
     sae.rounded_to = torch.bfloat16
+
+
+def rounding_fact(sae: SparseAutoencoder) -> dict[str, str]:
+    """What to record of the encoder's product; nothing where it is in fp32."""
+    return {} if getattr(sae, "rounded_to", None) is None else {"precision": "bf16"}
 
 
 @torch.inference_mode()

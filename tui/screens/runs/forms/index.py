@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import COUNT, SIZE
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.features.config import MAPS, PRECISIONS
+from mi_crow.mechanistic.features.config import MAPS
+from mi_crow.mechanistic.sae.config import PRECISIONS
 from mi_crow.store.workspace import SaeSummary
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.job_form import JobForm, Reading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs.spec import JobSpec
 
 _PREFIX = "live."
+_ROUNDED = "bf16 on CUDA for topk, else fp32"
 
 
 class SaeForm(JobForm):
@@ -146,7 +148,7 @@ class EvaluateForm(SaeForm):
     def make_fields(self) -> tuple[FormField, ...]:
         ask, more = self.ask, replace(self.ask, section="More")
         captured = "the one that the run was captured from"
-        rounded = "of the encoder's product; for topk"
+        rounded = "of the encoder's product; bf16 is for topk"
         batch = "documents at once; halved when memory runs out"
         return (
             *self.sae_fields(),
@@ -155,7 +157,7 @@ class EvaluateForm(SaeForm):
             _tuned_field(more),
             more("model", "model", MODEL_HINT, why=captured),
             more("batch_size", "batch", batch, SIZE, "8, on CUDA 64"),
-            more("precision", "precision", rounded, choices=PRECISIONS),
+            more("precision", "precision", rounded, choices=PRECISIONS, why=_ROUNDED),
             seed_field(more),
             *job_fields(ranked=True),
         )
@@ -176,6 +178,7 @@ def _tuned_field(ask: FieldsOf) -> FormField:
 
 
 def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
+    rounded = "of the encoder's product; bf16 is for topk"
     fewer, suits = "tokens at once; halved when memory runs out", "what suits the device"
     return (
         _tuned_field(ask),
@@ -183,7 +186,7 @@ def _more_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         ask("window", "window", "tokens on either side of an example's peak", SIZE),
         ask("map", "map", "how the features are laid out", choices=MAPS),
         ask("batch_size", "batch", fewer, SIZE, suits),
-        ask("precision", "precision", "of the encoder's product; for topk", choices=PRECISIONS),
+        ask("precision", "precision", rounded, choices=PRECISIONS, why=_ROUNDED),
         seed_field(ask),
     )
 
