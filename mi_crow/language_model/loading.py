@@ -20,7 +20,13 @@ from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import place_of
-from mi_crow.language_model.placement.devices import check_room, main_device, placement
+from mi_crow.language_model.placement.devices import (
+    check_room,
+    free_bytes,
+    main_device,
+    placement,
+)
+from mi_crow.language_model.placement.memory import auto_dtype, expected_weights
 from mi_crow.paths import expanded
 from mi_crow.store.settings import SPREAD
 
@@ -29,7 +35,6 @@ SAMPLE = "sample"
 RANDOM = "random:"
 _RANDOM_SEED = 0
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_WIDE = 512  # narrower models gain little from a faster product
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 _TOKENIZERS = ("tokenizer*", "vocab*", "spiece.model", "*.tiktoken", "tekken.json")
 
@@ -151,6 +156,21 @@ def _check_room(spec: ModelSpec, source: Source, device: torch.device, dtype: to
     check_room(spec, folder, device, spec.dtype if spec.dtype in QUANTIZED else names[dtype])
 
 
+def memory_sentence(spec: ModelSpec) -> str | None:
+    """What the weights of a model whose files are here will take, before they are loaded; None
+    where that is not known. Raises UserError for a device that is not there."""
+    place = place_of(spec.model.removeprefix(RANDOM), spec.revision)
+    if place is None or not place.is_dir() or spec.gguf_file is not None:
+        return None
+    device = torch_device(spec.device)
+    found = expected_weights(place, spec.dtype, device.type)
+    if found is None:
+        return None
+    if spec.device == SPREAD:
+        return found.sentence("all devices")
+    return found.sentence(str(device), free_bytes(device))
+
+
 def load_structure(spec: ModelSpec) -> Any | None:
     """The model without weights or tokenizer, from local files only: its modules and
     its configuration. None when they are not on this machine, or in a .gguf file.
@@ -197,29 +217,14 @@ def _untrained(kind: Any, config: Any, dtype: torch.dtype, trusted: bool) -> Any
 
 
 def _compute_dtype(spec: ModelSpec, device: torch.device, config: Any) -> torch.dtype:
-    """The dtype asked for; in `auto` bf16 on CUDA, on a CPU the fastest that loses nothing.
-
-    A CPU that multiplies bf16 itself is about three times as fast in it (1,185 against 3,822
-    tokens/s on SmolLM2-135M, two cores), one that does not is several times slower.
-    """
+    """The dtype asked for, in `auto` what suits model and device."""
     if spec.dtype in _DTYPES:
         return _DTYPES[spec.dtype]
     if spec.dtype in QUANTIZED:
         return torch.bfloat16
     text = config.get_text_config()
-    stored, width = getattr(text, "dtype", None), getattr(text, "hidden_size", None) or 0
-    rounded = stored in (torch.bfloat16, "bfloat16")
-    if device.type == "cuda" or (
-        device.type == "cpu" and rounded and width >= _WIDE and _cpu_has_bf16()
-    ):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether this CPU has instructions for bf16 products (AVX-512 BF16 or AMX)."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in asked)
+    stored = str(getattr(text, "dtype", None)).removeprefix("torch.")
+    return _DTYPES[auto_dtype(stored, getattr(text, "hidden_size", None) or 0, device.type)]
 
 
 def _locate(spec: ModelSpec) -> Source:

@@ -309,6 +309,13 @@ def test_the_layers_of_a_model_come_with_their_widths(app_workspace):
     assert str(found.defaults["layers"]) == "resid_post.2  ·  halfway through 4 blocks"
 
 
+def test_a_capture_tells_what_the_weights_take_in_the_dtype_that_they_get(app_workspace):
+    form = FORMS["capture"](situation(app_workspace))
+    for dtype, told in (("auto", "10 MB of weights in fp32"), ("bf16", "5 MB of weights in bf16")):
+        lines = advice(form, model__model="sample", model__dtype=dtype, model__device="cpu").lines
+        assert any(line.startswith(f"{told} on cpu, of ") for line in lines), lines
+
+
 def test_the_device_is_that_of_the_settings(app_workspace):
     for kind in COMMANDS:
         made = FORMS[kind](

@@ -1,6 +1,7 @@
 """Loading a model: what works, and one sentence for what does not."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ from mi_crow import hub
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel, loading
 from mi_crow.language_model.config import ModelSpec
-from mi_crow.language_model.loading import load_model
+from mi_crow.language_model.loading import load_model, memory_sentence
+from mi_crow.language_model.placement import memory
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 
@@ -38,6 +40,18 @@ def test_a_folder_loads_in_fp32_on_the_cpu(tiny_model_dir: Path) -> None:
     assert not any(p.requires_grad for p in lm.model.parameters())
 
 
+@pytest.mark.parametrize(("dtype", "shown"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_the_memory_of_the_weights_is_told_before_they_are_loaded(dtype: str, shown: str) -> None:
+    told = memory_sentence(ModelSpec("sample", dtype=dtype, device="cpu")) or ""
+    lm = LanguageModel.from_spec(ModelSpec("sample", dtype=dtype, device="cpu"))
+    loaded = {one.data_ptr(): one.nbytes for one in lm.model.parameters()}
+    assert re.fullmatch(
+        rf"(\d+) MB of weights in {shown} on cpu, of [\d.]+ [GM]B that are free", told
+    )
+    assert int(told.split()[0]) == round(sum(loaded.values()) / 1e6)
+    assert memory_sentence(ModelSpec("nobody/nothing-like-it")) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "width", "native", "expected"),
@@ -53,7 +67,7 @@ def test_a_folder_loads_in_fp32_on_the_cpu(tiny_model_dir: Path) -> None:
 def test_auto_is_the_fastest_dtype_that_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, stored: Any, width: int, native: bool, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(loading, "_cpu_has_bf16", lambda: native)
+    monkeypatch.setattr(memory, "cpu_has_bf16", lambda: native)
     config = LlamaConfig(hidden_size=width)
     config.dtype = stored
     spec = ModelSpec("m", device="cpu")

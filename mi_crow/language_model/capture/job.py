@@ -9,6 +9,7 @@ from mi_crow.language_model.capture.run import Capture, CaptureResult
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
 from mi_crow.language_model.language_model import LanguageModel
+from mi_crow.language_model.loading import memory_sentence
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -30,11 +31,14 @@ def capture_run(
     Raises UserError or NotFoundError in one sentence.
     """
     config = in_recorded_batches(config, run_dir)
-    lm = LanguageModel.from_spec(in_recorded_dtype(config.model, run_dir))
+    progress, spec = progress or NullProgress(), in_recorded_dtype(config.model, run_dir)
+    if expected := memory_sentence(spec):
+        progress.log(expected)
+    lm = LanguageModel.from_spec(spec)
     texts = load_texts(
         config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
     )
-    return Capture(lm, texts, config).run(workspace, progress or NullProgress(), run_dir, ranks)
+    return Capture(lm, texts, config).run(workspace, progress, run_dir, ranks)
 
 
 def in_recorded_dtype(spec: ModelSpec, run_dir: Path | None) -> ModelSpec:

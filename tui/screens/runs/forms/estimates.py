@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import MiCrowError
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec
+from mi_crow.jobs.device_lock import device_key
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.outline import Outline
+from mi_crow.language_model.placement.memory import expected_weights
 from mi_crow.mechanistic.sae.config import NONE, TrainConfig
 from mi_crow.mechanistic.sae.estimate.training import (
     TrainingCost,
@@ -23,8 +25,9 @@ from mi_crow.mechanistic.sae.estimate.training import (
     width_read,
 )
 from mi_crow.paths import expanded
-from mi_crow.store.free_space import nearest_existing
+from mi_crow.store.free_space import available_memory, nearest_existing
 from mi_crow.store.runs.manifest import RunManifest, run_bytes
+from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import RunSummary
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.finding import Situation
@@ -78,9 +81,26 @@ def expect_capture(
     memory = _memory(at.jobs, "capture", ("model.model", "batch_size", "context_length"), config)
     if memory:
         lines.append(memory)
+    elif expected := _weights(config.model):
+        lines.append(expected)
     elif outline is not None and outline.file_bytes:
-        lines.append(f"{size(outline.file_bytes)} of weights in memory")
+        lines.append(f"at least {size(outline.file_bytes)} of weights in memory")
     return tuple(lines)
+
+
+def _weights(spec: ModelSpec) -> str:
+    """What a model's weights will take on its device; empty where their files do not say."""
+    place = finding.place(spec.model.removeprefix("random:"), spec.revision)
+    if place is None or not place.is_dir() or spec.gguf_file is not None:
+        return ""
+    device = device_key(spec.device)
+    found = expected_weights(place, spec.dtype, device.partition("-")[0])
+    if found is None:
+        return ""
+    if spec.device == SPREAD:
+        return found.sentence("all devices")
+    free = available_memory() if device == "cpu" else None
+    return found.sentence(device.replace("-", ":"), free)
 
 
 def expect_training(
