@@ -117,6 +117,16 @@ async def test_what_takes_long_to_open_says_so_until_it_has(run_app, app_workspa
         assert not pilot.app.opens_late
 
 
+async def test_what_is_typed_waits_for_a_form_that_takes_long(run_app, app_workspace, monkeypatch):
+    monkeypatch.setattr("tui.terminal.key_order._MOST_LOOKS", 20)  # of two milliseconds
+    late = Event()
+    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: late.wait(0.12))
+    async with run_app(app_workspace) as pilot:
+        await burst(pilot, "ncabc")
+        assert isinstance(pilot.app.screen, FormPopup)
+        assert pilot.app.screen.query(FormInput).first().value == "abc"
+
+
 @pytest.mark.slow
 async def test_what_is_typed_while_the_app_ends_does_nothing(open_index):
     async with open_index() as pilot:

@@ -128,6 +128,14 @@ def test_the_real_program_in_tmux(terminal: Terminal, app_workspace: Workspace):
     assert terminal.is_dead()
 
 
+def test_keys_at_the_first_frame_open_the_form(terminal: Terminal, app_workspace: Workspace):
+    program = "import sys; from mi_crow.cli import main; sys.exit(main())"
+    terminal.start(sys.executable, "-c", program, "--workspace", str(app_workspace.root))
+    terminal.wait_for("Runs")
+    terminal.send("n", "c", "a", "b")
+    terminal.wait_for("Capture activations", "ab")
+
+
 @pytest.mark.parametrize(
     ("settings", "cursor"),
     [

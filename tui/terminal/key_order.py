@@ -21,6 +21,7 @@ from textual.widget import Widget
 from tui.terminal.keys import takes_key
 
 _MOST_LOOKS: Final = 2000  # a key is not lost because something never ends
+_LOOK_AT_OPENING: Final = 1 / 8  # of a look: what a thread opens may take long, on a busy machine
 _LOOK_S: Final = 0.002
 OPENS_LATE_S: Final = 0.1
 
@@ -36,7 +37,7 @@ class KeysInOrder(App[None]):
         super().__init__(*arguments, **settings)
         self._keys_waiting: deque[Key | Paste] = deque()
         self._key_acts = False  # until what the last key set off is over
-        self._looks_left = 0
+        self._looks_left = 0.0
         self._key_heard_by: tuple[MessagePump, ...] = ()  # those that heard of the last key
         self._stayed_in: Widget | None = None  # the field or the list that took it
         self.opens_late = False  # what a thread will open has not come for a moment
@@ -103,7 +104,7 @@ class KeysInOrder(App[None]):
         return same and isinstance(event, Key) and self.stays_in(field, event.key)
 
     def _release_soon(self) -> None:
-        self._looks_left -= 1
+        self._looks_left -= _LOOK_AT_OPENING if self._answers_opening else 1
         asyncio.get_running_loop().call_later(_LOOK_S, self.post_message, _Look())
 
     async def _release(self) -> None:
