@@ -123,7 +123,11 @@ class Reporter:
     def log(self, message: str) -> None:
         text = redact(message)
         append_event(self._job_dir, "log", message=text)
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self._write(text)
+
+    def _write(self, line: str) -> None:
+        """A line in the log alone, for somebody who looks at it while there is no other."""
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
     def checkpoint(self, name: str) -> None:
         append_event(self._job_dir, "checkpoint", name=name)
@@ -155,6 +159,7 @@ class Reporter:
         """Records what a queued job is waiting for."""
         if self._status.get("waiting_for") != what:
             self._set(waiting_for=what)
+            self._write(f"waits for {what}")
 
     def output(self, output_id: str) -> None:
         """Records which run or SAE the job makes."""
@@ -164,6 +169,7 @@ class Reporter:
         event = append_event(self._job_dir, "started", **self._me.as_json(), attempt=self._attempt)
         self._started = time.monotonic()
         self._set(status="running", started=event["t"], waiting_for="")
+        self._write("begins")
 
     def finished(self, result: dict[str, Any]) -> None:
         self._close("finished", {"result": result}, resumable=False)

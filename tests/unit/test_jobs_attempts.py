@@ -60,6 +60,15 @@ def test_a_job_records_its_memory_with_its_readings(tmp_path: Path):
     assert event["metrics"]["memory_peak"] >= event["metrics"]["memory"] > 1 << 20
 
 
+def test_the_log_says_what_a_job_waits_for_and_when_it_begins(tmp_path: Path, capsys):
+    with Reporter(tmp_path, 1) as reporter:
+        reporter.waiting("job a on cpu")
+        reporter.waiting("job a on cpu")
+        reporter.started()
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines[:2] == ["waits for job a on cpu", "begins"]
+
+
 def test_the_memory_that_a_rank_tells_is_not_mixed_with_that_of_its_parent(tmp_path: Path):
     Reporter(tmp_path, 1).update(1, 2, "step", {"gpu_memory": 5e9})
     (event,) = read_events(tmp_path)

@@ -274,6 +274,13 @@ def test_progress_carries_the_readings_that_viewers_show(activations: Tensor) ->
     assert watcher.metrics["tokens_s"] > 0
 
 
+def test_the_log_begins_with_what_is_trained(activations: Tensor) -> None:
+    seen = Watched(updates=1)
+    with pytest.raises(CancelledError):
+        train(activations, None, seen)
+    assert seen.lines == [f"training {FEATURES} latents: 40 steps of 128 tokens"]
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_reason(activations: Tensor) -> None:
     with pytest.raises(MiCrowError, match=r"the loss is (nan|inf)") as caught:
         SaeTrainer(TopKSae(FEATURES, WIDTH, 4)).train_on(

@@ -83,6 +83,7 @@ def train_run(
     check_logger(config.logger)
     if config.family == SAE and len(config.layers) > 1:
         return _each_layer(workspace, config, progress, sae_dir, ranks)
+    progress.log(_what_is_read(config))
     tokens = _tokens(workspace, config, progress, ranks)
     tokens.manifest.require_complete()
     variants = config.variants()
@@ -166,6 +167,13 @@ def _each_layer(
         progress.log(f"layer {one.layer}, {number} of {len(configs)}")
         results.append(train_run(workspace, one, progress, folder, ranks))
     return _together(results)
+
+
+def _what_is_read(config: TrainConfig) -> str:
+    layers = ", ".join(config.layers or (config.layer,))
+    if config.stream is None:
+        return f"reading {layers} of run {config.run_id}"
+    return f"loading {config.stream.model.model}, which reads texts, for {layers}"
 
 
 def _tokens(

@@ -194,6 +194,9 @@ def train_many(
     plans = _agreed(make_plans(saes, source, configs, device), ranks)
     if ranks.world > 1 and any(plan.whiten for plan in plans):
         raise UserError("whitened trainings run in one process", hint="leave out --whiten")
+    latents = ", ".join(f"{sae.n_latents:,}" for sae in saes)
+    length = f"{plans[0].steps:,} steps of {plans[0].batch_size:,} tokens"
+    progress.log(f"training {latents} latents: {length}")
     read = ShuffledSource(source) if plans[0].shuffled else source
     trainings = [
         _begin_or_resume(
