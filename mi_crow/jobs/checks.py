@@ -31,7 +31,12 @@ from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
-from mi_crow.mechanistic.sae.stored_layers import layers_together, stored_layer
+from mi_crow.mechanistic.sae.stored_layers import (
+    captured_first,
+    check_names_together,
+    layers_together,
+    stored_layer,
+)
 from mi_crow.mechanistic.sae.train.loggers import check_logger
 from mi_crow.mechanistic.vectors.config import MakeConfig
 from mi_crow.mechanistic.vectors.job import model_of
@@ -64,6 +69,8 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
     if config.stream is not None:
         check_model(config.stream.model)
         check_dataset(config.stream.dataset)
+        if config.family != SAE:
+            check_names_together(config.layers, transcodes=config.family == CLT)
         _check_layers(config.stream.model, config.stream.layers)
         return
     manifest = run_manifest(workspace, config.run_id)
@@ -96,10 +103,13 @@ def check_index(workspace: Workspace, config: IndexConfig) -> None:
         from mi_crow.mechanistic.features.config import check_umap
 
         check_umap()
+    sae = read_sae_summary(workspace.sae_dir(config.sae_id))
+    if sae.layers and (config.live is not None or not (config.run_id or sae.run_id)):
+        raise captured_first(sae.sae_id, sae.model_id, sae.layers)
     if config.live is None:
         check_sae_and_run(workspace, config.sae_id, config.run_id)
     else:
-        _check_live(read_sae_summary(workspace.sae_dir(config.sae_id)), config.live)
+        _check_live(sae, config.live)
 
 
 def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
@@ -107,11 +117,6 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
         raise UserError(
             f"SAE {sae.sae_id!r} does not say which model it belongs to",
             hint="name one with --model",
-        )
-    if sae.layers:
-        raise UserError(
-            f"SAE {sae.sae_id!r} reads {len(sae.layers)} layers: texts are not run through it",
-            hint=f"capture them ({sae.layer}) and name the run with --run",
         )
     model = live.model or ModelSpec(sae.model_id)
     live.capture(model, sae.layer or "layer")

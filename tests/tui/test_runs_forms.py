@@ -505,6 +505,15 @@ def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
     assert not advice(FORMS["capture"](situation(empty_workspace))).troubles
 
 
+def test_an_index_of_several_layers_asks_for_a_run_of_them(app_workspace):
+    at = situation(app_workspace)
+    across = replace(at.saes[0], run_id=None, layers=("resid_post.1", "resid_post.2"))
+    form = FORMS["index"](replace(at, saes=(across,)))
+    assert "reads 2 layers, which an index takes from a run" in trouble_of(advice(form))
+    texts = {"live__dataset__source": "sample"}
+    assert "reads 2 layers" in trouble_of(advice(form, **texts))
+
+
 # What to expect.
 
 

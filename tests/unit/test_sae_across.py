@@ -362,6 +362,28 @@ def test_layers_that_do_not_fit_are_refused(captured: Workspace) -> None:
     refused("batchtopk", "k = 20 .* 16", n_latents=None, expansion=0.5, k=20)
 
 
+@pytest.mark.parametrize(
+    ("kind", "layers", "says", "hint"),
+    [
+        ("clt", ("resid_post.0", "mlp_in.1"), "not 'resid_post.0'", "--layer mlp_in.0"),
+        ("clt", ("mlp_in.0", "mlp_out.1"), "not 'mlp_out.1'", "--layer mlp_in.1"),
+        ("batchtopk", ("mlp_in.1", "blocks.1.hook_resid_post"), "of the same block", "leave one"),
+        ("batchtopk", ("mlp_in.1", "mlp_in.1"), "given twice", "leave one out"),
+    ],
+)
+def test_a_stream_says_which_layers_would_do(
+    workspace: Workspace, kind: str, layers: tuple[str, ...], says: str, hint: str
+) -> None:
+    stream = CaptureConfig(ModelSpec("sample"), DatasetSpec("sample"), layers)
+    config = replace(
+        CONFIGS[kind], run_id="", layers=layers, stream=stream, training=SaeTrainingConfig(steps=3)
+    )
+    with pytest.raises(UserError, match=says) as error:
+        check_train(workspace, config)
+    assert hint in error.value.hint
+    assert "capture" not in error.value.hint  # there is no run
+
+
 def test_several_layers_are_an_sae_each_in_one_job(captured: Workspace) -> None:
     config = TrainConfig(
         "run",

@@ -203,8 +203,12 @@ def test_what_cannot_be_done_is_said_in_one_sentence(tiny_lm, workspace: Workspa
     with pytest.raises(NotFoundError, match=r"mlp_in\.2"):
         check_index(workspace, IndexConfig("across", run_id="run"))
     live = LiveTexts(DatasetSpec("x.txt"))
-    with pytest.raises(UserError, match="reads 2 layers: texts are not run through it"):
-        check_index(workspace, IndexConfig("across", live=live))
+    for without in (IndexConfig("across", live=live), IndexConfig("across")):
+        with pytest.raises(UserError, match="reads 2 layers, which an index takes from") as error:
+            check_index(workspace, without)
+        assert "mi-crow capture --model tiny --layer mlp_in.0 --layer mlp_in.2" in error.value.hint
+        with pytest.raises(UserError, match="reads 2 layers, which an index takes from"):
+            build_index(workspace, without)
     with pytest.raises(NotFoundError, match=r"mlp_in\.2"):
         evaluate_sae(workspace, EvaluateConfig("across", run_id="run"))
     two = replace(config, name="both", layers=("mlp_in.0", "mlp_in.2"))

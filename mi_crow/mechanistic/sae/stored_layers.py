@@ -12,6 +12,7 @@ from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 # Since this format mlp_out and attn_out are what is added to the stream. Before, they were the
 # sub-module's own output, which differs where a norm or a multiplier follows.
 _CONTRIBUTIONS_SINCE = 3
+_READ, _PREDICTED = "mlp_in", "mlp_out"  # of a cross-layer transcoder
 _FORMER_MEANING = {"mlp_out": "mlp_raw", "attn_out": "attn_raw"}
 
 
@@ -68,17 +69,14 @@ def layers_together(
     for spec in found:
         number = number_of(current_point(manifest, spec))
         if found.count(spec) > 1:
-            raise UserError(f"layer {spec.point!r} was given twice", hint="leave one out")
+            raise _twice(spec.point)
         if number is None:
             raise UserError(
                 f"layer {spec.name!r} belongs to no block",
                 hint="choose layers such as resid_post.3",
             )
         if number in numbers:
-            raise UserError(
-                f"layers {numbers[number].point!r} and {spec.point!r} are of the same block",
-                hint="leave one out",
-            )
+            raise _same_block(numbers[number].point, spec.point)
         numbers[number] = spec
     reads = tuple(numbers[number] for number in sorted(numbers))
     return reads, _predicted(manifest, reads) if transcodes else reads
@@ -88,12 +86,9 @@ def _predicted(manifest: RunManifest, reads: Sequence[LayerSpec]) -> tuple[Layer
     writes = []
     for spec in reads:
         kind, _, number = current_point(manifest, spec).rpartition(".")
-        if kind != "mlp_in":
-            raise UserError(
-                f"a cross-layer transcoder reads the inputs of MLPs, not {spec.point!r}",
-                hint="capture mlp_in.N and mlp_out.N of each block, and give --layer mlp_in.N",
-            )
-        writes.append(stored_layer(manifest, f"mlp_out.{number}"))
+        if kind != _READ:
+            raise _no_input(spec.point, stream=not manifest.run_id)
+        writes.append(stored_layer(manifest, f"{_PREDICTED}.{number}"))
     for spec in (*reads, *writes):
         if spec.width != reads[0].width:
             raise UserError(
@@ -101,3 +96,54 @@ def _predicted(manifest: RunManifest, reads: Sequence[LayerSpec]) -> tuple[Layer
                 f"{reads[0].width}: a cross-layer transcoder needs layers of one width"
             )
     return tuple(writes)
+
+
+def check_names_together(names: Sequence[str], *, transcodes: bool) -> None:
+    """The same for layers of a model that is not loaded, by their names alone: what is no short
+    name, nor another name of one, passes. Raises UserError."""
+    points: dict[int, str] = {}
+    for name in names:
+        point = point_of(name) or name
+        number = number_of(point)
+        if number is None:
+            continue
+        if point in points.values():
+            raise _twice(point)
+        if number in points:
+            raise _same_block(points[number], point)
+        if transcodes and point.rpartition(".")[0] != _READ:
+            raise _no_input(point, stream=True)
+        points[number] = point
+
+
+def _twice(point: str) -> UserError:
+    return UserError(f"layer {point!r} was given twice", hint="leave one out")
+
+
+def _same_block(one: str, other: str) -> UserError:
+    return UserError(
+        f"layers {one!r} and {other!r} are of the same block",
+        hint="leave one out: an SAE of several layers reads one of each block",
+    )
+
+
+def _no_input(point: str, *, stream: bool) -> UserError:
+    number = point.rpartition(".")[2]
+    one = f"{_READ}.{number if number.isdecimal() else 'N'}"
+    if stream:
+        hint = f"give --layer {one}; its output, {one.replace('_in', '_out')}, is read beside it"
+    else:
+        hint = (
+            f"capture {one} and {one.replace('_in', '_out')} of each block, and give --layer {one}"
+        )
+    return UserError(f"a cross-layer transcoder reads the inputs of MLPs, not {point!r}", hint=hint)
+
+
+def captured_first(sae_id: str, model: str, layers: Sequence[str]) -> UserError:
+    """For an SAE over several layers that has no run to read."""
+    flags = " ".join(f"--layer {layer}" for layer in layers)
+    return UserError(
+        f"SAE {sae_id!r} reads {len(layers)} layers, which an index takes from a run",
+        hint=f"mi-crow capture --model {model or 'MODEL'} {flags}, with --dataset for other texts "
+        "than the sample; then name that run with --run",
+    )

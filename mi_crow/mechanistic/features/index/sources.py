@@ -22,7 +22,7 @@ from mi_crow.mechanistic.sae.fitting import (
     report_differences,
     run_of,
 )
-from mi_crow.mechanistic.sae.stored_layers import stored_layer
+from mi_crow.mechanistic.sae.stored_layers import captured_first, stored_layer
 from mi_crow.mechanistic.sae.targets import check_same_points
 from mi_crow.progress import Progress
 from mi_crow.store.runs.joined import JoinedReader
@@ -118,6 +118,9 @@ def find_sources(
 
 def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -> list[Origin]:
     """What is in the index already, if it is appended to, and what is new."""
+    no_run = config.live is not None or not (config.run_id or sae.metadata.run_id)
+    if isinstance(sae, CrossLayerSae) and no_run:
+        raise captured_first(config.sae_id, sae.metadata.model_name, sae.layers)
     if config.live is not None:
         new = Origin(texts=config.live)
     else:
@@ -244,11 +247,6 @@ def _live_run(
     from mi_crow.language_model.token_ids import ids_decoder
 
     assert origin.texts is not None
-    if isinstance(sae, CrossLayerSae):
-        raise UserError(
-            f"SAE {sae_id!r} reads {len(sae.layers)} layers: texts are not run through it",
-            hint=f"capture them ({sae.metadata.hook_name}) and name the run with --run",
-        )
     spec = origin.texts.model or ModelSpec(lm.model_id)
     layer = sae.metadata.layer_signature
     where = f"layer {layer!r} of model {lm.model_id!r}"
