@@ -114,7 +114,8 @@ def check_address(url: str, named: str = "") -> None:
         _ = parts.port
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         hint = "e.g. http://localhost:8000/v1"
         raise UserError(f"{named} {url!r} is not a web address".strip(), hint=hint)
     if parts.username or parts.password or parts.query:
