@@ -12,7 +12,6 @@ from tui.text import printable
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
-    from mi_crow.mechanistic.concepts.naming_line import NamingLine
     from tui.workbench import Workbench
 
 TAGGING_OFF = "tagging is off"
@@ -101,6 +100,7 @@ def name_feature(
     shall have, before it is written; None where nothing changes."""
     if naming is None or line == (naming.before or ""):
         return None
+    from mi_crow.mechanistic.concepts.edits import rename
     from mi_crow.mechanistic.concepts.naming_line import parse_naming
 
     sae_id, feature, before = naming.sae_id, naming.feature, naming.before
@@ -114,46 +114,24 @@ def name_feature(
         said = replace(said, confidence=round(naming.proposed[1], 2))  # as sure as it was tested
 
     def change(annotations: "Annotations") -> str:
-        known = [one.name for one in annotations.concepts(sae_id, feature)]
+        both = False
         with annotations.one_change():
+            known = [one.name for one in annotations.concepts(sae_id, feature)]
             if name:
-                rename(annotations, sae_id, feature, None if said.beside else before, name, said)
+                old = None if said.beside else before
+                both = rename(annotations, sae_id, feature, old, name, said)
             elif before:
                 annotations.remove_concept(sae_id, feature, before)
         if known and name not in known and before not in known:  # by another app
             is_now = f"is also {quoted(name)}" if name else "keeps a name"
             return f"#{feature} {is_now}: meanwhile it was named {quoted(known[0])}"
+        if both:
+            return f"#{feature} is {quoted(name)}, put together with {quoted(before or '')}"
         also = "also " if said.beside and before else ""
         return f"#{feature} is {also}{quoted(name)}" if name else f"#{feature} has no name any more"
 
     write(app, change, failed, typed=line)
     return before if said.beside and before else name
-
-
-def rename(
-    annotations: "Annotations",
-    sae_id: str,
-    feature: int,
-    before: str | None,
-    name: str,
-    line: "NamingLine | None" = None,
-) -> None:
-    """Renames `before` to `name`; its note, tags and confidence stay, but for what `line` says: its
-    tags are added, the rest replaces what was there."""
-    known = {one.name: one for one in annotations.concepts(sae_id, feature)}
-    old = known.get(before) if before is not None else known.get(name)
-    confidence, note, tags, source = (
-        (1.0, "", (), "user") if old is None else (old.confidence, old.note, old.tags, old.source)
-    )
-    if line is not None:
-        confidence = confidence if line.confidence is None else line.confidence
-        note = note if line.note is None else line.note
-        tags = tuple(dict.fromkeys((*tags, *line.tags)))
-    said = (name, confidence, note, tags)
-    if old is None or said != (old.name, old.confidence, old.note, old.tags):
-        annotations.set_concept(sae_id, feature, name, confidence, note, tags, source)
-    if old is not None and old.name != name:
-        annotations.remove_concept(sae_id, feature, old.name)
 
 
 def undo(annotations: "Annotations") -> str:

@@ -107,3 +107,39 @@ async def test_an_order_brings_its_column_along(open_on):
         assert table(pilot).columns[1] == "skew"
         await press(pilot, "escape")
         assert "skew" not in table(pilot).columns
+
+
+async def test_what_another_app_wrote_while_a_prompt_was_open_stays(open_concepts):
+    async with open_concepts() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        concept = pilot.app.screen._concept
+        other = Annotations(annotations.path, actor="bob")
+        prompts = {"T": "wet", "t": " #cold", "e": " more", "C": "0.5"}
+        for at, (keys, typed) in enumerate(prompts.items()):
+            await press(pilot, keys)
+            said = 0.4, f"bob's {at}", ["old", f"bob-{at}"]
+            other.set_concept(SAE, concept.feature, concept.name, *said)
+            await press(pilot, *(["ctrl+u"] if keys == "C" else []), *typed, "enter")
+            (found,) = annotations.concepts(SAE, concept.feature)
+            assert found.tags[:2] == ("old", f"bob-{at}")
+            assert found.tags[2:] == {"T": ("wet",), "t": ("cold",)}.get(keys, ())
+            assert (found.note == f"bob's {at}") == (keys != "e")
+            assert (found.confidence == 0.4) == (keys != "C")
+            pilot.app.look_now()
+            await settle(pilot)
+        other.close()
+
+
+async def test_an_edit_of_a_name_that_is_gone_says_so_and_keeps_what_was_typed(open_concepts):
+    async with open_concepts() as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        concept = pilot.app.screen._concept
+        await press(pilot, "T")
+        other = Annotations(annotations.path, actor="bob")
+        other.set_concept(SAE, concept.feature, "bob's")
+        other.remove_concept(SAE, concept.feature, concept.name)
+        other.close()
+        await press(pilot, *"wet", "enter")
+        assert [one.name for one in annotations.concepts(SAE, concept.feature)] == ["bob's"]
+        assert "is not there any more" in notices(pilot)
+        assert "Not saved: wet" in notices(pilot)

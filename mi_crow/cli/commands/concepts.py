@@ -25,6 +25,7 @@ from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
 from mi_crow.cli.formatting import moment, number
 from mi_crow.cli.tables import print_list, print_outcome
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts.edits import remove_concepts, say
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import SUFFIXES
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import is_explanations
 from mi_crow.mechanistic.concepts.naming_line import NamingLine, parse_naming
@@ -56,10 +57,17 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             action.add_argument("name", help="its name, or a line: name #tag ~0.8 -- note")
             add_switch(action, "--literal", "the name as it is, also what looks like a tag in it")
             action.add_argument(
-                "--confidence", type=number_within(SHARE), help="0 to 1 (default: 1.0)"
+                "--confidence",
+                type=number_within(SHARE),
+                help="0 to 1 (a new name: 1.0)",
             )
             action.add_argument("--note", help="a note on it")
             action.add_argument("--tag", action="append", default=[], help="repeatable")
+            add_switch(
+                action,
+                "--replace",
+                "what is not given goes (else it stays)",
+            )
         if name == "remove":
             action.add_argument("name", nargs="?", help="name to remove (default: all)")
         if name == "tag":
@@ -116,14 +124,13 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     check_has_feature(options.feature, sae_id, sae.n_latents)
     said = NamingLine(options.name) if options.literal else parse_naming(options.name)
     confidence = said.confidence if options.confidence is None else options.confidence
-    annotations.set_concept(
-        sae_id,
-        options.feature,
-        said.name,
-        confidence=1.0 if confidence is None else confidence,
-        note=(said.note or "") if options.note is None else options.note,
-        tags=(*said.tags, *options.tag),
-    )
+    note = said.note if options.note is None else options.note
+    tags = (*said.tags, *options.tag)
+    place = sae_id, options.feature, said.name
+    if options.replace:
+        annotations.set_concept(*place, 1.0 if confidence is None else confidence, note or "", tags)
+    else:
+        say(annotations, *place, confidence=confidence, note=note, tags=tags)
     value = {"sae_id": sae_id, "feature": options.feature, "name": said.name}
     print_outcome(
         options.json, value, f"feature {options.feature} of {sae_id} is now {quoted(said.name)}"
@@ -132,7 +139,8 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
 
 def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     sae_id = pick_sae(workspace, options.sae)
-    names = [c.name for c in annotations.concepts(sae_id) if c.feature == options.feature]
+    said = annotations.concepts(sae_id, options.feature)
+    names = [one.name for one in said]
     chosen = names if options.name is None else [n for n in names if n == options.name]
     if not chosen:
         known = (
@@ -142,8 +150,7 @@ def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace
         )
         wanted = quoted(str(options.name)) if names else "a name"
         raise NotFoundError(f"feature {options.feature} does not have {wanted}", hint=known)
-    for name in chosen:
-        annotations.remove_concept(sae_id, options.feature, name)
+    remove_concepts(annotations, [one for one in said if one.name in chosen])
     value = {"sae_id": sae_id, "feature": options.feature, "removed": chosen}
     sentence = f"removed {', '.join(map(quoted, chosen))} from feature {options.feature}"
     print_outcome(options.json, value, sentence)

@@ -45,6 +45,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
     SavedGeneration,
     as_text,
     change_of,
+    check_fitting,
     concept_from,
     concept_of,
     delete_concept,
@@ -152,7 +153,10 @@ class Annotations(SavedSteering, SavedInspections):
 
         Each pair is a concept as it is in the annotations, None for a new one, and as it shall
         be, None to remove it. The new ones must be of the form that `set_concept` gives them.
+
+        Raises UserError for a text that is too long.
         """
+        check_fitting(new for _, new in pairs if new is not None)
         with self._changing() as connection:
             if self._change is not None and pairs:
                 put_all(connection, pairs, self.actor, self.session, self._change)

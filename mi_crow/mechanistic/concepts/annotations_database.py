@@ -57,6 +57,7 @@ CREATE TABLE generations (
 
 # SQLite's primary codes (sqlite.org/rescode.html) of READONLY, IOERR, FULL and CANTOPEN.
 _CANNOT_WRITE = (8, 10, 13, 14)
+_PATIENCE = 10.0  # seconds that a writer waits for another: an undo of 100,000 rows takes some
 _MOST_VALUE = 64 << 20  # bytes of one text
 _MOVE_AWAY = "move it away; `mi-crow concepts import` reads a former export"
 
@@ -65,7 +66,7 @@ class AnnotationsDatabase:
     """One SQLite file, usable from any thread and beside other processes.
 
     The file is made by the first write: reading a workspace leaves it as it was. Writers wait up
-    to five seconds for each other. What cannot be written is read from a copy in memory. A file
+    to ten seconds for each other. What cannot be written is read from a copy in memory. A file
     that was replaced or removed while open is noticed before anything is read or written.
     """
 
@@ -231,10 +232,10 @@ class AnnotationsDatabase:
         is_new = self.path.stat().st_size == 0
         self._file = _identity(self.path)
         connection = sqlite3.connect(
-            self.path, timeout=5.0, isolation_level=None, check_same_thread=False
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA busy_timeout=5000")
+            connection.execute(f"PRAGMA busy_timeout={int(_PATIENCE * 1000)}")
             connection.execute("PRAGMA synchronous=FULL")
             if is_new:
                 _choose_journal(connection, self.path)
@@ -251,7 +252,19 @@ class AnnotationsDatabase:
             yield
         except MiCrowError:
             raise
+        except sqlite3.DataError as error:  # what SQLite calls too big
+            raise UserError(
+                f"a text is too long for {self.path.name!r}: it takes at most "
+                f"{_MOST_VALUE >> 20} MiB in one row",
+                hint="shorten it; nothing was written",
+            ) from error
         except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise UserError(
+                    f"another program is writing to {str(self.path)!r}, and has not finished in "
+                    f"{_PATIENCE:g} seconds",
+                    hint="nothing was written here; try again in a moment",
+                ) from error
             raise machine_error(error, self.path) or UserError(
                 f"the annotations in {str(self.path)!r} cannot be used ({error})",
                 hint="check that the folder is writable and that no other program locks the file",

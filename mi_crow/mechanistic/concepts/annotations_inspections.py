@@ -117,6 +117,7 @@ class SavedInspections:
         with self._database.writing() as connection:
             if not self._has_table(connection):
                 connection.execute(_TABLE)
+            self.check_new(name)  # another process may have saved one meanwhile
             connection.execute(f"INSERT INTO inspections VALUES ({', '.join('?' * 8)})", values)
         return name
 
@@ -137,6 +138,7 @@ class SavedInspections:
             return old
         new = self.check_new(new)
         with self._database.writing() as connection:
+            self.check_new(new)  # another process may have saved one meanwhile
             connection.execute("UPDATE inspections SET name = ? WHERE name = ?", (new, old))
         return new
 

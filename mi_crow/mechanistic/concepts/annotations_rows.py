@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
@@ -102,14 +102,12 @@ def concept_from(
     name = clean_text(name).strip()
     if not name:
         raise UserError("a concept needs a name")
-    check_length("name", name, MOST_NAME)
-    check_length("note", note or "", MOST_NOTE)
     if not 0 <= feature <= MOST_FEATURE:
         raise UserError(f"{feature} is not a valid feature")
     confidence = 1.0 if confidence is None else confidence
     if not SHARE.holds(confidence):
         raise UserError(f"confidence {confidence} is not between 0 and 1")
-    return Concept(
+    new = Concept(
         clean_text(sae_id),
         feature,
         name,
@@ -120,10 +118,38 @@ def concept_from(
         now if created is None else created,
         now if updated is None else updated,
     )
+    check_lengths(new.name, new.note, new.tags, new.source)
+    check_length("SAE", new.sae_id, MOST_NAME)
+    return new
+
+
+def check_lengths(
+    name: str = "", note: str = "", tags: Sequence[str] = (), source: str = ""
+) -> None:
+    """Raises UserError for a text that is longer than any import would take."""
+    check_length("name", name, MOST_NAME)
+    check_length("note", note, MOST_NOTE)
+    check_length("source", source, MOST_NAME)
+    if tags:
+        check_length("longest tag", max(tags, key=len), MOST_NAME)
+        total = sum(map(len, tags))
+        if total > MOST_NOTE:
+            raise UserError(
+                f"its tags have {total:,} characters together, at most {MOST_NOTE:,} are taken"
+            )
+
+
+def check_fitting(concepts: Iterable[Concept]) -> None:
+    """Raises UserError, naming its feature, for a concept with a text that is too long."""
+    for one in concepts:
+        try:
+            check_lengths(one.name, one.note, one.tags, one.source)
+        except UserError as error:
+            raise UserError(f"feature {one.feature}: {error}") from error
 
 
 def check_length(field: str, text: str, most: int) -> None:
-    """Raises UserError for a name or a note that is longer than any import would take."""
+    """Raises UserError for a text of more than `most` characters."""
     if len(text) > most:
         raise UserError(f"its {field} has {len(text):,} characters, at most {most:,} are taken")
 

@@ -64,9 +64,10 @@ class SavedSteering:
         if clean_text(new).strip() == name:
             return
         new = visible_name(new, "a preset")
-        if new in {preset.name for preset in self.presets()}:
-            raise UserError(f"there is a preset {new!r} already", hint="choose another name")
         with self._database.writing() as connection:
+            self.preset(name)  # another process may have removed it meanwhile
+            if new in {preset.name for preset in self.presets()}:
+                raise UserError(f"there is a preset {new!r} already", hint="choose another name")
             connection.execute("UPDATE presets SET name = ? WHERE name = ?", (new, name))
 
     def delete_preset(self, name: str) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.concepts.annotations_rows import Concept
+from mi_crow.mechanistic.concepts.annotations_rows import Concept, concept_from
+from mi_crow.mechanistic.concepts.edits import joined_notes
 from mi_crow.mechanistic.features.similar import DecoderRows
+from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -94,11 +96,21 @@ def _apart(name: str, features: Sequence[int], decoder: DecoderRows, far: float)
     return Conflict("apart", (name,), tuple(lonely), float(nearest.min()))
 
 
-def merge_names(annotations: "Annotations", sae_id: str, features: Sequence[int], name: str) -> int:
+def merge_names(
+    annotations: "Annotations",
+    sae_id: str,
+    features: Sequence[int],
+    name: str,
+    *,
+    only_while: str | None = None,
+) -> int:
     """Gives features one name in the place of all that they have: tags are put together, notes one
     below the other, the highest confidence stays. Returns how many features changed.
 
-    Raises UserError for fewer than two features, NotFoundError where none of them has a name.
+    `only_while`: a name that the first of the features must have, as when somebody chose it.
+
+    Raises UserError for fewer than two features, for a name that is none, for texts that are too
+    long together, NotFoundError where none of them has a name.
     """
     chosen = sorted(set(features))
     if len(chosen) < 2:
@@ -108,29 +120,26 @@ def merge_names(annotations: "Annotations", sae_id: str, features: Sequence[int]
         said = {one: annotations.concepts(sae_id, one) for one in chosen}
         if not any(said.values()):
             raise NotFoundError("none of these features has a name", hint="name one of them first")
-        tags = tuple(
-            dict.fromkeys(tag for some in said.values() for one in some for tag in one.tags)
-        )
+        if only_while is not None and all(one.name != only_while for one in said[features[0]]):
+            raise UserError(
+                f"feature {features[0]} is not {quoted(only_while)} any more",
+                hint="it was renamed meanwhile; list the conflicts again",
+            )
+        tags = dict.fromkeys(tag for some in said.values() for one in some for tag in one.tags)
+        fresh = concept_from(sae_id, 0, name, tags=tuple(tags), now=now)
         pairs: list[tuple[Concept | None, Concept | None]] = []
         for feature, some in said.items():
-            old = next((one for one in some if one.name == name), None)
-            notes = dict.fromkeys(one.note for one in some if one.note)
-            confidence = max((one.confidence for one in some), default=1.0)
-            new = Concept(
-                sae_id,
-                feature,
-                name.strip(),
-                confidence,
-                "\n".join(notes),
-                tags,
-                some[0].source if some else "user",
-                old.created if old is not None else now,
-                now,
+            old = next((one for one in some if one.name == fresh.name), None)
+            new = replace(
+                fresh,
+                feature=feature,
+                confidence=max((one.confidence for one in some), default=1.0),
+                note=joined_notes(one.note for one in some),
+                source=some[0].source if some else "user",
+                created=old.created if old is not None else now,
             )
             if old is None or replace(new, updated=old.updated) != old or len(some) > 1:
                 pairs.append((old, new))
-                pairs += [(one, None) for one in some if one.name != name]
-        if not name.strip():
-            raise UserError("a concept needs a name")
+                pairs += [(one, None) for one in some if one.name != fresh.name]
         annotations.apply(pairs)
     return len({new.feature for _, new in pairs if new is not None})

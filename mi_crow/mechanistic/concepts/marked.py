@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations_rows import concept_from
+from mi_crow.mechanistic.concepts.edits import retagged
 from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ def _with_line(old: "Concept", said: "NamingLine", now: float) -> "Concept":
     return replace(
         old,
         confidence=old.confidence if said.confidence is None else said.confidence,
-        note=old.note if said.note is None else said.note,
-        tags=tuple(dict.fromkeys((*old.tags, *said.tags))),
+        note=old.note if said.note is None else clean_text(said.note),
+        tags=retagged(old.tags, said.tags, ()),
         updated=now,
     )
 
@@ -71,8 +73,7 @@ def tag_all(
     """Adds and removes tags. A tag belongs to a name: features without one are left out."""
 
     def tags(one: "Concept") -> dict[str, tuple[str, ...]]:
-        kept = (tag for tag in (*one.tags, *added) if tag not in removed)
-        return {"tags": tuple(dict.fromkeys(kept))}
+        return {"tags": retagged(one.tags, added, removed)}
 
     return _set_all(annotations, sae_id, features, "tagged", tags)
 
@@ -86,7 +87,7 @@ def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str],
             if not old:
                 annotations.set_concept(sae_id, feature, name, tags=[tag], source="auto")
             for one in old:
-                tags = tuple(dict.fromkeys((*one.tags, tag)))
+                tags = retagged(one.tags, [tag], ())
                 annotations.set_concept(
                     sae_id, feature, one.name, one.confidence, one.note, tags, one.source
                 )
@@ -95,6 +96,7 @@ def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str],
 
 def note_all(annotations: "Annotations", sae_id: str, features: Sequence[int], note: str) -> str:
     """Writes one note on every name of the features; those without a name are left out."""
+    note = clean_text(note)
     done = "noted" if note else "without a note"
     return _set_all(annotations, sae_id, features, done, lambda one: {"note": note})
 

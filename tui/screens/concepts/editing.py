@@ -1,12 +1,14 @@
 """What Concepts changes about the marked or selected names: a prompt each, and the change."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 from mi_crow.visible import quoted
-from tui.annotate import confidence_mistake, may_tag, naming_mistake, rename, write
+from tui.annotate import confidence_mistake, may_tag, naming_mistake, write
 from tui.preferences.key_words import key
 from tui.screens.concepts.looking import ConceptLookScreen
 from tui.screens.features.reading import known_tags, known_words
@@ -139,81 +141,58 @@ class ConceptEditScreen(ConceptLookScreen):
 
 def _set_line(concept: "Concept", line: str, annotations: "Annotations") -> str:
     """Makes the concept what the line says; what it leaves out goes."""
-    from mi_crow.mechanistic.concepts.naming_line import parse_naming
+    from mi_crow.mechanistic.concepts.edits import edit_line
 
-    said = parse_naming(line)
-    name = said.name or concept.name
-    confidence = 1.0 if said.confidence is None else said.confidence
-    if f"{confidence:.3g}" == f"{concept.confidence:.3g}":  # as the line gave it
-        confidence = concept.confidence
-    place = concept.sae_id, concept.feature
-    with annotations.one_change():
-        annotations.set_concept(
-            *place, name, confidence, said.note or "", said.tags, concept.source
-        )
-        if name != concept.name and not said.beside:
-            annotations.remove_concept(*place, concept.name)
+    name = edit_line(annotations, concept, line)
     return f"#{concept.feature} is {quoted(name)}; {key('app.undo')} undoes"
 
 
 def _tag(chosen: "Sequence[Concept]", text: str, annotations: "Annotations") -> str:
+    from mi_crow.mechanistic.concepts.edits import edit_concepts, retagged
     from mi_crow.mechanistic.concepts.marked import parse_tags
 
     added, removed = parse_tags(text)
-    with annotations.one_change():
-        for one in chosen:
-            tags = (tag for tag in (*one.tags, *added) if tag not in removed)
-            _set(annotations, one, tags=tuple(dict.fromkeys(tags)))
-    return f"{_counted(chosen)} tagged; {key('app.undo')} undoes"
+
+    def tagged(one: "Concept") -> "Concept":
+        return replace(one, tags=retagged(one.tags, added, removed))
+
+    done = edit_concepts(annotations, chosen, tagged)
+    return f"{_counted(done.found)} tagged{done.left_out()}; {key('app.undo')} undoes"
 
 
 def _rename(chosen: "Sequence[Concept]", name: str, annotations: "Annotations") -> str:
-    with annotations.one_change():
-        for concept in chosen:
-            rename(annotations, concept.sae_id, concept.feature, concept.name, name)
-    return f"Renamed to {quoted(name)}; {key('app.undo')} undoes"
+    from mi_crow.mechanistic.concepts.edits import rename_concepts
+
+    done, together = rename_concepts(annotations, chosen, name)
+    said = f"Renamed to {quoted(name)}{done.left_out()}"
+    if together:
+        had = "it was there already" if together == 1 else f"{together:,} were there already"
+        said += f", put together where {had}"
+    return f"{said}; {key('app.undo')} undoes"
 
 
 def _note(chosen: "Sequence[Concept]", note: str, annotations: "Annotations") -> str:
-    with annotations.one_change():
-        for concept in chosen:
-            _set(annotations, concept, note=note)
-    return "Saved the note"
+    from mi_crow.mechanistic.concepts.edits import edit_concepts
+
+    clean = clean_text(note)
+    done = edit_concepts(annotations, chosen, lambda one: replace(one, note=clean))
+    return f"Saved the note{done.left_out()}"
 
 
 def _confidence(chosen: "Sequence[Concept]", confidence: float, annotations: "Annotations") -> str:
-    with annotations.one_change():
-        for concept in chosen:
-            _set(annotations, concept, confidence=confidence)
-    return f"Set the confidence to {confidence:g}"
+    from mi_crow.mechanistic.concepts.edits import edit_concepts
+
+    done = edit_concepts(annotations, chosen, lambda one: replace(one, confidence=confidence))
+    return f"Set the confidence to {confidence:g}{done.left_out()}"
 
 
 def _remove(chosen: "Sequence[Concept]", annotations: "Annotations") -> str:
-    with annotations.one_change():
-        for concept in chosen:
-            annotations.remove_concept(concept.sae_id, concept.feature, concept.name)
-    what = quoted(chosen[0].name) if len(chosen) == 1 else _counted(chosen)
-    return f"Removed {what}; {key('app.undo')} undoes"
+    from mi_crow.mechanistic.concepts.edits import remove_concepts
+
+    done = remove_concepts(annotations, chosen)
+    what = quoted(chosen[0].name) if len(chosen) == 1 else _counted(done.found)
+    return f"Removed {what}{done.left_out()}; {key('app.undo')} undoes"
 
 
-def _set(
-    annotations: "Annotations",
-    concept: "Concept",
-    *,
-    note: str | None = None,
-    confidence: float | None = None,
-    tags: Sequence[str] | None = None,
-) -> None:
-    annotations.set_concept(
-        concept.sae_id,
-        concept.feature,
-        concept.name,
-        concept.confidence if confidence is None else confidence,
-        concept.note if note is None else note,
-        concept.tags if tags is None else tags,
-        concept.source,
-    )
-
-
-def _counted(chosen: "Sequence[Concept]") -> str:
-    return "1 concept" if len(chosen) == 1 else f"{len(chosen):,} concepts"
+def _counted(count: int) -> str:
+    return "1 concept" if count == 1 else f"{count:,} concepts"

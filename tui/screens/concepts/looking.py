@@ -171,5 +171,6 @@ def _conflicts(store: "FeatureStore", folder: Any, sae_id: str) -> "list[Conflic
 def _merge(sae_id: str, conflict: "Conflict", annotations: "Annotations") -> str:
     from mi_crow.mechanistic.concepts.conflicts import merge_names
 
-    count = merge_names(annotations, sae_id, conflict.features, conflict.names[0])
-    return f"{count} features are “{conflict.names[0]}”; {key('app.undo')} undoes"
+    name = conflict.names[0]
+    count = merge_names(annotations, sae_id, conflict.features, name, only_while=name)
+    return f"{count} features are {quoted(name)}; {key('app.undo')} undoes"

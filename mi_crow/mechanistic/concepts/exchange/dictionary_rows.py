@@ -17,9 +17,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.csv_text import LINE, csv_rows
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import (
-    MOST_NAME,
-    MOST_NOTE,
-    check_length,
+    check_lengths,
     clean_tags,
 )
 from mi_crow.mechanistic.concepts.concept_files import (
@@ -216,18 +214,17 @@ def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:
         "sae_id": clean_text(str(owner)),
         "feature": _number(feature_number, _said(row, "feature"), "feature", "a whole number"),
         "name": clean_text(_text(_said(row, "name"), "name")).strip(),
-        "source": _text(row.get("source") or "import", "source"),
+        "source": clean_text(_text(row.get("source") or "import", "source")),
     }
     if not checked["name"]:
         raise UserError("a concept needs a name")
-    check_length("name", checked["name"], MOST_NAME)
     if (confidence := _said(row, "confidence")) not in (None, ""):
         checked["confidence"] = _number(float, confidence, "confidence", "a number")
     if (note := _said(row, "note")) is not None:
         checked["note"] = clean_text(_text(note, "note"))
-        check_length("note", checked["note"], MOST_NOTE)
     if (tags := row.get("tags")) is not None:
         checked["tags"] = _tags_of_text(tags) if isinstance(tags, str) else _tags(tags)
+    check_lengths(*(checked.get(key, "") for key in ("name", "note", "tags", "source")))
     for name in ("created", "updated"):
         if (value := row.get(name)) not in (None, ""):
             checked[name] = _number(float, value, name, "a number")

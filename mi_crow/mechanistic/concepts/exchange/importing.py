@@ -7,14 +7,20 @@ shown before anything is written.
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from mi_crow.bounds import SHARE
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.concepts.annotations_rows import MOST_FEATURE, Concept, concept_from
+from mi_crow.mechanistic.concepts.annotations_rows import (
+    MOST_FEATURE,
+    Concept,
+    check_fitting,
+    concept_from,
+)
+from mi_crow.mechanistic.concepts.edits import joined_notes
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_rows, read_rows
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from mi_crow.visible import quoted
@@ -127,11 +133,14 @@ def add_rows(
         (bad if row.trouble else good).append(row)
     if bad and not skip_bad:
         raise bad_rows(path, bad)
-    with annotations.one_change():
+    # A dry run reads only: it also works where nothing can be written.
+    with nullcontext() if dry_run else annotations.one_change():
         plan = _planned(annotations.concepts(), good, "replace-same" if force else rule)
         if rule == "ask" and not force and plan.replaced and not dry_run:
             raise _would_replace(path, plan)
-        if not dry_run:
+        if dry_run:
+            check_fitting(new for _, new in plan.changes if new is not None)
+        else:
             annotations.apply(plan.changes)
     troubles = tuple(f"{row.place}: {row.trouble}" for row in bad[:100])
     ignored = tuple(dict.fromkeys(name for row in good for name in row.ignored))
@@ -274,8 +283,7 @@ def _completed(
         said.pop("source", None)
         said["tags"] = tuple(dict.fromkeys((*old.tags, *said.get("tags", ()))))
         said["confidence"] = max(old.confidence, said.get("confidence", 0.0))
-        note = said.get("note", "")
-        said["note"] = old.note if note in old.note else f"{old.note}\n{note}".strip()
+        said["note"] = joined_notes((old.note, said.get("note", "")))
     return replace(old, **said, updated=now)
 
 
