@@ -76,28 +76,31 @@ ALONE = Alone()
 class TorchRanks:
     """The ranks of torch.distributed; they communicate over TCP (gloo), on CUDA too."""
 
-    def __init__(self, rank: int, world: int, store: "Store") -> None:
+    def __init__(self, rank: int, world: int, store: "Store", also_nccl: bool = False) -> None:
         self.rank: int = rank
         self.world: int = world
-        self._store = store
+        self._store, self._also_nccl = store, also_nccl
 
     @classmethod
-    def join(cls) -> "TorchRanks":
-        """Connects to the other ranks named by the environment. Raises RankLostError."""
+    def join(cls, *, on_devices: bool = False) -> "TorchRanks":
+        """Connects to the other ranks named by the environment; with `on_devices` also so that GPUs
+        exchange what is on them. Raises RankLostError."""
+        import torch
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
         with _losses("the processes of this run could not connect"):
             store, rank, world = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+            nccl = on_devices and torch.cuda.is_available()
             dist.init_process_group(
-                "gloo",
+                "cpu:gloo,cuda:nccl" if nccl else "gloo",
                 store=PrefixStore("mi-crow", store),
                 rank=rank,
                 world_size=world,
                 timeout=WAIT_TIMEOUT,
             )
-            return cls(rank, world, store)
+            return cls(rank, world, store, nccl)
 
     def agree(self, value: Any) -> Any:
         import torch
@@ -117,7 +120,12 @@ class TorchRanks:
         import torch.distributed as dist
 
         with _losses():
-            dist.barrier()
+            if self._also_nccl:  # whose barrier is on the GPU, and is not needed here
+                import torch
+
+                dist.all_reduce(torch.zeros(1))
+            else:
+                dist.barrier()
 
     def is_first(self, what: str) -> bool:
         try:
@@ -133,8 +141,9 @@ class TorchRanks:
 
 
 @contextmanager
-def ranks_from_environment() -> Iterator[Ranks]:
+def ranks_from_environment(*, on_devices: bool = False) -> Iterator[Ranks]:
     """The ranks named by torchrun's environment, connected until the block ends; else `ALONE`.
+    `on_devices`: see `TorchRanks.join`.
 
     A block that succeeds waits for the other ranks, one that fails does not. Raises RankLostError
     when another rank is gone.
@@ -142,7 +151,7 @@ def ranks_from_environment() -> Iterator[Ranks]:
     if not is_launched() or launched_world() == 1:
         yield ALONE
         return
-    ranks = TorchRanks.join()
+    ranks = TorchRanks.join(on_devices=on_devices)
     try:
         yield ranks
         ranks.wait()  # leaving early would lose messages not yet read

@@ -57,7 +57,8 @@ def run_in_ranks(
     try:
         with display_of(quiet=options.json or not speaks) as display:
             progress = ForegroundProgress(display if speaks else None)
-            with progress.stopped_by_signals(), ranks_from_environment() as ranks:
+            joined = ranks_from_environment(on_devices=getattr(config, "tensor_parallel", False))
+            with progress.stopped_by_signals(), joined as ranks:
                 try:
                     result = _share(workspace, kind, config, progress, ranks)
                 except BaseException:

@@ -66,6 +66,7 @@ class CaptureConfig:
     bos: str = "auto"  # a BOS token in front of each row: as the tokenizer does, yes, no
     name: str | None = None
     seed: int = 0
+    tensor_parallel: bool = False  # several processes split the model instead of the documents
 
     LIMITS: ClassVar[Limits] = {
         "dtype": ("storage dtype", Words(STORAGE_DTYPES)),

@@ -72,9 +72,12 @@ class LanguageModel(CausalModel):
         return cls.from_spec(spec, store)
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec, store: LocalStore | None = None) -> "LanguageModel":
-        """Loads the model of a specification."""
-        loaded = load_model(spec)
+    def from_spec(
+        cls, spec: ModelSpec, store: LocalStore | None = None, split_over: int = 1
+    ) -> "LanguageModel":
+        """Loads the model of a specification, which so many processes may split (see
+        `placement.tensor_parallel`)."""
+        loaded = load_model(spec, split_over)
         return cls(
             loaded.model,
             loaded.tokenizer,

@@ -27,6 +27,7 @@ from mi_crow.language_model.placement.devices import (
     placement,
 )
 from mi_crow.language_model.placement.memory import auto_dtype, expected_weights
+from mi_crow.language_model.placement.tensor_parallel import split_options
 from mi_crow.paths import expanded
 from mi_crow.store.settings import SPREAD
 
@@ -87,8 +88,9 @@ def torch_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def load_model(spec: ModelSpec) -> Loaded:
-    """Loads model and tokenizer from a hub id, a folder, a .gguf file, or `sample`.
+def load_model(spec: ModelSpec, split_over: int = 1) -> Loaded:
+    """Loads model and tokenizer from a hub id, a folder, a .gguf file, or `sample`; only its part
+    where so many processes, which all call it, split the model.
 
     `random:` before any of these leaves the weights as they are initialised: a control, since
     what an SAE finds there comes from the tokens and the architecture alone (Heap et al. 2025,
@@ -107,12 +109,13 @@ def load_model(spec: ModelSpec) -> Loaded:
     untrained = spec.model.startswith(RANDOM)
     spec = replace(spec, model=spec.model.removeprefix(RANDOM))
     source = _locate(spec)
-    if untrained and (spec.dtype in QUANTIZED or spec.device == SPREAD):
+    if untrained and (spec.dtype in QUANTIZED or spec.device == SPREAD or split_over > 1):
         raise UserError(
             "a model with random weights is neither quantized nor spread over devices",
-            hint="leave out --quantize and --device-map",
+            hint="leave out --quantize, --device-map and --tensor-parallel",
         )
-    placed = placement(spec, device, source.gguf_file is not None)
+    gguf = source.gguf_file is not None
+    placed = {} if split_over > 1 else placement(spec, device, gguf)
     asked = not source.local and not spec.offline and hub_answers()
     options: dict[str, Any] = {
         "local_files_only": not asked,
@@ -132,13 +135,17 @@ def load_model(spec: ModelSpec) -> Loaded:
         if untrained:
             model = _untrained(AutoModelForCausalLM, config, dtype, spec.trust_remote_code)
         else:
-            _check_room(spec, source, device, dtype)
+            if split_over > 1:
+                placed = split_options(spec, config, device, split_over, gguf)
+            _check_room(spec, source, device, dtype, split_over)
             model = AutoModelForCausalLM.from_pretrained(
                 source.place, config=config, dtype=dtype, **placed, **options
             )
     with _fitting(spec, device):
         model.eval().requires_grad_(False)
-        if placed:
+        if split_over > 1:
+            device = model.device
+        elif placed:
             device = main_device(model, device)
         else:
             model.to(device)
@@ -147,13 +154,16 @@ def load_model(spec: ModelSpec) -> Loaded:
     return Loaded(model, tokenizer, device, revision, model_id)
 
 
-def _check_room(spec: ModelSpec, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+def _check_room(
+    spec: ModelSpec, source: Source, device: torch.device, dtype: torch.dtype, split_over: int
+) -> None:
     """Raises UserError for a model whose files are here and say that it does not fit."""
     folder = Path(source.place) if source.local else place_of(source.place, spec.revision)
     if folder is None or source.gguf_file is not None or not folder.is_dir():
         return
     names = {value: name for name, value in _DTYPES.items()}
-    check_room(spec, folder, device, spec.dtype if spec.dtype in QUANTIZED else names[dtype])
+    kind = spec.dtype if spec.dtype in QUANTIZED else names[dtype]
+    check_room(spec, folder, device, kind, split_over)
 
 
 def memory_sentence(spec: ModelSpec) -> str | None:

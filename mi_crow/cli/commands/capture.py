@@ -35,6 +35,8 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "documents per batch (default: auto, which is 32, or more on CUDA); halved when memory "
         "runs out",
     )
+    split = "processes split the model instead of the documents (needs --nproc)"
+    add_fields(parser, CaptureConfig, {"tensor_parallel": split})
     named = "id of the run (default: from time and model)"
     add_fields(parser, CaptureConfig, {"shard_size": "documents per part", "name": named})
     add_job(parser, ranked=True)

@@ -57,7 +57,8 @@ def _work(job_dir: Path, output_dir: Path | None, progress: "RankProgress") -> d
     spec = JobSpec.load(job_dir)
     kind = kind_of(spec.kind)
     config = config_from_json(kind.config, spec.params, spec.kind)
-    with ranks_from_environment() as ranks:
+    split = getattr(config, "tensor_parallel", False)
+    with ranks_from_environment(on_devices=split) as ranks:
         config = with_device(config, take_device(spec.device))
         ranks.wait()  # no rank starts before each has found its device
         workspace = Workspace(job_dir.parent.parent)

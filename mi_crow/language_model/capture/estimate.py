@@ -43,14 +43,15 @@ def estimate(
     source: CaptureSource,
     config: CaptureConfig,
 ) -> Estimate:
-    """Tokens and bytes from a sample of the documents, time from a trial batch."""
+    """Tokens and bytes from a sample of the documents, time from a trial batch; none where several
+    processes have to run every batch together."""
     texts, kept, documents = source.sample(_SAMPLE_DOCUMENTS)
     mean = sum(kept) / max(len(kept), 1)
     limit = config.dataset.token_limit
     in_all = mean * documents if documents else None
     tokens = int(min(x for x in (limit, in_all) if x is not None))
     seconds = None
-    if tokens >= _WORTH_TIMING:
+    if tokens >= _WORTH_TIMING and not config.tensor_parallel:
         passages = [text.text for text in texts[:_PROBE_DOCUMENTS]]
         rate = _tokens_per_second(lm, points, passages, config.context_length)
         seconds = tokens / rate

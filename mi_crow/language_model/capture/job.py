@@ -10,6 +10,7 @@ from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
 from mi_crow.language_model.language_model import LanguageModel
 from mi_crow.language_model.loading import memory_sentence
+from mi_crow.language_model.placement.tensor_parallel import check_processes
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -27,14 +28,17 @@ def capture_run(
     """The capture job: loads model and texts, then captures into `run_dir` (else a new folder).
 
     Model, layers, dataset and room on the disk are checked before anything is written. A `run_dir`
-    with a part of the same capture is continued. Several `ranks` take the shards in turn.
+    with a part of the same capture is continued. Several `ranks` take the shards in turn, or split
+    the model and run all of them together (`tensor_parallel`).
     Raises UserError or NotFoundError in one sentence.
     """
     config = in_recorded_batches(config, run_dir)
     progress, spec = progress or NullProgress(), in_recorded_dtype(config.model, run_dir)
     if expected := memory_sentence(spec):
         progress.log(expected)
-    lm = LanguageModel.from_spec(spec)
+    if config.tensor_parallel:
+        check_processes(ranks.world)
+    lm = LanguageModel.from_spec(spec, split_over=ranks.world if config.tensor_parallel else 1)
     texts = load_texts(
         config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)
     )

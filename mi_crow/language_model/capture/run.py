@@ -13,7 +13,7 @@ from typing import Any
 
 from mi_crow.background import read_ahead
 from mi_crow.datasets import Texts
-from mi_crow.errors import UserError
+from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.capture.estimate import check_room, estimate
 from mi_crow.language_model.capture.forward import Forward
@@ -21,6 +21,7 @@ from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture.writer import PartWriter
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.language_model.placement.batch_size import BatchSize, documents_at_once
+from mi_crow.language_model.placement.tensor_parallel import check_whole
 from mi_crow.language_model.published_metadata import META_NAME, published_metadata
 from mi_crow.language_model.token_ids import tokenizer_check
 from mi_crow.progress import Progress, raise_if_stopped
@@ -72,6 +73,8 @@ class Capture:
         self.layers: list[LayerSpec] = [
             LayerSpec(point.stored, point.point, lm.layers.width(point)) for point in self._points
         ]
+        if config.tensor_parallel:
+            check_whole(lm, self._points)
         self._source = CaptureSource(lm, texts, config, self.layers)
         self._total = self._source.total
 
@@ -88,7 +91,8 @@ class Capture:
         if ranks.rank == 0:
             if checked := tokenizer_check(self._lm.tokenizer, self._texts):
                 progress.log(checked)
-            run_dir, todo = self._prepare(workspace, progress, run_dir, ranks.world)
+            share = self._sharing(ranks)
+            run_dir, todo = self._prepare(workspace, progress, run_dir, share.world)
             prepared = {"run": run_dir.name, "todo": asdict(todo)}
         prepared = ranks.agree(prepared)
         run_dir = run_dir or workspace.run_dir(prepared["run"])
@@ -125,20 +129,42 @@ class Capture:
             remove_uncommitted(run_dir, manifest)
         return run_dir, self._source.todo(manifest, world)
 
+    def _sharing(self, ranks: Ranks) -> Ranks:
+        """The processes that share the documents: one, where all split the model."""
+        return ALONE if self._config.tensor_parallel else ranks
+
+    def _stop_together(self, progress: Progress, ranks: Ranks) -> None:
+        """Raises CancelledError when asked to stop: in all processes after the same batch, where
+        they split the model."""
+        if not self._config.tensor_parallel:
+            raise_if_stopped(progress)
+        elif ranks.agree(progress.should_stop()):
+            raise CancelledError
+
+    def _follow(self, forward: Forward, todo: Todo, progress: Progress, ranks: Ranks) -> None:
+        """Computes this process's part of every batch, which the first one writes."""
+        for plan in self._source.plans(todo, ALONE):
+            for _ in forward.part(plan):
+                self._stop_together(progress, ranks)
+
     def _capture(self, run_dir: Path, todo: Todo, progress: Progress, ranks: Ranks) -> None:
         """Writes those of this rank's parts that are not in the manifest yet."""
         config, manifest = self._config, RunManifest.load(run_dir)
-        size = BatchSize(manifest.settings["batch_size_used"], progress.log)
+        together, share = config.tensor_parallel, self._sharing(ranks)
+        size = BatchSize(manifest.settings["batch_size_used"], progress.log, fixed=together)
         forward = Forward(self._lm, self._points, config.dtype, size)
-        mine = [part.index for part in manifest.parts if part.rank == ranks.rank]
+        if together and ranks.rank > 0:
+            self._follow(forward, todo, progress, ranks)
+            return
+        mine = [part.index for part in manifest.parts if part.rank == share.rank]
         points = {layer.name: layer.point for layer in self.layers}
-        report = _ProgressReport(progress, self._total, manifest, ranks.world)
-        plans = read_ahead(self._source.plans(todo, ranks), _PARTS_AHEAD, "capture-tokens")
+        report = _ProgressReport(progress, self._total, manifest, share.world)
+        plans = read_ahead(self._source.plans(todo, share), _PARTS_AHEAD, "capture-tokens")
         with (
             closing(plans),
             PartWriter(
                 run_dir,
-                ranks.rank,
+                share.rank,
                 max(mine, default=-1) + 1,
                 self.layers,
                 config.dtype,
@@ -149,7 +175,7 @@ class Capture:
             for plan in plans:
                 part = writer.begin(plan)
                 for copy in forward.part(plan):
-                    raise_if_stopped(progress)
+                    self._stop_together(progress, ranks)
                     writer.batch_size = size.size
                     writer.put(part, copy)
                     report.batch(sum(copy.batch.counts), copy.batch.documents_started)

@@ -33,9 +33,13 @@ class BatchSize:
         log: Callable[[str], None],
         row: str = "document",
         hint: str = "lower --context-length, or use --model-dtype bf16 or a smaller model",
+        *,
+        fixed: bool = False,
     ) -> None:
-        """`row` is what a batch is made of, `hint` says what helps when a single one does not
-        fit."""
+        """`row` is what a batch is made of, `hint` says what helps when a single one does not fit.
+        A `fixed` size is not halved: where several processes run every batch together, one that
+        took smaller ones would leave the others waiting."""
+        self._fixed = fixed
         self.size: int = size
         self.first: int = size  # before memory ran out
         self._log, self._row, self._hint = log, row, hint
@@ -51,6 +55,12 @@ class BatchSize:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                if self._fixed:
+                    raise UserError(
+                        f"a batch of {stop - start} {self._row}s does not fit into the device's "
+                        "memory",
+                        hint="lower --batch-size",
+                    ) from error
                 if stop - start == 1:
                     raise UserError(
                         f"one {self._row} does not fit into the device's memory", hint=self._hint

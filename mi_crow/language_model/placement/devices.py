@@ -61,9 +61,14 @@ def _check_quantized(spec: ModelSpec, device: torch.device, gguf: bool) -> None:
         raise UserError(f"{what} on {device.type}", hint="use --device cuda or cpu")
 
 
-def check_room(spec: ModelSpec, folder: Path, device: torch.device, dtype: str) -> None:
-    """Raises UserError where the weights in `folder` need more memory than `device` has left."""
+def check_room(
+    spec: ModelSpec, folder: Path, device: torch.device, dtype: str, split_over: int = 1
+) -> None:
+    """Raises UserError where the weights in `folder`, or the part of one of `split_over` processes,
+    need more memory than `device` has left."""
     needed, free = weights_bytes(folder, dtype), free_bytes(device)
+    if needed is not None and device.type != "cpu":  # which the processes share
+        needed //= split_over
     if spec.device == SPREAD or needed is None or free is None or needed <= free:
         return
     others = ["--device-map auto"] if device.type == "cuda" else []

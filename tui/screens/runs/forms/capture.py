@@ -84,6 +84,8 @@ class CaptureForm(JobForm):
     def make_fields(self) -> tuple[FormField, ...]:
         ask = self.ask
         of_texts, of_parts = replace(ask, section="Texts"), replace(ask, section="Batches")
+        of_model = replace(ask, section="Model")
+        split = "over the processes, which else share the documents"
         layers = "resid_post.N or a module's name; a comma between several"
         stored = "int8 is half of bf16, with one scale a token"
         batch, suits = "documents at once; halved when memory runs out", "32, or more on CUDA"
@@ -99,7 +101,8 @@ class CaptureForm(JobForm):
             device_field(ask, self.at.device, "model.device"),
             token_limit_field(of_texts),
             *text_fields(of_texts),
-            *model_fields(replace(ask, section="Model")),
+            *model_fields(of_model),
+            of_model("tensor_parallel", "split the model", split),
             of_parts("batch_size", "batch", batch, SIZE, suits),
             of_parts("shard_size", "documents a part", part, SIZE),
             seed_field(of_parts),
