@@ -1,5 +1,7 @@
 """The Features screen: find a feature, read it, name it, send it on."""
 
+import sys
+
 import pytest
 from textual.pilot import Pilot
 
@@ -276,3 +278,13 @@ async def test_a_proposed_name_shows_and_right_takes_it(open_features):
         await press(pilot, "right", "space", "number_sign", "x", "enter")
         [concept] = context.annotations.concepts("demo-topk")
         assert (concept.name, concept.tags) == (proposed, ("x",))
+
+
+async def test_an_open_feature_loads_the_screen_that_enter_leads_to(open_features, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("tui.screens.features.opening.import_module", loaded.append)
+    monkeypatch.delitem(sys.modules, "tui.screens.inspect.screen", raising=False)
+    async with open_features() as pilot:
+        assert loaded == []
+        await press(pilot, "enter")
+        assert loaded == ["tui.screens.inspect.screen"]

@@ -1,7 +1,9 @@
 """The open feature of the Features screen: what the pane shows, and where it can be sent."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -22,6 +24,9 @@ from tui.widgets.lists.row_list import RowList
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import Example, FeatureRow
+
+
+_NEXT = "tui.screens.inspect.screen"  # where enter on an example leads
 
 
 class OpenFeatureScreen(PromptScreen):
@@ -143,6 +148,8 @@ class OpenFeatureScreen(PromptScreen):
         self.call_after_refresh(self._open_again)
 
     def _enter_detail(self) -> None:
+        if _NEXT not in sys.modules:  # else its first enter takes twice as long
+            self.in_thread(partial(import_module, _NEXT), group="next screen")
         if comes := self.is_narrow and not self._detail_shows:
             self.hold_frame()
         self.add_class("-detail", update=comes)
