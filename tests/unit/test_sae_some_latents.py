@@ -43,3 +43,24 @@ def test_some_latents_are_those_of_the_whole_encoding(name: str, input_norm: str
     assert SomeLatents(sae, [])(x).shape == (3, 50, 0)
     with pytest.raises(UserError, match="feature 96 is not a feature of this SAE"):
         SomeLatents(sae, [0, 96])
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("few", [1, 3])
+def test_a_few_tokens_at_a_time_have_the_latents_of_the_whole_encoding(
+    tokens: int, few: int
+) -> None:
+    """As while a text is written: silent tokens beside others, the encoder turned after a while."""
+    generator = torch.Generator().manual_seed(2)
+    sae = TopKSae(96, 16, k=6)
+    with torch.no_grad():
+        sae.b_dec.copy_(torch.randn(16, generator=generator))
+    x = torch.randn(60, 1, 16, generator=generator)
+    whole = sae.encode(x)
+    chosen = whole.sum((0, 1)).topk(few).indices.tolist()
+    some = SomeLatents(sae, chosen)
+    found = torch.cat([some(part) for part in x.split(tokens)])
+    torch.testing.assert_close(found, whole[..., chosen], atol=1e-5, rtol=1e-5)
+    active = (whole[..., chosen] > 0).any(-1)
+    assert active.any()
+    assert not active.all()

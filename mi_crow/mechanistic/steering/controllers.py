@@ -18,27 +18,15 @@ from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.interventions import Intervention, Op
 from mi_crow.mechanistic.steering.pace import Pace
 from mi_crow.mechanistic.steering.schedules import Condition
-from mi_crow.mechanistic.steering.sources import Place, Source
+from mi_crow.mechanistic.steering.sources import Source, kept
 from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens, special_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
 
+_FEW = 32  # tokens of a pass
+
 Features = Sequence[tuple[int, float]]  # numbers of a source's directions with weights
-
-
-class ReadActivations(Controller):
-    """Keeps what a source reads for hooks that run later in the same pass."""
-
-    def __init__(self, source: Place) -> None:
-        super().__init__()
-        self._source = source
-
-    @torch.no_grad()
-    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
-        x = output if output is not None else inputs
-        # A copy, since some blocks add to a sub-layer's output in place.
-        self._source.seen = None if x is None else x.detach().clone()
 
 
 class ConditionTest:
@@ -57,19 +45,9 @@ class ConditionTest:
     def __call__(self, like: Tensor) -> Tensor:
         """On which tokens of `like` [..., d] it holds: bool [...]. Raises UserError in a pass that
         has not reached its layer."""
-        x = _kept(self.source, f"condition {self._condition.describe()}", like)
+        x = kept(self.source, f"condition {self._condition.describe()}", like)
         own = self._activations(x)[..., 0].to(like.device)
         return own > self._limit if self._condition.side == "above" else own < self._limit
-
-
-def _kept(source: Source, what: str, like: Tensor) -> Tensor:
-    if source.seen is None or source.seen.shape[:-1] != like.shape[:-1]:
-        raise UserError(
-            f"{what} reads {source.read.point}, which the model reaches after the layer that is "
-            "changed",
-            hint="take one of the same layer or an earlier one",
-        )
-    return source.seen
 
 
 class _Members:
@@ -99,7 +77,7 @@ class _Step:
     amounts: Tensor  # [columns]: what is added or set; of scale and ablate what z is multiplied by
     pace: Pace | None = None  # None: constant
     condition: ConditionTest | None = None
-    maxima: Tensor | None = None  # of a feedback
+    per_maximum: Tensor | None = None  # of a feedback
     rivals: tuple[list[int], Tensor] | None = None  # their columns and weights
     direction: Tensor | None = None  # of a projection
     index: Tensor | None = None  # the columns; None where they are all in order
@@ -108,7 +86,9 @@ class _Step:
     def reads(self) -> bool:
         """Whether it needs the source's activations: adding moves one by the same amount whatever
         it is, and a projection looks at the token itself."""
-        return self.op not in ("add", "project") or self.maxima is not None or bool(self.rivals)
+        return (
+            self.op not in ("add", "project") or self.per_maximum is not None or bool(self.rivals)
+        )
 
     def takes(self, other: "_Step") -> bool:
         """Whether both can be carried out at once, this one being the first."""
@@ -216,7 +196,7 @@ class SourceSteering(Controller):
             amounts,
             None if kind == "constant" else Pace(self._lm, one.schedule),
             None if one.condition is None else conditions[one.condition],
-            maxima if kind == "feedback" else None,
+            maxima.reciprocal() if maxima is not None and kind == "feedback" else None,
             rivals,
             own.direction if one.op == "project" else None,
         )
@@ -244,7 +224,7 @@ class SourceSteering(Controller):
         reached = [(step, tokens) for step, tokens in reached if tokens is not False]
         if not reached:
             return y
-        x = _kept(self._source, self._source.name, y) if self._elsewhere else y
+        x = kept(self._source, self._source.name, y) if self._elsewhere else y
         left, norms = self._left_alone(x, y)
         # What one unit of a latent adds, for SAEs that normalise each token.
         units = self._source.units(x)
@@ -269,7 +249,7 @@ class SourceSteering(Controller):
                 continue
             after = _after(step, after, norms, factor, touched)
         # No branch on values from here on: a GPU would have to be waited for at every token.
-        steered = y.float()
+        steered = _fp32(y)
         if self._changes_columns:
             difference = after if before is None else after - before
             if left is not None:
@@ -279,20 +259,24 @@ class SourceSteering(Controller):
             moved = steered + size * (steered @ direction).unsqueeze(-1) * direction
             stays = size == 0 if left is None else left | (size == 0)
             steered = torch.where(stays, steered, moved)
-        return steered.to(y.dtype)
+        return steered if steered.dtype == y.dtype else steered.to(y.dtype)
 
     def _left_alone(self, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Which tokens stay as they are, bool [..., 1] (None: no one), and the norms of y [..., 1]
         where amounts are measured by them."""
         limit, norms = self._source.outlier_norm, None
-        special = special_tokens(self._lm, y)
-        left = None if special is None else special.unsqueeze(-1)
+        left = special_tokens(self._lm, y)
         if self._by_norm:
-            norms = torch.linalg.vector_norm(y.float(), dim=-1, keepdim=True)
+            norms = torch.linalg.vector_norm(_fp32(y), dim=-1, keepdim=True)
         if limit is not None:
             own = norms
             if own is None or self._elsewhere:
-                own = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+                own = torch.linalg.vector_norm(_fp32(x), dim=-1, keepdim=True)
+            if own.device.type == "cpu" and own.numel() <= _FEW:
+                # Values are at hand there, and operations on so few cost more than looking.
+                known = left is None or not any(left.view(-1).tolist())
+                if known and all(size <= limit for size in own.view(-1).tolist()):
+                    return None, norms
             beyond = ~(own <= limit)  # so is what is no number
             left = beyond if left is None else left | beyond
         return left, norms
@@ -302,17 +286,24 @@ class SourceSteering(Controller):
         whose latents stayed."""
         if isinstance(units, Tensor):
             return y + difference @ self._rows * units
+        if len(self._rows) == 1:  # what the model itself has just used costs least
+            return y + difference * self._rows
         width = y.shape[-1]
         flat = difference.reshape(-1, len(self._rows))
-        return torch.addmm(y.reshape(-1, width), flat, self._rows, alpha=units).view(y.shape)
+        return torch.addmm(y.reshape(-1, width), flat, self._rows).view(y.shape)
 
     @staticmethod
     def _share(step: _Step, before: Tensor | None, like: Tensor) -> Tensor:
         """How much of its maximum the target has by itself: [...]; of a group its strongest."""
-        if before is None or step.maxima is None:
+        if before is None or step.per_maximum is None:
             return like[..., 0]
         own = before if step.index is None else before.index_select(-1, step.index)
-        return (own / step.maxima).amax(dim=-1)
+        shares = own * step.per_maximum
+        return shares.squeeze(-1) if shares.shape[-1] == 1 else shares.amax(dim=-1)
+
+
+def _fp32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 else x.float()  # the call costs as much as a product
 
 
 def _after(

@@ -20,7 +20,8 @@ class Pace:
 
     def __init__(self, lm: "LanguageModel", schedule: Schedule) -> None:
         self._lm, self._schedule = lm, schedule
-        self._memory: Tensor | None = None  # [texts]: m after the last token that was seen
+        self._memory: Tensor | None = None  # [texts, 1]: m after the last token that was seen
+        self._nothing = torch.zeros(1)
 
     def __call__(self, share: Tensor) -> Tensor:
         """The factors [...] for tokens whose feature has `share` [...] of its maximum."""
@@ -40,18 +41,23 @@ class Pace:
         return self._feedback(rows, context.position, context.prompt_length).reshape(share.shape)
 
     def _feedback(self, rows: Tensor, position: int, prompt_length: int) -> Tensor:
-        memory = self._memory
+        memory = self._memory  # [texts, 1], so that a token needs no other shape
         if position == 0 or memory is None:
-            memory = rows.new_zeros(len(rows))
+            memory, self._nothing = rows.new_zeros(len(rows), 1), rows.new_zeros(1)
         elif len(memory) != len(rows):  # one prompt that was read is continued many times
-            memory = memory[:1].expand(len(rows))
-        keep, target = self._schedule.keep, self._schedule.target
+            memory = memory[:1].expand(len(rows), 1)
+        keep = self._schedule.keep
         if rows.shape[1] == 1 and position >= prompt_length:  # as at every token of a generation
-            self._memory = torch.maximum(keep * memory, rows[:, 0])
-            return (1 - self._memory / target).clamp(0, 1).unsqueeze(1)
+            self._memory = torch.maximum(keep * memory, rows)
+            return self._left_of(self._memory)
         factors = torch.ones_like(rows)
         for column in range(max(prompt_length - position, 0), rows.shape[1]):
-            memory = torch.maximum(keep * memory, rows[:, column])
-            factors[:, column] = (1 - memory / target).clamp(0, 1)
+            memory = torch.maximum(keep * memory, rows[:, column : column + 1])
+            factors[:, column : column + 1] = self._left_of(memory)
         self._memory = memory
         return factors
+
+    def _left_of(self, memory: Tensor) -> Tensor:
+        """1 - m / target, at least 0; m is never below 0."""
+        # By operations that the pass needs anyway: another's code has to be fetched first.
+        return torch.maximum(memory * (-1 / self._schedule.target) + 1.0, self._nothing)

@@ -7,12 +7,13 @@ neurons the coordinate axes and the coordinates.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.hooks import Controller
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.rules.some_latents import SomeLatents
 
@@ -33,6 +34,32 @@ class Place:
     def __init__(self, read: "HookPoint") -> None:
         self.read: HookPoint = read
         self.seen: Tensor | None = None  # what it was in the running pass, where that is kept
+
+
+class ReadActivations(Controller):
+    """Keeps what a source reads for hooks that run later in the same pass."""
+
+    def __init__(self, source: Place) -> None:
+        super().__init__()
+        self._source = source
+
+    @torch.no_grad()
+    def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
+        x = output if output is not None else inputs
+        # A copy, since some blocks add to a sub-layer's output in place.
+        self._source.seen = None if x is None else x.detach().clone()
+
+
+def kept(source: Place, what: str, like: Tensor) -> Tensor:
+    """What `source` read in the running pass, for tokens `like` [..., d]. Raises UserError where
+    its layer comes later."""
+    if source.seen is None or source.seen.shape[:-1] != like.shape[:-1]:
+        raise UserError(
+            f"{what} reads {source.read.point}, which the model reaches after the layer that is "
+            "changed",
+            hint="take one of the same layer or an earlier one",
+        )
+    return source.seen
 
 
 class Source(Place, ABC):

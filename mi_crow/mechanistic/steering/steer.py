@@ -13,7 +13,6 @@ from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.controllers import (
     ConditionTest,
     LayerSteering,
-    ReadActivations,
     SourceSteering,
 )
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -22,6 +21,7 @@ from mi_crow.mechanistic.steering.sources import (
     LayerOfFeatures,
     NeuronSource,
     Place,
+    ReadActivations,
     SaeSource,
     SharedFeatures,
     Source,

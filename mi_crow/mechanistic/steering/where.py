@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def special_tokens(lm: "LanguageModel", x: Tensor) -> Tensor | None:
-    """Which rows of x [..., d] belong to special tokens and padding: bool [...]; None where that is
-    not known, outside inference and generation."""
+    """Which rows of x [..., d] belong to special tokens and padding: bool [..., 1]; None where that
+    is not known, outside inference and generation."""
     context = lm.forward_context
     if context is None or context.special.numel() * x.shape[-1] != x.numel():
         return None
-    return context.special.to(x.device).view(x.shape[:-1])
+    return context.special.to(x.device).view(*x.shape[:-1], 1)
 
 
 def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def ordinary_tokens(lm: "LanguageModel", x: Tensor) -> Tensor:
     """
     special = special_tokens(lm, x)
     if special is not None:
-        return ~special
+        return ~special[..., 0]
     return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
 
 
@@ -41,6 +41,8 @@ def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor | bool:
     Raises UserError where the layer does not have one row per token and the scope is not `all`, and
     for roles where the prompt is not a chat.
     """
+    if scope == "all":
+        return True
     rows = x.shape[:-1]
     wanted = read_positions(scope)
     if wanted.kind == "all":
