@@ -26,7 +26,7 @@ async def test_t_edits_the_whole_line_of_a_concept(open_concepts):
         concept = pilot.app.screen._concept
         await press(pilot, "t")
         assert pilot.app.screen.prompt.field.value == f"{concept.name} #old"
-        await press(pilot, "ctrl+u", *"sea #wet ~0.5 -- salt", "enter")
+        await press(pilot, "end", "ctrl+u", *"sea #wet ~0.5 -- salt", "enter")
         (found,) = annotations.concepts(SAE, concept.feature)
         said = (found.name, found.tags, found.confidence, found.note)
         assert said == ("sea", ("wet",), 0.5, "salt")

@@ -135,6 +135,7 @@ class PromptLine(Vertical):
         self.purpose = purpose
         self.display = True
         self._waits_for_focus = self.screen.focused is not field
+        field.select_on_focus = cursor is None  # else the first letter would replace all of it
         field.focus()
         if select:
             field.action_select_all()
