@@ -7,8 +7,9 @@ from textual.pilot import Pilot
 
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.job import explain_features
+from mi_crow.mechanistic.features.beside.explanations import explanations_path, write_explanations
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.features.records import Example
+from mi_crow.mechanistic.features.records import Example, Explanation
 from tests.tui.driving import notices, press, screen_text, settle, table
 from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
@@ -288,3 +289,20 @@ async def test_an_open_feature_loads_the_screen_that_enter_leads_to(open_feature
         assert loaded == []
         await press(pilot, "enter")
         assert loaded == ["tui.screens.inspect.screen"]
+
+
+@pytest.mark.slow
+async def test_a_chat_model_s_name_has_its_own_score(open_features):
+    async with open_features(size=(220, 40)) as pilot:
+        context = pilot.app.context
+        explain_features(context.workspace, ExplainConfig("demo-topk"))
+        feature = table(pilot).feature or 0
+        said = Explanation(feature, "utter nonsense", "llm", 0, True, detection=0.31)
+        path = explanations_path(context.workspace, "demo-topk")
+        write_explanations(path, [said], context.features.meta().built_at)
+        pilot.app.look_now()
+        await settle(pilot)
+        assert any("utter" in x and "d 0.31" in x for x in screen_text(pilot).splitlines())
+        await press(pilot, "t", "right", "enter")
+        [concept] = context.annotations.concepts("demo-topk")
+        assert (concept.name, concept.confidence) == ("utter nonsense", 0.31)

@@ -77,7 +77,27 @@ COLUMNS: tuple[FeatureColumn, ...] = (
     _C("suppressed", "suppressed", "suppresses", "text", "tokens that it suppresses most"),
     _C("proposed", "proposed", "proposed name", "text", "the name proposed for it", "name_score"),
     _C("kind", "kind", "kind", "text", "kind of feature: token, topic, context, ..", "name_score"),
-    _C("score", "name_score", "score", "score", "held-out AUROC of its proposed name"),
+    _C(
+        "score",
+        "name_score",
+        "score",
+        "score",
+        "held-out AUROC of its proposed name; of a chat model's its detection, with a d",
+    ),
+    _C(
+        "detection",
+        "detection",
+        "detection",
+        "score",
+        "how well a chat model finds its texts by the explanation: 0.5 by chance",
+    ),
+    _C(
+        "fuzzing",
+        "fuzzing",
+        "fuzzing",
+        "score",
+        "how well a chat model finds its words by the explanation: 0.5 by chance",
+    ),
     _C(
         "value",
         "value",

@@ -17,6 +17,7 @@ from mi_crow.mechanistic.features.catalogue import (
     ORIGIN,
     column_named,
 )
+from mi_crow.mechanistic.features.records import ASKED_FOR
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
@@ -35,7 +36,7 @@ _OTHERS = {
 SCORE = "name_score"  # of the proposed name
 OUTPUT = "output"  # in a file of its own, which may come later than the index
 VALUE = "value"  # of naming it
-MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, VALUE, OUTPUT, *OF_TWO_MODELS)
+MORE_NUMBERS = (*STORED, *_OTHERS, SCORE, *ASKED_FOR, VALUE, OUTPUT, *OF_TWO_MODELS)
 SIGNS = {"promoted": 1, "suppressed": -1}
 SHOWN_TOKENS = 5  # of each feature in one cell
 
@@ -44,6 +45,8 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
     """One of MORE_NUMBERS as float64 [n_features], with NaN for missing values."""
     if key == SCORE:
         return connection.proposals.scores(n_features)
+    if key in ASKED_FOR:
+        return connection.proposals.explained(key, n_features)
     if key == VALUE:
         return _naming_value(connection, n_features)
     if key == OUTPUT:
@@ -60,10 +63,14 @@ def read_numbers(connection: "IndexConnection", key: str, n_features: int) -> np
 
 
 def _naming_value(connection: "IndexConnection", n_features: int) -> np.ndarray:
-    """Firings times how unknown the feature is: 1 without a score of the proposed name, 0 where
-    that is perfect. Dense and dead features have none: no name explains them."""
+    """Firings times how unknown the feature is: 1 without a score of the proposed name, which is
+    detection for a chat model's, 0 where that is perfect. Dense and dead features have none: no
+    name explains them."""
     found = connection.columns("SELECT feature, fires, density FROM idx.features")
-    scores = connection.proposals.scores(n_features)[found["feature"]]
+    names = connection.proposals
+    scores = names.scores(n_features)
+    scores = np.where(np.isnan(scores), names.explained("detection", n_features), scores)
+    scores = scores[found["feature"]]
     known = np.clip(2 * np.nan_to_num(scores, nan=0.5) - 1, 0, 1)
     nameable = (found["fires"] > 0) & (found["density"] <= DENSE)
     values = np.full(n_features, np.nan)

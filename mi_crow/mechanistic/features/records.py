@@ -71,6 +71,8 @@ class FeatureRow:
     top_auroc: float | None  # of its best label on held-out documents, also below LEAST_AUROC
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of columns asked for
     proposed: str = ""  # the name proposed for it, where it has none
+    explainer: str = ""  # the chat model that `proposed` is from; empty: without one
+    detection: float | None = None  # of that, where it was scored
 
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):
@@ -163,7 +165,9 @@ class Proposal:
     around: tuple[str, ...]  # that occur around its firings beyond chance
 
 
-# The scores of an explanation by their fields, as they are called where they are listed.
+# The scores of an explanation by which features can be sorted and asked for.
+ASKED_FOR = ("detection", "fuzzing")
+# All of them by their fields, as they are called where they are listed.
 SCORES: dict[str, str] = {
     "detection": "detection",
     "fuzzing": "fuzzing",

@@ -255,6 +255,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         detail = shown.detail if shown is not None and shown.feature == row.feature else None
         known = detail.proposal.score if detail is not None and detail.proposal else None
         score = row.more.get("score") if known is None else known
+        if row.explainer:
+            score = row.detection  # the other is that of a name which is not shown
         label = (row.top_label or "") if goes_on else ""
         offered = "" if row.concept else row.proposed or label
         proposed = (row.proposed, score) if row.proposed and score is not None else None

@@ -59,6 +59,16 @@ def _auroc(row: "FeatureRow") -> Content:
     return Content.styled(score(row.top_auroc) if known else "–", style)
 
 
+def _score(row: "FeatureRow") -> Content:
+    """Of the name that is shown: a chat model's is scored by detection."""
+    value, mark = row.more.get("score"), ""
+    if row.explainer:
+        value, mark = row.detection, "d "
+    if value is None:
+        return Content.styled("–", "$faint")
+    return Content.styled(f"{mark}{score(value)}", "$faint" if row.concept or not row.fires else "")
+
+
 def _text(value: object, style: str = "$muted") -> Content:
     words = (
         " · ".join(str(one).strip() or str(one) for one in value)
@@ -75,7 +85,12 @@ _FORMATS: Mapping[Kind, Callable[[float], str]] = {
     "activation": lambda value: number(value, 2),
     "score": score,
 }
-_OWN: Mapping[str, "Callable[[FeatureRow], Content]"] = {"meaning": _meaning, "auroc": _auroc}
+_OWN: Mapping[str, "Callable[[FeatureRow], Content]"] = {
+    "meaning": _meaning,
+    "auroc": _auroc,
+    "score": _score,
+}
+_OF_PROPOSED = ("score", "detection", "fuzzing")  # not of a name that somebody gave it
 _STYLES = {"names": "$accent", "tags": "$secondary", "tokens": "$success", "suppressed": "$error"}
 
 
@@ -88,7 +103,7 @@ def cell(column: FeatureColumn, row: "FeatureRow") -> Content:
         return _text(value, _STYLES.get(column.name, "$muted"))
     if value is None:
         return Content.styled("–", "$faint")
-    about = row.fires and not (column.name == "score" and row.concept)  # not its own name's
+    about = row.fires and not (column.name in _OF_PROPOSED and row.concept)
     return Content.styled(_FORMATS[column.kind](value), "" if about else "$faint")
 
 

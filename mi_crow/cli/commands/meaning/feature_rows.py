@@ -56,6 +56,9 @@ def print_rows(
         extra["best label"] = [row.top_label or "-" for row in rows]
         scores = [row.top_auroc for row in rows]
         extra["AUROC"] = ["-" if one is None else auroc_text(one) for one in scores]
+    if "detection" not in by and any(row.detection is not None for row in rows):
+        found = [row.detection for row in rows]
+        extra["detection"] = ["-" if one is None else auroc_text(one) for one in found]
     columns: list[Column | str] = [">feature", ">fires", ">density", ">max", ">mean"]
     columns += [Column(title, right=title != "best label") for title in extra]
     scored = any(row.proposed and row.more.get("score") is not None for row in rows)

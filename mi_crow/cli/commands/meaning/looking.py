@@ -103,7 +103,7 @@ def next_to_name(workspace: Workspace, annotations: "Annotations", options: Name
     store = open_store(workspace, pick_sae(workspace, options.sae))
     ids = store.find(parse_query("named:no fires>0 sort:value"))[: options.limit]
     rows = store.rows(ids, ["value", "score", "kind"])
-    columns = [">feature", ">value", ">fires", ">score", "proposed name…"]
+    columns = [">feature", ">value", ">fires", ">score", ">detection", "proposed name…"]
     values = [
         {
             "feature": row.feature,
@@ -111,6 +111,7 @@ def next_to_name(workspace: Workspace, annotations: "Annotations", options: Name
             "fires": row.fires,
             "proposed": row.proposed,
             "score": row.more["score"],
+            "detection": row.detection,
         }
         for row in rows
     ]
@@ -120,6 +121,7 @@ def next_to_name(workspace: Workspace, annotations: "Annotations", options: Name
             number(one["value"]),
             count(one["fires"]),
             "-" if one["score"] is None else number(one["score"], 2),
+            "-" if one["detection"] is None else number(one["detection"], 2),
             one["proposed"] or "-",
         ]
         for one in values

@@ -187,16 +187,16 @@ class ProposalReader:
         return _proposal(rows[0]) if rows else None
 
     def texts(self, column: str, features: Sequence[int]) -> list[str]:
-        """The `name` or `kind` of some features; empty texts without names."""
+        """The `name` or `kind` of some features; empty texts without names, and as the kind of a
+        feature that a chat model explains: kinds are of names proposed without one."""
         column = _checked(column)
-        texts = self._texts(column, features)
-        if column == "name":
-            said = self.explanations
-            texts = [
-                said[one].text if one in said else text
-                for one, text in zip(features, texts, strict=True)
-            ]
-        return texts
+        texts, said = self._texts(column, features), self.explanations
+        if not said:
+            return texts
+        return [
+            (said[one].text if column == "name" else "") if one in said else text
+            for one, text in zip(features, texts, strict=True)
+        ]
 
     def _texts(self, column: str, features: Sequence[int]) -> list[str]:
         if not self.exist:
@@ -215,12 +215,28 @@ class ProposalReader:
             return rows
         names = self.texts("name", [row.feature for row in rows])
         return [
-            row if row.concept else replace(row, proposed=name)
+            row if row.concept else self._proposing(row, name)
             for row, name in zip(rows, names, strict=True)
         ]
 
+    def _proposing(self, row: FeatureRow, name: str) -> FeatureRow:
+        said = self.explanations.get(row.feature)
+        if said is None:
+            return replace(row, proposed=name)
+        return replace(row, proposed=name, explainer=said.explainer, detection=said.detection)
+
+    def explained(self, score: str, n_features: int) -> np.ndarray:
+        """A score, of ASKED_FOR, of every feature's explanation by a chat model: float64
+        [n_features], NaN where there is none."""
+        values = np.full(n_features, np.nan)
+        for one in self.explanations.values():
+            if one.feature < n_features and (value := getattr(one, score)) is not None:
+                values[one.feature] = value
+        return values
+
     def scores(self, n_features: int) -> np.ndarray:
-        """The score of every feature's name: float64 [n_features], NaN where there is none."""
+        """The score of every feature's name: float64 [n_features], NaN where there is none, and
+        where a chat model's explanation, which has others, stands in its place."""
         values = np.full(n_features, np.nan)
         if self.exist:
             found = self._connection.columns(
@@ -228,6 +244,7 @@ class ProposalReader:
                 [str(self._path)],
             )
             values[found["feature"]] = found["score"]
+            values[[one for one in self.explanations if one < n_features]] = np.nan
         return values
 
     def folded_names(self) -> Lines:
@@ -252,9 +269,8 @@ class ProposalReader:
                 [str(self._path), text.lower()],
             )["feature"]
             mask[found] = True
-        if column == "name":
-            for one in self.explanations.values():
-                mask[one.feature] = text.lower() in one.text.lower()
+        for one in self.explanations.values():
+            mask[one.feature] = column == "name" and text.lower() in one.text.lower()
         return mask
 
 

@@ -34,6 +34,7 @@ def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict
         "histogram": [int(height) for height in detail.histogram],
         "histogram_edges": [float(edge) for edge in detail.edges],
         "proposal": None if detail.proposal is None else asdict(detail.proposal),
+        "explanation": None if detail.explanation is None else detail.explanation.as_json(),
         "labels": [asdict(item) | {"auroc_heldout": item.auroc_heldout} for item in detail.labels],
     }
 

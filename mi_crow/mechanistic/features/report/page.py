@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mi_crow.mechanistic.features.records import auroc_text, is_telling
+from mi_crow.mechanistic.features.records import SCORES, auroc_text, is_telling
 from mi_crow.mechanistic.features.report.histogram import histogram_svg
 from mi_crow.mechanistic.features.report.style import STYLE
 from mi_crow.visible import visible
@@ -137,8 +137,22 @@ def _figures(detail: "FeatureDetail") -> dict[str, str]:
         "Encoder-decoder cosine": _number(detail.encoder_decoder_cosine),
         "Logit effect": f"skew {_number(detail.skew)}, kurtosis {_number(detail.kurtosis)}",
     }
+    facts |= _said(detail)
     labels = [f"{one.label} {_score(one.auroc)}" for one in detail.labels if is_telling(one.auroc)]
     return facts | ({"AUROC": ", ".join(labels[:5])} if labels else {})
+
+
+def _said(detail: "FeatureDetail") -> dict[str, str]:
+    """The name by a chat model and the one without, each with its own scores."""
+    told, proposal, facts = detail.explanation, detail.proposal, dict[str, str]()
+    if told is not None:
+        known = ((said, getattr(told, name)) for name, said in SCORES.items())
+        scores = [f"{said} {_score(value)}" for said, value in known if value is not None]
+        facts["Explained"] = f"{told.text} ({', '.join([f'by {told.explainer}', *scores])})"
+    if proposal is not None and proposal.name:
+        score = "not scored" if proposal.score is None else f"AUROC {_score(proposal.score)}"
+        facts["Proposed"] = f"{proposal.name} ({proposal.kind}, {score})"
+    return facts
 
 
 def _facts(facts: dict[str, str]) -> str:
