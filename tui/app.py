@@ -1,5 +1,6 @@
 """The app as a whole: its six screens, and the actions that work on each of them."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -78,7 +79,7 @@ class MiCrowApp(Workbench):
     ) -> None:
         """`sae_id` is opened on Features; without one the app takes up what was `saved`. A terminal
         with `few_colours` shows its own sixteen."""
-        self._few_colours = few_colours
+        self._few_colours = few_colours or "NO_COLOR" in os.environ  # then styles use attributes
         self.preferences = preferences or Preferences()
         super().__init__(workspace, sae_id, saved, state_file, preferences)
         self.animation_level = "none"

@@ -141,3 +141,12 @@ def foreign_sequences(output: bytes) -> list[bytes]:
 def copied(output: bytes) -> list[bytes]:
     """The base64 texts that were sent to the terminal's clipboard."""
     return _COPY.findall(output)
+
+
+def colours(output: bytes) -> set[str]:
+    """The colours that `output` sets, as the parts of its sequences say them."""
+    found = set()
+    for match in re.finditer(rb"\x1b\[([0-9;:]*)m", output):
+        parts = [part for part in re.split("[;:]", match.group(1).decode()) if part]
+        found |= {part for part in parts if re.fullmatch("[34][0-9]|9[0-7]|10[0-7]", part)}
+    return found

@@ -16,7 +16,13 @@ from tests.helpers.hostile_workspace import (
     obeyed,
 )
 from tests.helpers.jobs_fixture import FakeJobs
-from tests.helpers.pseudo_terminal import PROGRAM, PseudoTerminal, copied, foreign_sequences
+from tests.helpers.pseudo_terminal import (
+    PROGRAM,
+    PseudoTerminal,
+    colours,
+    copied,
+    foreign_sequences,
+)
 from tests.tui.driving import press, screen_text, settle
 from tui.widgets.area import Area
 from tui.widgets.field import Field
@@ -114,3 +120,17 @@ async def test_what_y_copies_does_nothing_where_it_is_pasted(
         pilot.app.copy_to_clipboard(f"two\r\nlines{ATTACK}")  # as a field's own copy does
         assert pilot.app.clipboard.startswith("two\nlines")
         assert obeyed(pilot.app.clipboard) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["xterm-256color", "xterm"])
+def test_no_colour_is_sent_where_none_is_wanted(indexed: Workspace, term: str):
+    command = (*PROGRAM, "--workspace", str(indexed.root))
+    environment = {"NO_COLOR": "1", "TERM": term, "COLORTERM": "truecolor"}
+    with PseudoTerminal(command, environment=environment) as terminal:
+        terminal.wait_for("SAEs")
+        terminal.press("j", "2", "j", "\r", "m", "\x1b", "3", "4", "5", "6", "1")
+        terminal.press("n", "c", "x", "\x1b", "\x1b", "\x1b", "?", "\x1b", ":", "\x1b", "!", "\x1b")
+        assert b"Capture activations" in terminal.output
+        assert colours(terminal.output) == set()
+        assert b"\x1b[7m" in terminal.output or b";7m" in terminal.output

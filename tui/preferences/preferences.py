@@ -34,7 +34,8 @@ class Preferences:
         mistakes |= {f"keys.{name}": sentence for name, sentence in keymap.mistakes.items()}
         theme = _text(settings, "theme")
         if theme and theme not in KNOWN:
-            mistakes["theme"] = f"theme {theme!r} is not known; there is {nearest(theme, KNOWN)}"
+            known = nearest(theme, KNOWN, len(KNOWN))
+            mistakes["theme"] = f"theme {theme!r} is not known; there is {known}"
             theme = ""
         columns, lists = _columns(settings.group("columns"), mistakes)
         return cls(

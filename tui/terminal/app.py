@@ -20,12 +20,12 @@ from tui.terminal.erasing import erases_in_colour
 from tui.terminal.frames import OneFrame
 from tui.terminal.key_order import KeysInOrder
 from tui.terminal.keys import takes_key
-from tui.terminal.line_filter import gate
+from tui.terminal.line_filter import WithoutColours, gate
 from tui.terminal.scrollbars import draw_scrollbars
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.text import printable
 
-_NO_COLOURS, _GREYS = NoColor(), Monochrome()
+_PLAIN = WithoutColours()
 
 
 class TerminalApp(KeysInOrder):
@@ -135,10 +135,10 @@ class TerminalApp(KeysInOrder):
     # The gates that text passes on its way to the terminal, whoever sends it.
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        # Textual chooses between greys and no colours once; the theme may be another by now.
+        # Textual sends greys, or the colours that the terminal starts with: colours, too.
         filters = [one for one in super().get_line_filters() if not _uncolours(one)]
         if self.no_color:
-            filters.append(_NO_COLOURS if self.native_ansi_color else _GREYS)
+            filters.append(_PLAIN)
         return gate(*filters)
 
     async def _check_bindings(self, key: str, priority: bool = False) -> bool:

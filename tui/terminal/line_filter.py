@@ -35,6 +35,18 @@ class ControlFilter(LineFilter):
         ]
 
 
+class WithoutColours(LineFilter):
+    """Leaves bold, reversed and underlined text, and no colour at all: what NO_COLOR asks for."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [Segment(text, _plain(style), control) for text, style, control in segments]
+
+
+@lru_cache(4096)
+def _plain(style: Style | None) -> Style | None:
+    return style.without_color if style is not None else None
+
+
 class Gate(LineFilter):
     """Several filters as one: Textual makes a line anew for each."""
 

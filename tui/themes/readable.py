@@ -1,7 +1,7 @@
 """Completes a theme with the variables of the app, and makes its texts readable; pure.
 
-Readable is a contrast of 4.5:1 (WCAG 2), on every ground that the text is on, in colour and in
-the greys that a terminal with NO_COLOR gets. A colour that is too close to a ground keeps its hue
+Readable is a contrast of 4.5:1 (WCAG 2), on every ground that the text is on, in colour and as
+greys, for those who tell few colours apart. A colour that is too close to a ground keeps its hue
 and changes its lightness. Text has three ranks, `$foreground`, `$muted` and `$faint`; the row under
 the cursor has a ground of its own and with it its own version of each, `$faint-on-cursor`.
 """
