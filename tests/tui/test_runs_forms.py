@@ -505,6 +505,15 @@ def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
     assert not advice(FORMS["capture"](situation(empty_workspace))).troubles
 
 
+def test_a_continued_sae_keeps_its_architecture_and_size(app_workspace):
+    form = FORMS["train"](situation(app_workspace))
+    found = advice(form, run_id="demo", init="demo-topk")
+    assert found.defaults["arch"].source == "as the SAE that is continued"
+    (job,) = jobs_of(form, run_id="demo", init="demo-topk")
+    assert "--arch" not in found.command
+    assert (job.params["init"], job.params["arch"]) == ("demo-topk", "topk")
+
+
 def test_an_index_of_several_layers_asks_for_a_run_of_them(app_workspace):
     at = situation(app_workspace)
     across = replace(at.saes[0], run_id=None, layers=("resid_post.1", "resid_post.2"))

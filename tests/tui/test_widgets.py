@@ -47,6 +47,14 @@ def test_a_chart_falls_where_its_values_fall_and_names_its_ends():
     assert chart(x, y, 30, 4, [Curve(((math.nan, 1.0),))]) == []
 
 
+def test_named_marks_at_one_place_are_beside_each_other():
+    x, y = Axis("L0", str, 0.0, 64.0), Axis("FVU", str, 0.0, 1.0)
+    for at in (0.0, 32.0, 64.0):
+        marks = [Mark((at, 0.5)), *(Mark((at, 0.5), sign, named=True) for sign in "ABCD")]
+        (line,) = [one for one in chart(x, y, 40, 5, [], marks) if "A" in one.plain]
+        assert sorted(line.plain.split("│")[1].strip(" ┈")) == ["A", "B", "C", "D"]
+
+
 def test_a_new_point_changes_only_the_lines_it_is_on():
     x, y = Axis("step", "{:.0f}".format, 0, 100), Axis("FVU", "{:.1f}".format, 0.0)
     points = tuple((float(step), 1 - step / 100) for step in range(0, 50, 5))

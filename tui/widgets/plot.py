@@ -23,6 +23,7 @@ _STEPS = (1.0, 2.0, 5.0, 10.0)
 _TICKS = (1.0, 2.0, 2.5, 5.0, 10.0)  # first digits of the distance of two ticks
 _TICK_LINES = 3  # of two ticks, at least
 _RULED = "┈"
+_NEAR = 9  # cells that a named mark may go to, its own first
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Mark:
     point: Point
     sign: str = "●"
     style: str = "$chart"
+    named: bool = False  # where another named one is already, it goes beside that
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,15 @@ class _Canvas:
                 last = row
 
     def put(self, mark: Mark) -> None:
-        self._signs[self._row(mark.point[1]) // 4, self._column(mark.point[0]) // 2] = mark
+        y, x = self._row(mark.point[1]) // 4, self._column(mark.point[0]) // 2
+        if mark.named:
+            near = sorted(range(self._width), key=lambda one: (abs(one - x), -one))
+            x = next((one for one in near[:_NEAR] if not self._named(y, one)), x)
+        self._signs[y, x] = mark
+
+    def _named(self, y: int, x: int) -> bool:
+        mark = self._signs.get((y, x))
+        return mark is not None and mark.named
 
     def lines(self) -> list[Content]:
         found = []

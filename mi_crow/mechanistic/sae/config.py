@@ -289,7 +289,7 @@ class TrainConfig:
         what = {CROSSCODER: "a crosscoder", CLT: "a cross-layer transcoder"}[self.family]
         if len(self.layers) < (2 if self.tuned_run is None else 1):
             raise UserError(
-                f"{what} is of several layers", hint="name each of them with its own --layer"
+                f"{what} is of several layers", hint="--layer takes several, with commas between"
             )
         known = ACROSS_ARCHITECTURES[self.family]
         if self.arch not in known:

@@ -87,7 +87,7 @@ def _predicted(manifest: RunManifest, reads: Sequence[LayerSpec]) -> tuple[Layer
     for spec in reads:
         kind, _, number = current_point(manifest, spec).rpartition(".")
         if kind != _READ:
-            raise _no_input(spec.point, stream=not manifest.run_id)
+            raise _no_input(spec.point, stream=not manifest.run_id and number.isdecimal())
         writes.append(stored_layer(manifest, f"{_PREDICTED}.{number}"))
     for spec in (*reads, *writes):
         if spec.width != reads[0].width:
@@ -128,14 +128,11 @@ def _same_block(one: str, other: str) -> UserError:
 
 
 def _no_input(point: str, *, stream: bool) -> UserError:
-    number = point.rpartition(".")[2]
-    one = f"{_READ}.{number if number.isdecimal() else 'N'}"
+    hint = f"capture {_READ}.N and {_PREDICTED}.N of each block, and give --layer {_READ}.N"
     if stream:
-        hint = f"give --layer {one}; its output, {one.replace('_in', '_out')}, is read beside it"
-    else:
-        hint = (
-            f"capture {one} and {one.replace('_in', '_out')} of each block, and give --layer {one}"
-        )
+        number = point.rpartition(".")[2]
+        one, out = (f"{kind}.{number}" for kind in (_READ, _PREDICTED))
+        hint = f"give --layer {one}; its output, {out}, is read beside it"
     return UserError(f"a cross-layer transcoder reads the inputs of MLPs, not {point!r}", hint=hint)
 
 

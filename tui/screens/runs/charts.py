@@ -190,7 +190,7 @@ def pareto_chart(
     known = [one for one in standings if one.fvu is not None and one.l0 is not None]
     y = Axis("FVU", partial(number, digits=2), 0.0)
     lines = _against_l0(known, "fvu", y, signs, width, height)
-    about = f"  ({len(known)} SAEs)  {legend}● evaluated  ○ as trained"
+    about = f"  ({_saes(known)})  {legend}● evaluated  ○ as trained"
     head = Content.assemble((title, "bold $primary"), (about, "$muted"))
     return [head, *lines] if lines else []
 
@@ -217,9 +217,13 @@ def which_k_chart(
     name, low = WHICH_K[reading]
     y = Axis(name, partial(number, digits=3), low)
     lines = _against_l0(known, reading, y, signs, width, height)
-    about = f"  ({len(known)} SAEs)"
+    about = f"  ({_saes(known)})"
     head = Content.assemble((f"{name} against L0", "bold $primary"), (about, "$muted"))
     return [head, *lines] if lines else []
+
+
+def _saes(known: Sequence[Standing]) -> str:
+    return f"{len(known)} SAE{'' if len(known) == 1 else 's'}"
 
 
 def _against_l0(
@@ -233,7 +237,8 @@ def _against_l0(
     marks = []
     for one in sorted(known, key=lambda one: one.sae_id in signs):
         sign = signs.get(one.sae_id, Sign("●" if one.source == "evaluation" else "○", "$chart"))
-        marks.append(Mark((one.l0 or 0.0, getattr(one, reading)), sign.text, sign.style))
+        at = one.l0 or 0.0, getattr(one, reading)
+        marks.append(Mark(at, sign.text, sign.style, named=one.sae_id in signs))
     return chart(Axis("L0", partial(number, digits=0), 0.0), y, width, height, [], marks)
 
 

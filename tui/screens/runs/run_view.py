@@ -44,12 +44,13 @@ def run_detail(
     glance = reading.glance if reading is not None else None
     per_document = manifest.n_tokens / manifest.n_documents if manifest.n_documents else 0
     revision = f" · revision {manifest.revision[:12]}" if manifest.revision else ""
+    parts = "1 part" if len(manifest.parts) == 1 else f"{len(manifest.parts)} parts"
     facts = [
         Fact("model", printable(manifest.model_id + revision)),
         Fact("source", printable(_dataset(manifest.dataset))),
         Fact("documents", f"{manifest.n_documents:,}{_split_words(glance)}"),
         Fact("tokens", f"{manifest.n_tokens:,}, {per_document:.0f} per document on average"),
-        Fact("stored", f"{manifest.dtype} in {len(manifest.parts)} parts, {size(run.bytes)}"),
+        Fact("stored", f"{manifest.dtype} in {parts}, {size(run.bytes)}"),
         Fact("captured", f"{moment(manifest.created)}, took {duration(manifest.seconds)}"),
         Fact(
             "next",

@@ -133,7 +133,7 @@ def _read(steps: int, config: TrainConfig, run: RunManifest | None) -> str:
     available = run.n_tokens * TRAINED_SHARE if run is not None else 0
     if not available:
         return f"{said} = {count(steps * batch)} tokens"
-    return f"{said} on {count(available)} tokens = {steps * batch / available:.1f} epochs"
+    return f"{said} on {count(available)} tokens = {steps * batch / available:,.1f} epochs"
 
 
 def _of_it(cost: TrainingCost) -> str:

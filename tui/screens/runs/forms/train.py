@@ -76,6 +76,9 @@ class TrainForm(JobForm):
             reading.defaults["training.steps"] = steps
         if reading.typed("n_latents"):
             reading.defaults["expansion"] = Default("", "as many as you say")
+        if reading.typed("init"):
+            theirs = Default("", "as the SAE that is continued")
+            reading.defaults |= dict.fromkeys(("arch", "expansion", "n_latents"), theirs)
         self._rate_default(reading, run)
 
     def _run_defaults(self, reading: Reading, run: RunSummary | None) -> Default:
@@ -211,6 +214,8 @@ class TrainForm(JobForm):
             if several:
                 found[name] = several[0]
             found[sweep] = several if len(several) > 1 else ()
+        if not found["arch"]:  # of the SAE that is continued
+            del found["arch"]
         found["training.outlier_factor"] = values["training.outlier_factor"] or None
         stream = found.pop("stream")
         if stream:
