@@ -55,9 +55,10 @@ def measured(workspace: Workspace) -> list[Row]:
         terminal.wait_for("▌")
         terminal.settle(1.0)
         screen = Screen(terminal)
+        screen.key("n", 1.0)
+        screen.key("t", 0.5)  # enter leaves the line open for the next one without a name
         for number in range(TAGS):
             name = f"q{os.getpid()}x{number}"
-            screen.key("t", 0.5)
             for letter in name:
                 screen.key(letter)
             with ThreadPoolExecutor(1) as meanwhile:
