@@ -77,7 +77,9 @@ def csv_rows(
 
 
 def _reader(text: str, separator: str) -> "csv.DictReader[str]":
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=separator, restkey=MORE, strict=True
+    )
     if reader.fieldnames is not None:
         reader.fieldnames = ["_".join(name.casefold().split()) for name in reader.fieldnames]
     return reader
@@ -89,7 +91,15 @@ def _missing(reader: "csv.DictReader[str]", header: Sequence[Sequence[str]]) -> 
     return next((one[0] for one in header if not any(name in names for name in one)), "")
 
 
-LINE = "\0line"  # a key that no header has
+LINE = "\0line"  # keys that no header has: where a row ends, and its cells beyond the header
+MORE = "\0more"
+
+
+def overflow(row: Mapping[str, Any]) -> str:
+    """What is wrong with a row that has more cells than the first line; empty where nothing is."""
+    if any(cell.strip() for cell in row.get(MORE, ())):
+        return "it has more cells than the first line has; quote a text that has commas"
+    return ""
 
 
 def harmless(cell: str) -> str:

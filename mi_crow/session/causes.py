@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.loading import LoadedSae
     from mi_crow.mechanistic.steering.parts import LoadedParts
 
+_OF_RUN = 200  # documents of a run on either side of a check: a sample
+
 
 class Causes:
     """Answers questions about the loaded SAE, beside others of its model in `loaded_parts`."""
@@ -18,13 +20,15 @@ class Causes:
         self._known, self._parts = known, loaded_parts
 
     def check(self, loaded: "LoadedSae", feature: int, words: Sequence[str]) -> dict[str, Any]:
-        """Where a feature fires on texts, or on the texts of files, and where it does not."""
+        """Where a feature fires on texts, on the texts of files or on documents of its run, which
+        are held against the others of the run, and where it does not."""
         from mi_crow.mechanistic.explain.checking import MOST_TEXTS, check_feature
-        from mi_crow.mechanistic.vectors.texts import texts_of
+        from mi_crow.mechanistic.vectors.texts import is_of_run, texts_to_check
 
-        run_id = loaded.sae.metadata.run_id
-        texts = texts_of(self._known.workspace, words, run_id, MOST_TEXTS, 0)
-        return check_feature(loaded, feature, texts).as_json()
+        run_id, workspace = loaded.sae.metadata.run_id, self._known.workspace
+        most = _OF_RUN if all(map(is_of_run, words)) else MOST_TEXTS // 2
+        sides = texts_to_check(workspace, words, (), run_id, most, 0)
+        return check_feature(loaded, feature, *sides).as_json()
 
     def inspect(
         self,

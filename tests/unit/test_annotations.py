@@ -56,6 +56,7 @@ def test_tags_are_kept_without_their_sign(annotations: Annotations) -> None:
     assert annotations.concepts()[0].tags == ("sea", "wet")
     assert parse_tags("#wet #cold, to do, -#dry") == (["wet", "cold", "to do"], ["dry"])
     assert parse_tags("checked, -to do") == (["checked"], ["to do"])
+    assert parse_tags("#wet #well-known -dry") == (["wet", "well-known"], ["dry"])
 
 
 def test_setting_again_changes_and_keeps_the_birthday(annotations: Annotations) -> None:

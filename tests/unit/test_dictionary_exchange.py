@@ -116,6 +116,21 @@ def test_bad_rows_are_named_by_line_and_left_out_when_asked(
     assert {c.feature for c in annotations.concepts(SAE)} == {1, 2, 3, 6}
 
 
+def test_a_comma_without_quotes_does_not_shorten_a_name(
+    workspace: Workspace,
+    annotations: Annotations,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("feature,name\n3,rain, and snow\n4,fog, ,\n")
+    assert main(["concepts", "import", str(path), "--sae", SAE]) == 2
+    assert "row 1 (line 2)" in (told := capsys.readouterr().err)
+    assert "quote a text that has commas" in told
+    assert "also wrong" not in told  # cells that say nothing are nothing
+    assert said(annotations) == MINE
+
+
 @pytest.mark.parametrize("name", ["out.json", "out.csv", "out.jsonl", "out.jsonl.gz"])
 def test_a_round_trip_loses_nothing(
     workspace: Workspace, annotations: Annotations, tmp_path: Path, name: str

@@ -44,6 +44,16 @@ def test_words_name_texts(
     assert set(drawn) <= set(found)
 
 
+def test_a_check_holds_documents_of_a_run_against_its_others(workspace: Workspace) -> None:
+    def sides(words: list[str], against: list[str]) -> tuple[list[str], list[str]]:
+        return texts.texts_to_check(workspace, words, against, "run", 9, 1)
+
+    assert sides(["label:sea"], []) == (["a ship", "a gull"], ["a loaf", "rye"])
+    assert sides(["label:sea"], ["documents:3"]) == (["a ship", "a gull"], ["rye"])
+    assert sides(["label:sea", "a mast"], []) == (["a ship", "a gull", "a mast"], [])
+    assert sides([], ["label:sea"]) == ([], ["a ship", "a gull"])
+
+
 @pytest.mark.parametrize(
     ("word", "run_id", "says"),
     [

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +123,9 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     check_has_feature(options.feature, sae_id, sae.n_latents)
     said = NamingLine(options.name) if options.literal else parse_naming(options.name)
+    names = [one.name for one in annotations.concepts(sae_id, options.feature)]
+    if not said.name and options.name.strip() and len(names) == 1:
+        said = replace(said, name=names[0])  # `#wet` alone says more about the name that there is
     confidence = said.confidence if options.confidence is None else options.confidence
     note = said.note if options.note is None else options.note
     tags = (*said.tags, *options.tag)
@@ -132,8 +135,9 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     else:
         say(annotations, *place, confidence=confidence, note=note, tags=tags)
     value = {"sae_id": sae_id, "feature": options.feature, "name": said.name}
+    is_now = "is" if said.name in names else "is also" if names else "is now"
     print_outcome(
-        options.json, value, f"feature {options.feature} of {sae_id} is now {quoted(said.name)}"
+        options.json, value, f"feature {options.feature} of {sae_id} {is_now} {quoted(said.name)}"
     )
 
 

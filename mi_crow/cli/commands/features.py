@@ -81,8 +81,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--sort",
         metavar="ORDER",
-        help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL or, with "
-        "--search, relevance (default: density, or relevance with --search)",
+        help="feature, density, fires, max, mean, auroc, label, concept, auroc:LABEL, any other "
+        "column of numbers or, with --search, relevance (default: density, or relevance with "
+        "--search)",
     )
     add_switch(parser, "--ascending", "lowest first")
     add_setting(parser, "--limit", 20, "number of features", type=positive)

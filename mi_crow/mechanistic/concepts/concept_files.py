@@ -10,7 +10,7 @@ from typing import Any
 
 from mi_crow.causes import machine_error
 from mi_crow.clean_text import clean_text
-from mi_crow.csv_text import LINE, csv_rows, csv_text
+from mi_crow.csv_text import LINE, csv_rows, csv_text, overflow
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Concept
 from mi_crow.store.atomic import write_bytes, write_json
@@ -102,6 +102,8 @@ def read_csv_concepts(path: Path) -> dict[int, list[NamedConcept]]:
         name = row.get("concept_name") or row.get("name")
         confidence = row.get("score") or row.get("confidence") or "1"
         try:
+            if said := overflow(row):
+                raise ValueError(said)
             found.setdefault(feature_number(feature or ""), []).append(
                 _concept(name, float(confidence))
             )

@@ -122,13 +122,15 @@ def _set_all(
 
 
 def parse_tags(text: str) -> tuple[list[str], list[str]]:
-    """`checked, -to do` or `#checked -#done`: the tags to add and those to remove.
+    """`checked, -to do` or `#checked -done`: the tags to add and those to remove.
 
     >>> parse_tags("#wet #cold, to do, -#dry")
     (['wet', 'cold', 'to do'], ['dry'])
+    >>> parse_tags("#wet -dry")
+    (['wet'], ['dry'])
     """
     found: tuple[list[str], list[str]] = [], []
-    for word in re.split(r",|\s+(?=-?#)", text):
+    for word in re.split(r",|\s+(?=-?#|-\S)", text):
         tag = word.strip()
         found[tag.startswith("-")].append(tag.removeprefix("-").strip().lstrip("#").strip())
     added, removed = ([tag for tag in tags if tag] for tags in found)

@@ -36,6 +36,7 @@ class Check:
     wanted: tuple[Place, ...]  # marked places, and texts for without marks
     fired: tuple[Place, ...]  # the strongest first
     threshold: float = 0.0
+    can_alarm: bool = True  # there is a text against, or one whose marks say where alone it fires
 
     def at(self, threshold: float) -> "Check":
         """The same with another threshold."""
@@ -75,9 +76,9 @@ class Check:
 
     @property
     def precision(self) -> float | None:
-        """None where it never fires."""
+        """None where it never fires, and where nothing could have been a false alarm."""
         fired = self.hits + self.false_alarms
-        return self.hits / fired if fired else None
+        return self.hits / fired if fired and self.can_alarm else None
 
     @property
     def recall(self) -> float | None:
@@ -85,8 +86,11 @@ class Check:
         return self.hits / self.expected if self.expected else None
 
     @property
-    def f1(self) -> float:
-        """0 where nothing was expected, or where it never fires."""
+    def f1(self) -> float | None:
+        """0 where nothing was expected, or where it never fires; None without a precision that
+        could be less than 1."""
+        if not self.can_alarm:
+            return None
         total = self.expected + self.hits + self.false_alarms
         return 2 * self.hits / total if total else 0.0
 
@@ -99,8 +103,8 @@ class Check:
 
     @cached_property
     def best_threshold(self) -> float:
-        """That of the greatest F1, the lowest of several."""
-        return max(self.thresholds, key=lambda one: self.at(one).f1)
+        """That of the greatest F1, the lowest of several; 0 without F1."""
+        return max(self.thresholds, key=lambda one: self.at(one).f1 or 0.0)
 
     def as_json(self) -> dict[str, Any]:
         """The figures at this threshold, and what `from_json` reads."""
@@ -112,7 +116,8 @@ class Check:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Check":
         numbers = (found["feature"], found["texts_for"], found["texts_against"])
-        return cls(*numbers, _places(found["wanted"]), _places(found["fired"]), found["threshold"])
+        places = _places(found["wanted"]), _places(found["fired"])
+        return cls(*numbers, *places, found["threshold"], found["can_alarm"])
 
 
 def _places(found: Sequence[Mapping[str, Any]]) -> tuple[Place, ...]:

@@ -58,12 +58,13 @@ def check_feature(
         raise UserError(f"a check takes 1 to {MOST_TEXTS:,} texts")
     wanted: list[Place] = []
     fired: list[Place] = []
-    alarms = 0
+    alarms, can_alarm = 0, bool(texts_against)
     for number, text in enumerate((*texts_for, *texts_against)):
         is_for = number < len(texts_for)
         plain, spans = marked(text)
         tokens, acts, ends = _read(loaded, feature, plain, bos)
         begins, first = [0, *ends[:-1]], len(wanted)
+        can_alarm |= bool(spans)
         if is_for and spans:
             wanted += [
                 Place(number, plain[max(a - 40, 0) : a], plain[a:b], plain[b : b + 40], 0.0, True)
@@ -83,7 +84,7 @@ def check_feature(
         alarms += not is_for
     fired.sort(key=lambda one: -one.activation)
     sizes = len(texts_for), len(texts_against)
-    return Check(feature, *sizes, tuple(wanted), tuple(fired), threshold)
+    return Check(feature, *sizes, tuple(wanted), tuple(fired), threshold, can_alarm)
 
 
 def _read(

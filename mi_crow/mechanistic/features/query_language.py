@@ -232,11 +232,14 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
         return _YES[value.lower()]
     if name == "kind" and value.lower() not in KINDS:
         raise QueryError(
-            f"{value!r} is not a kind", start, end, f"there is {nearest(value, KINDS)}"
+            f"{value!r} is not a kind", start, end, f"there is {nearest(value, KINDS, len(KINDS))}"
         )
     if name == ORIGIN and value.lower() not in ORIGINS:
         raise QueryError(
-            f"{value!r} is not an origin", start, end, f"there is {nearest(value, ORIGINS)}"
+            f"{value!r} is not an origin",
+            start,
+            end,
+            f"there is {nearest(value, ORIGINS, len(ORIGINS))}",
         )
     if name == "like":
         number = value.removeprefix("#")

@@ -93,6 +93,27 @@ def names_texts(word: str) -> bool:
     return is_of_run(word) or looks_like_file(word)
 
 
+def texts_to_check(
+    workspace: Workspace,
+    words_for: Sequence[str],
+    words_against: Sequence[str],
+    run_id: str | None,
+    limit: int,
+    seed: int,
+) -> tuple[list[str], list[str]]:
+    """The texts of both sides of a check, either of which may be empty. Where documents of the run
+    alone are on the one side, its other documents are on the other one: without them nothing could
+    be a false alarm."""
+    if words_for and not words_against and all(map(is_of_run, words_for)):
+        words_against = [_OTHERS] if _OTHERS not in words_for else []
+    sides = (words_for, words_against), (words_against, words_for)
+    found_for, found_against = (
+        texts_of(workspace, words, run_id, limit, seed, not_those=others) if words else []
+        for words, others in sides
+    )
+    return found_for, found_against
+
+
 def is_of_run(word: str) -> bool:
     return word.startswith("label:") or word == _OTHERS or bool(_DOCUMENTS.fullmatch(word))
 

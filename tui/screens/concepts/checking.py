@@ -45,8 +45,8 @@ class CheckPopup(ListPopup[None]):
 
     def hint(self) -> str:
         keys = f"{key('checked.less')} {key('checked.more')}"
-        best = number(self._found.best_threshold, 2)
-        return f"{keys} threshold, F1 is greatest above {best} · esc closes"
+        best = f", F1 is greatest above {number(self._found.best_threshold, 2)}"
+        return f"{keys} threshold{best if self._found.can_alarm else ''} · esc closes"
 
     def list_rows(self) -> list[Row]:
         found = self._found
@@ -71,7 +71,12 @@ def figures(found: Check) -> Content:
         ("  recall ", "$muted"),
         (_share(found.recall), "bold $accent"),
         (f"  {found.hits} of {found.expected} expected", "$muted"),
-        (f", {alarms} false alarm{'s' * (alarms != 1)}", "$muted"),
+        (
+            f", {alarms} false alarm{'s' * (alarms != 1)}"
+            if found.can_alarm
+            else ", no text in which it should be silent",
+            "$muted",
+        ),
     )
 
 

@@ -60,7 +60,11 @@ def add_flags(name: str, action: ArgumentParser) -> None:
             "--for", dest="texts_for", nargs="+", default=[], metavar="TEXTS", help=texts
         )
         action.add_argument(
-            "--against", nargs="+", default=[], metavar="TEXTS", help="where it should not fire"
+            "--against",
+            nargs="+",
+            default=[],
+            metavar="TEXTS",
+            help="where it should not fire (default, for documents of the run: its others)",
         )
         action.add_argument("--texts", type=positive, default=200, help="at most, a side")
         action.add_argument(
@@ -163,12 +167,11 @@ def check(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     feature = _feature_of(annotations, sae_id, options.target)
     from mi_crow.mechanistic.explain.checking import check_feature
     from mi_crow.mechanistic.steering.loading import load_for_work
-    from mi_crow.mechanistic.vectors.texts import texts_of
+    from mi_crow.mechanistic.vectors.texts import texts_to_check
 
     run_id = read_sae_summary(workspace.sae_dir(sae_id)).run_id
-    texts_for, against = (
-        texts_of(workspace, words, run_id, options.texts, options.seed) if words else []
-        for words in (options.texts_for, options.against)
+    texts_for, against = texts_to_check(
+        workspace, options.texts_for, options.against, run_id, options.texts, options.seed
     )
     loaded = load_for_work(workspace, sae_id, device_of(options))
     found = check_feature(loaded, feature, texts_for, against, options.bos, options.threshold)
@@ -176,14 +179,15 @@ def check(workspace: Workspace, annotations: "Annotations", options: Namespace) 
         print_json({"sae_id": sae_id, **found.as_json()})
         return
     best = found.best_threshold
+    scores = f"; F1 {_share(found.f1)}, at most {_share(found.at(best).f1)} at {number(best)}"
+    none = "there could be none: give --against, or mark [[places]]"
     facts = {
         "feature": str(feature),
-        "threshold": f"{number(found.threshold)}; F1 {share(found.f1)}, at most "
-        f"{share(found.at(best).f1)} at {number(best)}",
+        "threshold": number(found.threshold) + (scores if found.can_alarm else ""),
         "precision": _share(found.precision),
         "recall": _share(found.recall),
         "expected": f"{count(found.expected)}, it fires at {count(found.hits)}",
-        "false alarms": count(found.false_alarms),
+        "false alarms": count(found.false_alarms) if found.can_alarm else none,
     }
     print_facts(facts)
     rows = [

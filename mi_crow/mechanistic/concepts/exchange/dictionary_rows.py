@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mi_crow.clean_text import clean_text
-from mi_crow.csv_text import LINE, csv_rows
+from mi_crow.csv_text import LINE, MORE, csv_rows, overflow
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import (
     check_lengths,
@@ -47,7 +47,7 @@ _ALIASES = {
     "note": ("note", "notes"),
     "sae_id": ("sae_id", "sae"),
 }
-_OTHERS = ("tags", "source", "created", "updated", LINE)
+_OTHERS = ("tags", "source", "created", "updated", LINE, MORE)
 _KNOWN = frozenset([*_OTHERS, *(name for names in _ALIASES.values() for name in names)])
 
 
@@ -96,10 +96,8 @@ def read_rows(
 
 
 def _unknown(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a row that say something and are not known; None is what a CSV reader calls
-    cells that no column names."""
-    names = (key for key, value in row.items() if key not in _KNOWN and value)
-    return tuple("cells without a column" if name is None else str(name) for name in names)
+    """The fields of a row that say something and are not known."""
+    return tuple(str(key) for key, value in row.items() if key not in _KNOWN and value)
 
 
 _Raw = tuple[int | None, Mapping[str, Any] | str]
@@ -119,7 +117,7 @@ def _raw(path: Path, source_id: str | None) -> Iterator[_Raw]:
     if suffix == ".csv":
         header = [["feature", "neuron_idx", "index"], ["name", "concept_name", "description"]]
         for row in csv_rows(_text_of(path), repr(str(path)), header):
-            yield row[LINE], row
+            yield row[LINE], overflow(row) or row
     elif suffix == ".json":
         yield from ((None, row) for row in _json_rows(path))
     else:
