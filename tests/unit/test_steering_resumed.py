@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from mi_crow.errors import CancelledError
+from mi_crow.errors import CancelledError, UserError
+from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
+from mi_crow.mechanistic.steering.measure import search
 from mi_crow.mechanistic.steering.measure.auto import run_auto
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, SweepConfig, Trial
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
@@ -91,3 +93,56 @@ def test_a_search_stopped_early_or_late_gives_and_leaves_what_an_uninterrupted_o
         )
         assert plain(resumed) == plain(whole)
         assert [one.name for one in list_vectors(home)] == vectors
+
+
+@pytest.mark.slow
+def test_a_search_that_is_resumed_leaves_no_vector_that_lost(home, monkeypatch):
+    """One that a preset was made of in the meantime stays."""
+    decided = search.decided
+    only = ["floor"]
+
+    def chosen(found):
+        return [one for one in decided(found) if one.tried.recipe.name in only]
+
+    monkeypatch.setattr(search, "decided", chosen)
+    config = AutoConfig(
+        SAE_ID,
+        label="sailing",
+        recipes=("floor", "means"),
+        tries=1,
+        development=4,
+        most_ratio=50.0,
+        trial=Trial(n=4, max_new_tokens=6, documents=0),
+        device="cpu",
+        name="whole",
+    )
+    loaded = load_for_work(home, SAE_ID, "cpu")
+
+    def left() -> list[str]:
+        return [one.name for one in list_vectors(home)]
+
+    first = Watched()
+    run_auto(home, config, first, loaded)
+    assert left() == []
+    late = len(first.checkpoints) - 1  # after it made its vector
+    resumed = replace(config, name="resumed")
+    with pytest.raises(CancelledError):
+        run_auto(home, resumed, Watched(checkpoints=late), loaded)
+    assert len(left()) == 1
+    run_auto(home, resumed, None, loaded)
+    assert left() == []
+    # Nothing found at all.
+    only.clear()
+    with pytest.raises(UserError, match="no recipe moves"):
+        run_auto(home, replace(config, name="nothing"), None, loaded)
+    assert left() == []
+    only[:] = ["floor"]
+    stopped = replace(config, name="stopped")
+    with pytest.raises(CancelledError):
+        run_auto(home, stopped, Watched(checkpoints=late), loaded)
+    annotations = Annotations(home.annotations_path)
+    (made,) = left()
+    annotations.save_preset("mine", [parse_intervention(f"vector:{made}=+1norm").as_json()])
+    annotations.close()
+    run_auto(home, stopped, None, loaded)
+    assert left() == [made]

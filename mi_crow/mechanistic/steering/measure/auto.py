@@ -20,6 +20,7 @@ from mi_crow.mechanistic.steering.measure.aims.own_texts import (
     worthy,
 )
 from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
+from mi_crow.mechanistic.steering.measure.aims.spare import remove_spare, vectors_before
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.arms import Arm
 from mi_crow.mechanistic.steering.measure.bench import ArmTexts, Bench
@@ -42,7 +43,6 @@ from mi_crow.mechanistic.steering.measure.search import (
 )
 from mi_crow.mechanistic.steering.measure.setup import LOWER, make_bench, prompts_of
 from mi_crow.mechanistic.steering.measure.sweep import control_of
-from mi_crow.mechanistic.vectors.stored import list_vectors, vector_path
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
@@ -99,12 +99,14 @@ def run_auto(
     (row,) = indexed.store.rows([feature])
     bench.target, bench.greatest = feature, row.max_act
     recipes = recipes_named(config.recipes)
-    kept = {one.name for one in list_vectors(workspace)}
+    before = vectors_before(workspace, measurement)
     aim = _aim(bench, indexed, config, feature, {recipe.name for recipe in recipes})
     built = [(recipe, arm) for recipe in recipes if (arm := recipe.build(aim))]
     learnt = _Learnt(bench, config, feature, development, recipes, measurement)
     tried, finalists = search.run(built, learnt)
+    made = {aim.vector, aim.spread, learnt.vector} - {"", *before}
     if not finalists:
+        remove_spare(workspace, made)
         raise UserError(
             f"no recipe moves feature {feature} at a ratio of perplexities of at most "
             f"{config.most_ratio:g}",
@@ -149,13 +151,11 @@ def run_auto(
         "tried": {one.recipe.name: short(one) for one in tried if one.tries},
         "preset": config.preset,
     }
-    measurement.finish(result)
-    used = {one["target"] for row in rows for one in row["interventions"]}
-    for vector in {aim.vector, aim.spread, learnt.vector} - {"", *kept}:
-        if f"vector:{vector}" not in used:
-            vector_path(workspace, vector).unlink()
+    # Before it is finished: a search that is stopped from here on does all of this again.
     if config.preset is not None:
         _save_preset(workspace, config.preset, winner["interventions"])
+    remove_spare(workspace, made, [one["target"] for row in rows for one in row["interventions"]])
+    measurement.finish(result)
     return result
 
 
