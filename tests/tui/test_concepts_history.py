@@ -60,6 +60,9 @@ async def test_a_former_change_is_picked_from_the_history(run_app, app_workspace
         assert [row.cells[3].text for row in rows] == ["", "", "", "undone"]
         await press(pilot, "j", "j", "enter")  # a name whose note was changed since
         assert "not undone, it has changed since: name “letters”" in notices(pilot)
+        assert "undo change 3 first (change “letters” of feature 17: -- greetings)" in notices(
+            pilot
+        )
         assert names(pilot.app.context.annotations) == {"letters"}
 
 

@@ -83,7 +83,9 @@ def test_any_change_can_be_picked_and_says_what_it_was(annotations: Annotations)
         "name “a” of feature 1",
     ]
     assert [one.actor for one in (rename, both, first)] == ["ada", "eve", "eve"]
-    assert "changed since" in annotations.undo_change(first.id).message
+    with pytest.raises(UserError, match="changed since") as refused:
+        annotations.undo_change(first.id)
+    assert refused.value.hint == f"undo change {rename.id} first ({rename.what})"
     assert annotations.undo_change(both.id).message == (
         "undone: name 2 concepts: “b” of feature 2, “c” of feature 3"
     )

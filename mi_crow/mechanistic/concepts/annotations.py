@@ -23,6 +23,7 @@ from mi_crow.mechanistic.concepts.annotations_history import (
     UndoResult,
     changes_of_others,
     check_not_undone,
+    check_undone,
     features_changed,
     last_line,
     latest_to_redo,
@@ -272,14 +273,18 @@ class Annotations(SavedSteering, SavedInspections):
         """Undoes one change by anybody, also an undo; `past_changes` gives the numbers.
 
         A row that somebody has changed since is left as it is, and the message says so. Raises
-        NotFoundError for an unknown number, UserError for a change that is undone already.
+        NotFoundError for an unknown number, UserError for a change that is undone already and for
+        one of which every row has changed since.
         """
         with self._database.reading() as connection:
             if connection is None:
                 raise NotFoundError(f"there is no change {change}", hint="nothing was changed yet")
         with self._changing() as connection:
-            check_not_undone(lines_of(connection, change))
-            return self._undo(connection, change, leave=True)
+            lines = lines_of(connection, change)
+            check_not_undone(lines)
+            result = self._undo(connection, change, leave=True)
+            check_undone(connection, lines, result)
+            return result
 
     def _undo(self, connection: sqlite3.Connection, change: int, *, leave: bool) -> UndoResult:
         """`leave`: rows that have changed since can be undone later; else they count as undone, so

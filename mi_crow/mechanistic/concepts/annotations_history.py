@@ -61,6 +61,25 @@ def check_not_undone(lines: Sequence[Change]) -> None:
         )
 
 
+def check_undone(
+    connection: sqlite3.Connection, lines: Sequence[Change], result: UndoResult
+) -> None:
+    """Raises UserError for a change of which nothing could be undone: it names what came after."""
+    if result.undone or not result.skipped:
+        return
+    first = lines[0]
+    row = connection.execute(
+        "SELECT change FROM history WHERE sae_id = ? AND feature = ? AND id > ? "
+        "AND undone_by IS NULL ORDER BY id DESC LIMIT 1",
+        (first.sae_id, first.feature, first.id),
+    ).fetchone()
+    hint = "what it made is no longer there"
+    if row is not None:
+        later = lines_of(connection, int(row["change"]))
+        hint = f"undo change {later[0].change} first ({describe(later)})"
+    raise UserError(result.message, hint=hint)
+
+
 def latest_to_undo(connection: sqlite3.Connection, actor: str, session: str | None) -> int | None:
     """The newest change of `actor` (only of `session`, when given) that is not undone."""
     only, values = _only(session)
