@@ -40,16 +40,22 @@ class _Lines:
 
 
 def csv_rows(
-    text: str, what: str, header: Sequence[Sequence[str]], longest: int = LONGEST_CELL
+    text: str,
+    what: str,
+    header: Sequence[Sequence[str]],
+    longest: int = LONGEST_CELL,
+    *,
+    keep_wrong: bool = False,
 ) -> Iterator[Mapping[str, Any]]:
     """The rows below a header, by its names; what `csv_text` wrote comes back unchanged.
 
     The header must have one of each of the alternatives in `header`. Cells may also be separated
     by semicolons or tabs, as spreadsheets of many countries do. The names may be in capitals, and
-    have blanks for their underscores. A row's key `line` says where it ends.
+    have blanks for their underscores. A row's key LINE says where it ends. With `keep_wrong`, a row
+    that is not CSV is among them, its key WRONG saying why.
 
-    Raises UserError, naming `what`, for another header, for what is not CSV and for a cell of more
-    than `longest` characters.
+    Raises UserError, naming `what`, for another header, for one that has a name twice, for what is
+    not CSV and for a cell of more than `longest` characters.
     """
     reader = _reader(text, ",")
     before = csv.field_size_limit(longest)
@@ -64,16 +70,49 @@ def csv_rows(
                     hint=f"the first line names the columns, at least {columns}",
                 )
             reader = known
-        found = [
-            {key: original(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
-            | {LINE: reader.line_num}
-            for row in reader
-        ]
-    except csv.Error as error:
-        raise UserError(f"{what} line {reader.line_num} is not valid CSV ({error})") from error
+        _check_unique(reader.fieldnames or (), what)
+        found = list(_rows(reader, what, keep_wrong))
+    except csv.Error as error:  # in the header
+        raise UserError(f"{what} line {reader.reader.line_num} {_wrong(error)}") from error
     finally:
         csv.field_size_limit(before)
     yield from found
+
+
+def _rows(
+    reader: "csv.DictReader[str]", what: str, keep_wrong: bool
+) -> Iterator[Mapping[str, Any]]:
+    lines = reader.reader  # the dictionary's own count stays behind when a row is wrong
+    while True:
+        start = lines.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # A quote that is not closed takes in the rest of the file: where it began is told.
+            line = start if "unexpected end" in str(error) else lines.line_num
+            if not keep_wrong:
+                raise UserError(f"{what} line {line} {_wrong(error)}") from error
+            yield {LINE: line, WRONG: f"it {_wrong(error)}"}
+        else:
+            yield {
+                key: original(cell) if isinstance(cell, str) else cell for key, cell in row.items()
+            } | {LINE: lines.line_num}
+
+
+def _wrong(error: csv.Error) -> str:
+    open_quote = "unexpected end" in str(error)
+    return f"is not valid CSV ({'a quote is not closed' if open_quote else error})"
+
+
+def _check_unique(names: Sequence[str], what: str) -> None:
+    """Raises UserError for a name of two columns, of which only one would be read."""
+    for place, name in enumerate(names):
+        if name and name in names[:place]:
+            raise UserError(
+                f"{what} has two columns {name!r}", hint="rename or remove one of the two"
+            )
 
 
 def _reader(text: str, separator: str) -> "csv.DictReader[str]":
@@ -91,8 +130,8 @@ def _missing(reader: "csv.DictReader[str]", header: Sequence[Sequence[str]]) -> 
     return next((one[0] for one in header if not any(name in names for name in one)), "")
 
 
-LINE = "\0line"  # keys that no header has: where a row ends, and its cells beyond the header
-MORE = "\0more"
+# Keys that no header has: where a row ends, why it is not CSV, its cells beyond the header.
+LINE, WRONG, MORE = "\0line", "\0wrong", "\0more"
 
 
 def overflow(row: Mapping[str, Any]) -> str:

@@ -247,6 +247,14 @@ feature_number: Callable[[str], Any] = number_within(FEATURE)
 seed_number: Callable[[str], Any] = number_within(SEED)
 
 
+def tag_name(text: str) -> str:
+    """A tag as it is kept: without the sign before it."""
+    bare = text.strip().lstrip("#").strip()
+    if not bare:
+        raise ArgumentTypeError(f"{text!r} is not a tag")
+    return bare
+
+
 def size_or_auto(text: str) -> int | None:
     """A batch size; None for `auto`: what suits the device."""
     return None if text == "auto" else bounded_size(text)

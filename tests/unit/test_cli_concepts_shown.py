@@ -9,6 +9,7 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.cli.commands.meaning import explain
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.steering.fits import tagged
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
 from tests.helpers.printed import Say, saying
@@ -358,3 +359,18 @@ def test_what_a_file_says_and_is_not_read_is_told(
     path.write_text("feature,name,confidence\n3,sea,0.9\n")
     assert "without --dry-run this is refused" in say("import", str(path), "--dry-run", code=2)
     assert [(one.feature, one.name) for one in annotations.concepts(SAE)] == [(3, "sea")]
+
+
+def test_a_tag_is_taken_with_its_sign(
+    indexed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--workspace", str(indexed.root)]
+    assert main([*options, "concepts", "set", "3", "tide #wet"]) == 0
+    for words in (["--tag", "#wet"], ["tag:#wet"]):
+        path = tmp_path / f"{len(words)}.json"
+        assert main([*options, "report", str(path), *words]) == 0
+        assert [one["feature"] for one in json.loads(path.read_text())["features"]] == [3]
+    assert tagged(indexed, SAE, "#wet") == [3]
+    capsys.readouterr()
+    assert main([*options, "features", "--tag", "#"]) == 2
+    assert "'#' is not a tag" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Concepts from files: what the workspace does not have is refused, nothing is replaced unasked."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,68 @@ def test_an_export_never_overwrites_a_file_unasked(
     (tmp_path / "folder.csv").mkdir()
     assert main(["concepts", "export", str(tmp_path / "folder.csv"), "--force"]) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("c.json", '{"3": "a", "3": "b"}', "'3' occurs twice in one object"),
+        ("c.json", '[{"feature": 3, "name": "a", "name": "b"}]', "'name' occurs twice"),
+        ("c.csv", "feature,name,name\n3,a,b\n", "has two columns 'name'"),
+        ("c.csv", "feature,name\n1_0,a\n", "its feature '1_0' is not a whole number"),
+        ("c.csv", "feature,name\n１,a\n", "its feature '１' is not a whole number"),
+        ("c.csv", "feature,name,confidence\n1,a,0_1\n", "its confidence '0_1' is not a number"),
+        ("c.json", '[{"feature": 1, "name": "a", "confidence": true}]', "its confidence 'True'"),
+        ("c.csv", 'feature,name\n3,a\n5,"c"d\n', "row 2 (line 3) of '{path}': it is not valid CSV"),
+        (
+            "c.jsonl",
+            '{"layer": "l", "index": "1", "index": "2", "description": "a"}',
+            "'index' occurs twice",
+        ),
+    ],
+)
+def test_nothing_is_lost_or_read_as_another_in_silence(
+    workspace: Workspace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    says: str,
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert main(["concepts", "import", str(path)]) == 2
+    assert says.format(path=path) in capsys.readouterr().err
+    assert Annotations(workspace.annotations_path).concepts() == []
+
+
+def test_a_row_that_is_not_csv_is_left_out_when_asked(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text('feature,name,description\n3,a,longer\n5,"c"d\n6,e\n')
+    assert main(["concepts", "import", str(path), "--skip-bad"]) == 0
+    said = capsys.readouterr().out
+    assert "left out row 2 (line 3): it is not valid CSV" in said
+    assert "not read: “description”" in said  # a second word for the name
+    names = [one.name for one in Annotations(workspace.annotations_path).concepts()]
+    assert names == ["a", "e"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("c.csv", "feature,name\n"), ("c.jsonl", "")])
+def test_a_file_without_rows_says_so(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert main(["concepts", "import", str(path)]) == 0
+    assert capsys.readouterr().out == "imported 0 concepts: there is no row in it\n"
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.json", "c.jsonl"])
+def test_a_pipe_is_no_file(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    assert main(["concepts", "import", str(tmp_path / name)]) == 2
+    assert "is a pipe or a device, not a file" in capsys.readouterr().err

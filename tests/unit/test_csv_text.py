@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mi_crow.clean_text import clean_text
-from mi_crow.csv_text import csv_rows, csv_text, harmless, original
+from mi_crow.csv_text import LINE, WRONG, csv_rows, csv_text, harmless, original
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.concepts.concept_files import read_csv_concepts, write_top_texts_csv
@@ -107,3 +107,31 @@ def test_a_header_of_nothing_known_is_refused_by_its_first_missing_column() -> N
         list(csv_rows("feature;names\n1;a\n", "it", [["feature;names"], ["name"]]))
     with pytest.raises(UserError, match="it has no column 'feature'"):
         list(csv_rows("", "it", [["feature"], ["name"]]))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ('feature,name\n3,a\n4,b\n5,"c"d\n6,e\n', 4, "expected"),
+        ('feature,name\n3,"a\nb"\n5,"c"d\n6,e\n', 4, "expected"),
+        ('feature,name\n3,a\n4,"b\n5,c\n', 3, "a quote is not closed"),
+    ],
+)
+def test_what_is_not_csv_is_told_by_its_line_and_can_be_kept(
+    text: str, line: int, says: str
+) -> None:
+    header = [["feature"], ["name"]]
+    with pytest.raises(UserError, match=f"it line {line} is not valid CSV .*{says}"):
+        list(csv_rows(text, "it", header))
+    rows = list(csv_rows(text, "it", header, keep_wrong=True))
+    [wrong] = [row for row in rows if WRONG in row]
+    assert wrong[LINE] == line
+    good = [row["feature"] for row in rows if WRONG not in row]
+    assert good == (["3"] if "closed" in says else [*"346"] if '"a' not in text else ["3", "6"])
+
+
+def test_a_name_of_two_columns_is_refused() -> None:
+    with pytest.raises(UserError, match="it has two columns 'name'"):
+        list(csv_rows("feature,name,Name\n1,a,b\n", "it", [["feature"], ["name"]]))
+    [row] = csv_rows("feature,name,,\n1,a,,\n", "it", [["feature"], ["name"]])
+    assert row["name"] == "a"

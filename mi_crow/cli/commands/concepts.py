@@ -19,6 +19,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
     positive,
+    tag_name,
 )
 from mi_crow.cli.commands.meaning import looking
 from mi_crow.cli.commands.meaning.dictionary import add_import_flags, run_import
@@ -80,7 +81,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
             add_import_flags(action)
         if name == "export":
             action.add_argument("--sae", help="only this SAE")
-            action.add_argument("--tag", help="only concepts with this tag")
+            action.add_argument("--tag", type=tag_name, help="only concepts with this tag")
             action.add_argument("--model-id", metavar="ID", help="for .jsonl, such as gpt2-small")
             action.add_argument("--source-id", metavar="ID", help="for .jsonl, such as 10-res-jb")
             add_switch(action, "--force", "replace an existing file")
@@ -182,7 +183,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
     path: Path = options.path
     check_suffix(path)
     check_new_file(path, force=options.force)
-    tag = None if options.tag is None else options.tag.strip().lstrip("#")
+    tag = options.tag
     if tag is not None and not any(tag in one.tags for one in annotations.concepts(options.sae)):
         raise NotFoundError(f"no concept has the tag {quoted(tag)}")
     from mi_crow.mechanistic.concepts.exchange.dashboards import export_concepts
@@ -199,7 +200,7 @@ def _export(workspace: Workspace, annotations: "Annotations", options: Namespace
         overwrite=True,
         model_id=options.model_id,
         source_id=options.source_id,
-        wanted=None if options.tag is None else lambda one: tag in one.tags,
+        wanted=None if tag is None else lambda one: tag in one.tags,
     )
     value = {"concepts": concepts, "path": str(path)}
     print_outcome(options.json, value, f"wrote {counted(concepts)} to {path}")

@@ -16,6 +16,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
     positive,
+    tag_name,
 )
 from mi_crow.cli.commands.meaning.feature_rows import ordering, print_columns, print_rows
 from mi_crow.cli.excerpt import excerpt, short_token
@@ -122,7 +123,7 @@ def _add_filters(parser: ArgumentParser) -> None:
     group.add_argument("--alive", action=whether, default=None, help="that ever fire")
     group.add_argument("--named", action=whether, default=None, help="that have a concept")
     group.add_argument("--has-note", action=whether, default=None, help="that have a note")
-    group.add_argument("--tag", help="with this tag")
+    group.add_argument("--tag", type=tag_name, help="with this tag")
     group.add_argument("--label", help="whose best label is this one")
     group.add_argument(
         "--min-auroc",

@@ -1,6 +1,7 @@
 """Concepts and top texts as .json and .csv files."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -29,6 +30,7 @@ FIELDS: tuple[str, ...] = (
 )
 TopTexts = Mapping[int, Sequence[tuple[str, float]]]
 
+_WHOLE = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
 _FORM = 'write {42: [{"name": "rain", "confidence": 0.9}]}'
 _LONGEST_NAME = 1 << 17
 _COLUMNS = "the columns are feature, name, confidence"
@@ -150,11 +152,15 @@ def feature_number(value: Any) -> int:
     """A feature's number from a number or its digits; no fraction is cut off."""
     if isinstance(value, bool):
         raise TypeError(f"{value!r} is not a number")
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):  # Python also reads 1_0
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value) if isinstance(value, str) else index(value)
 
 
 def read_json_file(path: Path) -> Any:
-    return parse_json(read_text(path), repr(str(path)), error=UserError)
+    """What is in a JSON file. Raises NotFoundError, UserError, also for an object with a key twice:
+    one of the two would be lost."""
+    return parse_json(read_text(path), repr(str(path)), error=UserError, unique_keys=True)
 
 
 def read_text(path: Path) -> str:
@@ -170,8 +176,10 @@ def read_text(path: Path) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """The file's bytes. Raises NotFoundError, UserError."""
+    """The file's bytes. Raises NotFoundError, UserError, also for a pipe, which may never end."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{str(path)!r} is a pipe or a device, not a file")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise NotFoundError(f"file {str(path)!r} not found") from error

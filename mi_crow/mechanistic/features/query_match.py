@@ -89,7 +89,8 @@ class QueryMatcher:
         if name == "note":
             return self.concepts.noted == value
         if name == "tag":
-            return self._with(lambda one: any(tag.casefold() == text for tag in one.tags))
+            bare = text.lstrip("#").strip()  # as tags are kept
+            return self._with(lambda one: any(tag.casefold() == bare for tag in one.tags))
         if name == "concept":
             return self._with(lambda one: text in one.name.casefold())
         if name == "source":

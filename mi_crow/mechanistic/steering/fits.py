@@ -163,7 +163,8 @@ def tagged(workspace: Workspace, sae_id: str, tag: str) -> list[int]:
             concepts = annotations.concepts(sae_id)
         finally:
             annotations.close()
-    found = sorted({one.feature for one in concepts if tag in (one.name, *one.tags)})
+    bare = tag.lstrip("#").strip()  # as tags are kept
+    found = sorted({one.feature for one in concepts if tag == one.name or bare in one.tags})
     if not found:
         known = {name for one in concepts for name in (one.name, *one.tags)}
         hint = f"there is {nearest(tag, sorted(known))}" if known else "name features first"

@@ -197,6 +197,6 @@ class ImportsNames(MiCrowScreen):
                 workspace, annotations, path, sae_id=sae_id, rule=rule, skip_bad=skip_bad
             )
             undone = f"; {key('app.undo')} undoes" if done.changes else ""
-            return f"Imported {counted(done.concepts)} from {path}: {done.in_words()}{undone}"
+            return f"Imported {counted(done.concepts)} from {path}: {done.outcome}{undone}"
 
         write(self.mi_crow, change)

@@ -164,4 +164,4 @@ def _words(concept: Any) -> str:
 
 def _sentence(done: Imported, dry_run: bool) -> str:
     begin = "would import" if dry_run else "imported"
-    return f"{begin} {counted(done.concepts)}: {done.in_words()}"
+    return f"{begin} {counted(done.concepts)}: {done.outcome}"

@@ -11,6 +11,7 @@ from mi_crow.cli.arguments import (
     open_workspace,
     pick_sae,
     positive,
+    tag_name,
 )
 from mi_crow.cli.commands.features import open_store
 from mi_crow.cli.formatting import count, features_counted
@@ -25,7 +26,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     add_sae(parser)
     parser.add_argument("path", type=Path, help="a .html page, or a .json file")
     parser.add_argument("query", nargs="?", default="", help="query as of mi-crow features")
-    parser.add_argument("--tag", help="features with this tag")
+    parser.add_argument("--tag", type=tag_name, help="features with this tag")
     parser.add_argument(
         "--feature", type=feature_number, action="append", default=[], help="repeatable"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mi_crow.clean_text import clean_text
-from mi_crow.csv_text import LINE, MORE, csv_rows, overflow
+from mi_crow.csv_text import LINE, MORE, WRONG, csv_rows, overflow
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import (
     check_lengths,
@@ -37,6 +37,7 @@ from mi_crow.store.json_file import parse_json
 
 SUFFIXES = (".json", ".csv", ".jsonl", ".jsonl.gz")
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
+_DIGITS = frozenset("0123456789+-.eE \t")  # Python also reads 1_0, and digits of other scripts
 _PLACES = 5  # of further rows that are wrong which a sentence names
 _Number = TypeVar("_Number", int, float)
 # What other tools call a field.
@@ -96,8 +97,17 @@ def read_rows(
 
 
 def _unknown(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a row that say something and are not known."""
-    return tuple(str(key) for key, value in row.items() if key not in _KNOWN and value)
+    """The fields of a row that say something and are not read."""
+    return tuple(str(name) for name in _not_read(tuple(row)) if row[name])
+
+
+@lru_cache(maxsize=64)  # most rows have the fields of the one before
+def _not_read(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of a row's fields those that are not known, and second names of a field."""
+    seconds = {
+        name for same in _ALIASES.values() for name in [one for one in same if one in names][1:]
+    }
+    return tuple(name for name in names if name not in _KNOWN or name in seconds)
 
 
 _Raw = tuple[int | None, Mapping[str, Any] | str]
@@ -116,8 +126,8 @@ def _raw(path: Path, source_id: str | None) -> Iterator[_Raw]:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         header = [["feature", "neuron_idx", "index"], ["name", "concept_name", "description"]]
-        for row in csv_rows(_text_of(path), repr(str(path)), header):
-            yield row[LINE], overflow(row) or row
+        for row in csv_rows(_text_of(path), repr(str(path)), header, keep_wrong=True):
+            yield row[LINE], row.get(WRONG) or overflow(row) or row
     elif suffix == ".json":
         yield from ((None, row) for row in _json_rows(path))
     else:
@@ -155,13 +165,15 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
 def _explanations(path: Path, source_id: str | None) -> Iterator[_Raw]:
     files = explanation_files(path)
     if not files:
+        if path.exists():
+            raise UserError(f"{str(path)!r} is a pipe or a device, not a file")
         raise NotFoundError(f"file {str(path)!r} not found")
     chosen, others = source_id, set[str]()
     found = False
     for file in files:
         for line, text in explanation_lines(file):
             try:
-                row = parse_json(text, "the line", error=UserError)
+                row = parse_json(text, "the line", error=UserError, unique_keys=True)
             except UserError as error:
                 yield line, str(error)
                 continue
@@ -253,6 +265,8 @@ def _number(read: Callable[[Any], _Number], value: Any, field: str, kind: str) -
     if value is None:
         raise UserError(f"it has no {field}")
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and not _DIGITS.issuperset(value)):
+            raise ValueError(value)
         return read(value)
     except (TypeError, ValueError) as error:
         raise UserError(f"its {field} {str(value)[:40]!r} is not {kind}") from error

@@ -71,6 +71,12 @@ class Imported:
         """Rows of the file that are in the annotations now."""
         return self.added + self.replaced + self.unchanged
 
+    @property
+    def outcome(self) -> str:
+        """`in_words`; of a file without a row, that."""
+        rows = self.concepts + self.removed + self.kept + self.skipped
+        return self.in_words() if rows else "there is no row in it"
+
     def in_words(self) -> str:
         """`2 new, 1 changed, 2 of yours removed for them`; `nothing` where nothing is there."""
         counts = (
