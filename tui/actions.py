@@ -226,7 +226,7 @@ FEATURES = (
     Action("features.tags", "T", "tags", "tags", "Tag the marked features; -tag untags", False),
     Action("features.note", "e", "note", "note", "Write a note on the marked features", False),
     Action("features.remove", "x", "remove", "remove", "Remove names of the marked", False),
-    Action("features.export", "w", "export", "export", "Export the marked: .html or .json"),
+    Action("features.export", "w", "export", "export", "Report on the marked: .html or .json"),
     Action("features.compare", "equals_sign", "compare", "compare", "Compare 2 to 4 marked"),
     Action("features.next", "right_square_bracket", "step(1)", "next", "Next feature", False),
     Action("features.previous", "left_square_bracket", "step(-1)", "back", "Previous", False),

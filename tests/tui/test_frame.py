@@ -84,6 +84,18 @@ async def test_the_palette_finds_an_action_and_does_it_on_its_screen(app_workspa
 
 
 @pytest.mark.slow
+async def test_the_palette_finds_words_before_letters_in_the_middle(app_workspace, run_app):
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        await press(pilot, ":", *"report")
+        rows = pilot.app.screen.query_one("#palette-list", RowList)
+        assert rows.key == "features.export"
+        await press(pilot, "ctrl+u", *"port")
+        texts = [row.cells[0].text.lower() for row in rows.rows]
+        assert all("port" in text for text in texts[:4])
+        await press(pilot, "ctrl+u", *"mark")
+        assert rows.rows[0].cells[0].text.startswith("Mark")
+
+
 async def test_the_palette_moves_in_its_list_while_typing_goes_on(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         await press(pilot, "ctrl+p", *"go to", "down", "enter")

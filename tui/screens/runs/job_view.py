@@ -11,6 +11,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.memory import READINGS
 from mi_crow.store.evaluation_file import check_evaluation
 from mi_crow.store.json_object import JsonObject
+from tui.flags import of_a_job
 from tui.preferences.key_words import key
 from tui.screens.beginnings import in_columns
 from tui.screens.runs.charts import JobHistory, gauge_facts, series_charts
@@ -90,8 +91,8 @@ def job_detail(
     """
     title = heading(f"{job_name(job)} {job_target(job)}".strip(), _job_line(job, history))
     parts: list[Content | None] = [Content("\n").join([title, *_bar(job, width)])]
-    if why := job.error or why_it_ended(job):
-        hint = f"\n{job.hint}" if job.hint else ""
+    if why := of_a_job(job.error or "") or why_it_ended(job):
+        hint = f"\n{of_a_job(job.hint)}" if job.hint else ""
         parts.append(
             Content.assemble(
                 (printable(why), "$error"), (printable(hint, keep_newlines=True), "$muted")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Final
 
+from tui.flags import of_a_job
 from tui.message_log import Place
 from tui.preferences.key_words import key
 from tui.text import printable
@@ -45,7 +46,7 @@ def why_it_ended(job: "JobState") -> str:
         from mi_crow.jobs.status import WHY_LOST
 
         return job.error or WHY_LOST
-    return (job.error or "") if job.status == "failed" else ""
+    return of_a_job(job.error or "") if job.status == "failed" else ""
 
 
 def next_step(job: "JobState") -> str:
@@ -54,7 +55,7 @@ def next_step(job: "JobState") -> str:
         return f"{key('runs.new')} then {key('new.index')} on Runs builds its index"
     if job.status == "lost" and job.resumable:
         return f"{key('runs.resume')} on Runs resumes it"
-    return printable(job.hint) if job.status == "failed" else ""
+    return printable(of_a_job(job.hint)) if job.status == "failed" else ""
 
 
 def way_there(job: "JobState") -> str:

@@ -112,12 +112,11 @@ class PalettePopup(Popup[Choice]):
         rows.cursor = 0
 
     def _with_words(self, words: list[str]) -> list[Action]:
-        """The actions in whose text all `words` occur."""
-        return [
-            action
-            for action in self._actions
-            if all(word in _searched(action).lower() for word in words)
-        ]
+        """The actions in whose text all `words` occur; first those where words begin with them."""
+        texts = {action.id: f" {_searched(action).lower()}" for action in self._actions}
+        found = [one for one in self._actions if all(word in texts[one.id] for word in words)]
+        found.sort(key=lambda one: sum(f" {word}" not in texts[one.id] for word in words))
+        return found
 
     def _alike(self, query: str) -> list[Action]:
         """The actions that hold the letters of `query` in their order, the most alike first."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.store.workspace import Workspace
+from tui.flags import flags_in, in_words
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.checks.each_field import check_of
-from tui.screens.runs.forms.command import arguments, command_line, flags_in, in_words
+from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.finding import Situation
 from tui.screens.runs.forms.parameters import FieldsOf, default_at, flat, nested, texts_of
 from tui.watch import check_there
@@ -195,7 +196,7 @@ class JobForm:
 
     def in_words(self, sentence: str) -> str:
         """A sentence of the library in the app's words."""
-        return in_words(sentence, self.fields)
+        return in_words(sentence, {one.flag: one.label for one in self.fields if one.flag})
 
     def specs(self, values: Values) -> "list[JobSpec]":
         """The jobs that the values mean. Raises UserError."""

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from mi_crow.errors import MiCrowError, UserError
 from tui import messages
+from tui.flags import of_a_job
 from tui.preferences.key_words import key
 from tui.screens.steer.measured.popups import ArmsPopup, MeasuredChoice, MeasurementsPopup
 from tui.screens.steer.measured.results import (
@@ -254,8 +255,8 @@ def ended_line(job: "JobState") -> Content:
     if job.status == "finished":
         words = (f"measured: {key('steer.measured')} shows it", "$success")
     elif job.status == "failed":
-        remedy = f"; {job.hint}" if job.hint else ""
-        words = (f"{KINDS[job.kind]} failed: {job.error}{remedy}", "$error")
+        why = of_a_job("; ".join(filter(None, (job.error, job.hint))))
+        words = (f"{KINDS[job.kind]} failed: {why}", "$error")
     else:
         resume = f"{key('runs.resume')} on Runs resumes it"
         words = (f"{KINDS[job.kind]}: {job.status}; {resume}", "$warning")
