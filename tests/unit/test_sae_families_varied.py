@@ -1,9 +1,12 @@
 """Published families as their other repositories have them: cut files, fewer keys, other names."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +20,8 @@ CUT = sorted(
     for name in {**READ, **ACROSS, **dict.fromkeys(SETS)}
     if any(path.name != "expected.safetensors" for path in (FIXTURES / name).rglob("*.safetensors"))
 )
+SUFFIX = ".safetensors"
+Tensors = dict[str, torch.Tensor]
 FAST = ("gemma_scope_2_transcoder_affine", "mntss_clt_jumprelu", "saelens_abstopk")
 
 
@@ -169,3 +174,124 @@ def test_a_published_temporal_sae_is_refused_with_its_reason(tmp_path: Path) -> 
     for place in (tmp_path, folder / "latest_ckpt.safetensors"):
         with pytest.raises(MiCrowError, match=r"a temporal SAE.*token by token"):
             load_sae(place)
+
+
+def rewritten(folder: Path, ending: str, change: Callable[[Tensors], Any]) -> None:
+    """Writes each file of tensors again with what `change` makes of them."""
+    for path in sorted(folder.rglob(f"*{ending}")):
+        if path.suffix == ".safetensors":
+            save_file(change(load_file(path)), path)
+        else:
+            torch.save(change(torch.load(path, weights_only=True)), path)
+
+
+def prefixed(prefix: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {prefix + name: one for name, one in tensors.items()}
+
+
+def equals_whole(folder: Path, name: str, **options: Any) -> None:
+    """What is read from `folder` computes what the family's own files do, at the same place."""
+    sae, whole = load_sae(folder, **options), load_sae(FIXTURES / name, **options)
+    x = torch.randn(3, sae.n_inputs, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sae(x).reconstruction, whole(x).reconstruction)
+    assert (sae.metadata.point, sae.metadata.model_name) == (
+        whole.metadata.point,
+        whole.metadata.model_name,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "prefix"),
+    [
+        ("goodfire_8b", ".pth", "_orig_mod."),
+        ("dictionary_learning_jumprelu_full", ".pt", "_orig_mod.module."),
+        ("llama_scope_threshold", ".safetensors", "module."),
+        ("saelens_transcoder", ".safetensors", "sae."),
+        ("mntss_clt_jumprelu", ".safetensors", "model."),
+    ],
+)
+def test_what_a_wrapper_put_before_all_names(
+    name: str, ending: str, prefix: str, tmp_path: Path
+) -> None:
+    folder, _ = copied(name, tmp_path / name)
+    rewritten(folder, ending, prefixed(prefix))
+    equals_whole(folder, name, **READ.get(name, {}))
+
+
+def test_a_prefix_of_some_names_is_none(tmp_path: Path) -> None:
+    folder, _ = copied("goodfire_8b", tmp_path / "run")
+    rewritten(folder, ".pth", lambda found: found | {"module.extra": torch.ones(1)})
+    with pytest.raises(MiCrowError, match=r"holds module\.extra, which is not known"):
+        load_sae(folder)
+
+
+def test_tensors_beside_the_progress_of_a_training(tmp_path: Path) -> None:
+    folder, _ = copied("qwen_scope", tmp_path / "qwen")
+    rewritten(folder, ".pt", lambda found: {"state_dict": found, "step": 5, "optimizer": {}})
+    equals_whole(folder, "qwen_scope")
+    rewritten(folder, ".pt", lambda found: found | {"k": 3})  # it may change what they compute
+    with pytest.raises(MiCrowError, match="holds k, optimizer, state_dict, step, which no known"):
+        load_sae(folder)
+
+
+@pytest.mark.parametrize("name", ["goodfire_8b", "deepseek_r1_qresearch", "qwen_scope"])
+def test_a_torch_file_written_again_as_safetensors(name: str, tmp_path: Path) -> None:
+    folder, _ = copied(name, tmp_path / name)
+    [path] = folder.rglob("*.pt*")
+    found = torch.load(path, weights_only=True)
+    save_file({key: one.contiguous() for key, one in found.items()}, path.with_suffix(SUFFIX))
+    path.unlink()
+    equals_whole(folder, name)
+    equals_whole(next(folder.rglob(f"*{SUFFIX}")), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("qwen_scope", "layer5.sae.pt", "layer_05.sae.pt"),
+        ("dictionary_learning_gpt_oss_batchtopk", "ae.pt", "checkpoints/ae_50000.pt"),
+    ],
+)
+def test_weights_by_another_name(name: str, old: str, new: str, tmp_path: Path) -> None:
+    folder, _ = copied(name, tmp_path / name)
+    [path] = folder.rglob(old)
+    (path.parent / new).parent.mkdir(exist_ok=True)
+    path.rename(path.parent / new)
+    equals_whole(folder, name)
+
+
+def test_tensors_of_gemma_scope_in_capitals(tmp_path: Path) -> None:
+    upper = {"w_enc": "W_enc", "w_dec": "W_dec"}
+    folder, _ = copied("gemma_scope_2_resid", tmp_path / "two")
+    rewritten(
+        folder, ".safetensors", lambda found: {upper.get(n, n): one for n, one in found.items()}
+    )
+    equals_whole(folder, "gemma_scope_2_resid")
+    folder, _ = copied("gemma_scope_transcoder", tmp_path / "one")
+    [path] = folder.rglob("params.npz")
+    arrays = {key: torch.from_numpy(one) for key, one in np.load(path).items()}
+    save_file(arrays, path.with_suffix(SUFFIX))
+    path.unlink()
+    assert load_sae(folder).transcodes  # as the folder's name says
+    equals_whole(folder, "gemma_scope_transcoder")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "sae_weights.safetensors",
+            "sae.safetensors",
+            "weights are called sae_weights.safetensors",
+        ),
+        ("cfg.json", "config.json", "is called cfg.json there"),
+    ],
+)
+def test_files_of_saelens_under_names_of_others(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    folder, _ = copied("saelens_abstopk", tmp_path / "run")
+    (folder / old).rename(folder / new)
+    with pytest.raises(MiCrowError, match=said) as caught:
+        load_sae(folder)
+    assert caught.value.hint == f"call {'them' if 'weights' in old else 'it'} {old}"

@@ -24,7 +24,6 @@ from mi_crow.mechanistic.sae.formats.marks import (
     LLAMA_SCOPE,
     LLAMASCOPIUM,
     OPENSAE,
-    QWEN_SCOPE,
     SAELENS,
     SPARSIFY,
     SPARSIFY_RUN,
@@ -43,7 +42,9 @@ _LAYER_FOLDER = re.compile(r"(?:^|/)layer_(\d+)(?:_width_[^/]*)?(?:/|$)")
 _SET_FILE = re.compile(re.escape(GEMMA_SCOPE_2_SET.weights).replace(r"\{\}", r"(\d+)"))
 _CLT_FILE = re.compile(r"W_(enc|dec)_(\d+)\.safetensors")
 _ONE_LAYER = re.compile(re.escape(CIRCUIT_TRACER.weights).replace(r"\{\}", r"(\d+)"))
-_QWEN_LAYER = re.compile(re.escape(QWEN_SCOPE.weights).replace(r"\{\}", r"(\d+)"))
+_QWEN_LAYER = re.compile(r"layer_?(\d+)\.sae\.(?:pt|pth|safetensors)")
+# Files of .pt families that someone wrote again as safetensors; other such files may be a model's.
+_WRITTEN_AGAIN = re.compile(r".+-SAE-l\d+\.safetensors|layer_?\d+\.sae\.safetensors")
 
 
 def saelens(name: str, known: set[str]) -> FoundSae | None:
@@ -210,10 +211,13 @@ def _alike(folder: str, pattern: re.Pattern[str], known: set[str]) -> list[str]:
 
 
 def torch_file(name: str, known: set[str], config: str | None = None) -> FoundSae | None:
-    """A `.pt` or `.pth` file with what may describe it; `config` is a `config.json` elsewhere."""
-    if not name.endswith(TORCH_ENDINGS):
-        return None
+    """A `.pt` or `.pth` file, or one written again as safetensors, with what may describe it;
+    `config` is a `config.json` elsewhere."""
     folder, file = folder_of(name)
+    if not name.endswith(TORCH_ENDINGS) and _WRITTEN_AGAIN.fullmatch(file) is None:
+        return None
+    if config is None and folder_of(folder)[1] == "checkpoints":
+        config = above(folder, DICTIONARY_LEARNING.config, known)
     described = {
         KISSANE.format: f"{name.rpartition('.')[0]}{KISSANE.config}",
         APOLLO.format: joined(folder, APOLLO.config),

@@ -9,9 +9,11 @@ the MLP without its gain and predict the output of the norm after it.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
@@ -32,7 +34,11 @@ _POINTS = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
 def read_gemma_scope(path: Path, place: str) -> SaeRecord:
     """The SAE in `path`; `place` is where it came from, with its layer and, where there is one,
     the repository's name (`gemma-scope-2b-pt-res`). Raises UserError naming unknown arrays."""
-    arrays = read_npz(path)
+    return of_arrays(read_npz(path), path, place)
+
+
+def of_arrays(arrays: Mapping[str, TensorRef], path: Path, place: str) -> SaeRecord:
+    """The same of the arrays in `path`."""
     check_tensors(arrays, _TENSORS, path, FORMAT)
     tensors = by_our_names(arrays, _TENSORS, transposed=["encoder_rows"])
     tensors["threshold"] = arrays["threshold"]

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.sae.formats.gemma_scope import of_arrays
 from mi_crow.mechanistic.sae.formats.marks import GEMMA_SCOPE_2
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
@@ -43,6 +44,9 @@ def read_gemma_scope_2(path: Path, config: Path | None, place: str) -> SaeRecord
     """The SAE or transcoder in `path`, described by `config`; without one, by the names in `place`,
     where it came from. Raises UserError naming unknown tensors, kinds and architectures."""
     found = read_safetensors(path)
+    if "W_enc" in found and config is None and _KIND_FOLDER.search(f"{place}/") is None:
+        return of_arrays(found, path, place)  # Gemma Scope 1, written again
+    found = {name.lower(): ref for name, ref in found.items()}
     check_tensors(found, TENSORS, path, FORMAT, (AFFINE,))
     model, hook_in, hook_out = _named(place) if config is None else _described(config, place)
     point_in, point_out = point_of(hook_in) or hook_in, point_of(hook_out) or hook_out

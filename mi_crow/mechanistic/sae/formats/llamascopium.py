@@ -17,7 +17,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.llamascopium_clt import read_llamascopium_clt
-from mi_crow.mechanistic.sae.formats.marks import LLAMASCOPIUM
+from mi_crow.mechanistic.sae.formats.marks import LLAMASCOPIUM, SAELENS, SAELENS_KEYS
 from mi_crow.mechanistic.sae.formats.origins import origin
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.scales import NORM, scale_of
@@ -69,6 +69,11 @@ def read_llamascopium(folder: Path) -> SaeRecord | CrossLayerRecord:
     """
     path, weights = folder / LLAMASCOPIUM.config, folder / LLAMASCOPIUM.weights
     cfg = read_object(path, unique_keys=True)
+    if set(cfg.values) >= SAELENS_KEYS and "act_fn" not in cfg.values:
+        raise UserError(
+            f"{path} is SAELens', which is called {SAELENS.config} there",
+            hint=f"call it {SAELENS.config}",
+        )
     scaled = _checked(cfg, path)
     found = read_safetensors(weights)
     if cfg.text("sae_type", "sae") == _CLT:

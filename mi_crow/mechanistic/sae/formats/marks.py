@@ -14,6 +14,7 @@ class Marks(NamedTuple):
 
 
 SAELENS = Marks("SAELens", CONFIG_NAME, WEIGHTS_NAME)
+SAELENS_KEYS = frozenset(["d_in", "d_sae"])  # of its configuration, since its first version
 SPARSIFY = Marks("sparsify", "cfg.json", "sae.safetensors")
 GEMMA_SCOPE = Marks("Gemma Scope", "", "params.npz")
 DICTIONARY_LEARNING = Marks("dictionary_learning", "config.json", "ae.pt")
@@ -32,6 +33,7 @@ APOLLO = Marks("Apollo e2e_sae", "final_config.yaml", "samples_{}.pt")
 QWEN_SCOPE = Marks("Qwen-Scope", "config.json", "layer{}.sae.pt")
 TORCH = Marks("a file of torch", "config.json", "")  # until it has been read
 TORCH_ENDINGS = (".pt", ".pth")
+SAFETENSORS = ".safetensors"
 
 SPARSIFY_RUN = "config.json"  # of a whole run of sparsify, above the hook points
 DICTIONARY_WEIGHTS = "ae.safetensors"  # the state dict of an `ae.pt`, which is a pickle

@@ -23,6 +23,7 @@ FORMAT = "OpenAI sparse_autoencoder"
 
 _TENSORS = ("pre_bias", "encoder.weight", "latent_bias", "decoder.weight")
 _STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
+TENSORS = frozenset(_TENSORS)
 _RULE = ("activation", "activation_state_dict")
 
 

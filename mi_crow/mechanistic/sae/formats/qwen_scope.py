@@ -19,7 +19,7 @@ from mi_crow.store.json_object import JsonObject
 FORMAT = QWEN_SCOPE.format
 
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
-_LAYER = re.compile(r"layer(\d+)\.sae")
+_LAYER = re.compile(r"layer_?0*(\d+)\.sae")
 
 
 def read_qwen_scope(path: Path, found: Mapping[str, Any], cfg: JsonObject) -> SaeRecord:

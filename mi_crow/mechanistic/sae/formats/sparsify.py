@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.formats.marks import SPARSIFY
+from mi_crow.mechanistic.sae.formats.marks import SAELENS, SAELENS_KEYS, SPARSIFY
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
 from mi_crow.mechanistic.sae.formats.saelens_config import refuse_unknown
 from mi_crow.mechanistic.sae.formats.tensor_files import (
@@ -55,6 +55,11 @@ def read_sparsify(folder: Path, place: str, run: Path | None) -> SaeRecord:
     """
     path = folder / CONFIG_NAME
     cfg = read_object(path, unique_keys=True)
+    if set(cfg.values) >= SAELENS_KEYS:
+        raise UserError(
+            f"{path} is SAELens', whose weights are called {SAELENS.weights}, not {WEIGHTS_NAME}",
+            hint=f"call them {SAELENS.weights}",
+        )
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     activation = _activation(cfg, path)
     k, d_in = cfg.integer("k", least=1), cfg.integer("d_in", least=1)

@@ -25,6 +25,7 @@ from mi_crow.causes import machine_error
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.mechanistic.sae.cross_layer.refs import Index, TensorRef
 from mi_crow.mechanistic.sae.formats.sharded import parts_on_disk
+from mi_crow.mechanistic.sae.formats.wrapped import tensors_within, without_prefix
 from mi_crow.store.json_object import JsonObject
 
 _AGAIN = "copy or download it again"
@@ -67,7 +68,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
         if twice := sorted(found.keys() & tensors.keys()):
             raise CorruptDataError(f"{path.parent} holds {twice[0]} twice", hint=_AGAIN)
         found |= tensors
-    return found
+    return without_prefix(found)
 
 
 def _read_one_safetensors(path: Path) -> dict[str, TensorRef]:
@@ -184,7 +185,9 @@ def read_torch(path: Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise UserError(f"{path} holds a {type(found).__name__}, not named tensors")
     check_plain(found, path)
-    return found
+    inside = tensors_within(found)
+    check_plain(inside, path)
+    return without_prefix(inside)
 
 
 def check_plain(found: Mapping[Any, Any], path: Path) -> None:
@@ -241,7 +244,7 @@ def check_names(
     unknown = sorted(set(found) - set(required) - set(optional))
     if missing or unknown:
         said = [f"has no {', '.join(missing)}"] if missing else []
-        said += [f"holds {_listed(unknown)}, which is not known there"] if unknown else []
+        said += [f"holds {listed(unknown)}, which is not known there"] if unknown else []
         raise UserError(
             f"{path} is not what {format_name} writes: it {' and '.join(said)}",
             hint=f"expected tensors: {', '.join(required)}",
@@ -321,7 +324,8 @@ def check_sizes(cfg: JsonObject, sizes: Mapping[str, int]) -> None:
             )
 
 
-def _listed(names: list[str], most: int = 12) -> str:
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names of tensors for a sentence, some of them where they are many."""
     shown = [name if name.isprintable() else repr(name) for name in names[:most]]
     return ", ".join(shown) + (", ..." if len(names) > most else "")
 

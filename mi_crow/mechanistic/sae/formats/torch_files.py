@@ -1,23 +1,30 @@
-"""`.pt` and `.pth` files, whose names say little: what they hold says which family they are of."""
+"""Files whose names say little (`.pt`, `.pth`): what they hold says which family they are of."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae.formats import (
     apollo,
     dictionary_learning,
+    families,
     goodfire,
     kissane,
     openai,
     qwen_scope,
 )
-from mi_crow.mechanistic.sae.formats.marks import APOLLO, KISSANE, TORCH
+from mi_crow.mechanistic.sae.formats.marks import APOLLO, KISSANE, SAFETENSORS, TORCH
 from mi_crow.mechanistic.sae.formats.record import SaeRecord
-from mi_crow.mechanistic.sae.formats.tensor_files import read_torch
+from mi_crow.mechanistic.sae.formats.tensor_files import listed, read_safetensors, read_torch
 from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
 from mi_crow.store.json_file import read_object
+
+
+def _tensors(path: Path) -> Mapping[str, Any]:
+    if path.suffix == SAFETENSORS:
+        return {name: ref.read() for name, ref in read_safetensors(path).items()}
+    return read_torch(path)
 
 
 def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) -> SaeRecord:
@@ -30,7 +37,7 @@ def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) 
         cfg, unique_keys=True
     ):
         return dictionary_learning.read_dictionary_learning(path, cfg)
-    found: Mapping[str, Any] = read_torch(path)
+    found: Mapping[str, Any] = _tensors(path)
     names = set(found)
     if names & set(goodfire.tensor_names(goodfire.GOODFIRE)):
         return goodfire.read_linear(path, found, goodfire.GOODFIRE)
@@ -50,5 +57,10 @@ def read_torch_file(path: Path, configs: Mapping[str, Path], layer: str | None) 
         raise NotFoundError(
             f"{path} holds W_enc and W_dec, but no file beside it says what they compute",
             hint=f"put {TORCH.config} or {path.stem}{KISSANE.config} beside it",
+        )
+    if not names & openai.TENSORS:
+        raise UserError(
+            f"{path} holds {listed(sorted(names))}, which no known SAE consists of",
+            hint=f"{path.name} is read if it holds the tensors of one: {families.READ}",
         )
     return openai.read_openai(path, found)
