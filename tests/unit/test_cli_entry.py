@@ -13,6 +13,7 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.cli.entry import COMMANDS, parse
 from mi_crow.errors import nearest
+from mi_crow.jobs.kinds import KINDS
 from mi_crow.store.settings import UserSettings
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import STATES, FakeJobs
@@ -197,6 +198,20 @@ def test_watch_ends_as_the_job_did(
     found, out, err = run("jobs", "watch", jobs.add(status, "index", result=result))
     assert found == code
     assert says in out + err
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_job_of_every_kind_shows_what_it_made(run: Run, jobs: FakeJobs, kind: str) -> None:
+    code, out, _ = run("jobs", "watch", jobs.add("finished", kind, result={"of another": "form"}))
+    assert code == 0
+    assert "another" in out
+
+
+def test_explanations_are_shown_as_their_command_shows_them(run: Run, jobs: FakeJobs) -> None:
+    result = {"sae_id": "s", "explained": 2, "features": 3, "explainer": "m", "in_few_texts": 0}
+    result |= {"untrained": {"detection": None}, "seconds": 1.0}
+    found = run("jobs", "watch", jobs.add("finished", "explanations", result=result))
+    assert "2 of 3 features, by m" in found[1]
 
 
 def test_config_is_typed_and_used(run: Run, tmp_path: Path) -> None:

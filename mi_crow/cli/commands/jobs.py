@@ -15,7 +15,6 @@ from mi_crow.cli.arguments import (
     positive,
 )
 from mi_crow.cli.devices import show_devices
-from mi_crow.cli.entry import COMMANDS
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
 from mi_crow.cli.formatting import count, duration, moment, print_json, reading
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome, print_result
@@ -24,6 +23,16 @@ from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jo
 from mi_crow.jobs.events import CLOSING, Attempt, attempts_of, read_events
 from mi_crow.jobs.removing import remove_job
 from mi_crow.store.workspace import Workspace
+
+# How the command that starts a job of a kind shows its result: module, function.
+_SHOWN = {
+    **{name: (name, "show_result") for name in ("capture", "train", "index", "evaluate", "demo")},
+    "explain": ("meaning.explain", "show_result"),
+    "explanations": ("meaning.explain", "show_explanations"),
+    "steer-sweep": ("steer.measuring", "show_sweep"),
+    "steer-auto": ("steer.measuring", "show_auto"),
+    "steer-scores": ("steer.scoring", "show_result"),
+}
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -89,9 +98,9 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
 
 def _show_result(kind: str, result: dict[str, Any]) -> None:
     """The result as the command of that kind of job shows it, else key by key."""
-    if kind in COMMANDS:
-        # A kind of job and the command that starts it have the same name.
-        show = import_module(f"mi_crow.cli.commands.{kind}").show_result
+    if kind in _SHOWN:
+        module, name = _SHOWN[kind]
+        show = getattr(import_module(f"mi_crow.cli.commands.{module}"), name)
         try:
             show(result)
             return

@@ -103,7 +103,7 @@ def run(options: Namespace) -> int:
         return _estimate(workspace, config, prices, options)
     if not options.json and not options.after:
         print_facts(_expected(config, _asked(workspace, config, prices)))
-    return run_job(workspace, "explanations", config, options, _show_explanations)
+    return run_job(workspace, "explanations", config, options, show_explanations)
 
 
 def _estimate(
@@ -144,7 +144,7 @@ def _expected(config: ExplanationsConfig, found: "Estimate") -> dict[str, str]:
     }
 
 
-def _show_explanations(result: dict[str, Any]) -> None:
+def show_explanations(result: dict[str, Any]) -> None:
     scores, beside = _listed(result), _listed(result["untrained"])
     few = f"; {count(result['in_few_texts'])} fire in too few texts"
     few = few if result["in_few_texts"] else ""
