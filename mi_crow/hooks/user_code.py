@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mi_crow.causes import out_of_memory
 from mi_crow.errors import UserError
 from mi_crow.paths import expanded
 
@@ -76,7 +77,7 @@ class UserFunction:
         names: dict[str, Any] = {"__name__": Path(self.path).stem, "__file__": self.path}
         try:
             exec(compile(source, self.path, "exec"), names)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(error) from error
         found = names.get(self.function)
         if not callable(found):
@@ -85,13 +86,16 @@ class UserFunction:
         def call(x: Any) -> Any:
             try:
                 return found(x)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                if out_of_memory(error):
+                    raise  # more is known about what to lower where the model runs
                 raise self._failed(error) from error
 
         return call
 
-    def _failed(self, error: Exception) -> UserError:
+    def _failed(self, error: BaseException) -> UserError:
+        told = " ".join(str(error).split())[:200]
         return UserError(
-            f"{self.words} raised {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            f"{self.words} raised {type(error).__name__}{told and f': {told}'}",
             hint="it gets the layer's activations, a tensor [..., d], and returns one like it",
         )

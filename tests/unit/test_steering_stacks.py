@@ -338,6 +338,14 @@ def test_a_function_of_the_user_runs_only_where_that_is_allowed(tiny_lm, tmp_pat
     assert "has changed since" in refusal(one)
     again = parse_intervention(f"layer:{LAYER}=call {path}:double")
     assert "double raised ValueError: too much" in refusal(again)
+    path.write_text("def double(x):\n    raise SystemExit\n")
+    ends = parse_intervention(f"layer:{LAYER}=call {path}:double")
+    assert "double raised SystemExit; it gets" in refusal(ends)  # and the session goes on
+    path.write_text("def double(x):\n    raise MemoryError\n")
+    full = parse_intervention(f"layer:{LAYER}=call {path}:double")
+    stacked = steering_with(tiny_lm, SteeringParts(), [full], allow_code=True)
+    with pytest.raises(MemoryError), stacked:
+        logits(tiny_lm)
     with pytest.raises(UserError, match="not found"):
         parse_intervention(f"layer:{LAYER}=call {tmp_path}/none.py:double")
     with pytest.raises(UserError, match="is not a function of a file"):

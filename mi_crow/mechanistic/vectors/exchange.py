@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("safetensors", "gguf")
+_WRITTEN = {
+    True: "a control vector is what repeng and llama-cvector-generator write",
+    False: "give a file with a tensor [d] for each layer",
+}
 _NUMBERED = re.compile(r"(?:.*\.)?(?:direction|layers?|h|blocks?)[._](\d+)")
 
 
@@ -35,17 +39,15 @@ def import_vector(
 
     In a safetensors file a tensor [d] (or [1, d]) is for the hook point that it is named after:
     `resid_post.12`, `direction.12`, `layers.12`, `12`; a single one with any name is for `layer`.
-    Raises NotFoundError, UserError, CorruptDataError in one sentence.
+    Raises NotFoundError, and UserError for a file that holds no vector.
     """
     if not path.is_file():
         raise NotFoundError(f"no file {str(path)!r}")
-    made: dict[str, Any]
-    if format_of(path) == "gguf":
-        from mi_crow.mechanistic.vectors.gguf import read_gguf
-
-        directions, made = read_gguf(path)
-    else:
-        directions, made = _from_safetensors(path, layer)
+    as_gguf = format_of(path) == "gguf"
+    try:
+        directions, made = _from_gguf(path) if as_gguf else _from_safetensors(path, layer)
+    except CorruptDataError as error:  # the user named the file, and can name another one
+        raise UserError(str(error), hint=_WRITTEN[as_gguf]) from error
     if layer is not None and layer not in directions:
         if len(directions) != 1:
             raise UserError(
@@ -58,6 +60,12 @@ def import_vector(
         made["model_id"] = model_id
     made = {"method": "imported", **made, "source": path.name, "created": time.time()}
     return SteeringVector(name, directions, made)
+
+
+def _from_gguf(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    from mi_crow.mechanistic.vectors.gguf import read_gguf
+
+    return read_gguf(path)
 
 
 def _from_safetensors(path: Path, layer: str | None) -> "tuple[dict[str, Tensor], dict[str, Any]]":
