@@ -303,6 +303,8 @@ def _explained(detail: "FeatureDetail") -> dict[str, str]:
     for name, said in SCORES.items():
         if (value := getattr(found, name)) is not None:
             facts.append(f"{said} {number(value, 2)}")
+    if detail.explained_on:
+        facts.append(f"on {detail.explained_on}")
     return {"explained": f"{visible(found.text)} ({', '.join(facts)})"}
 
 

@@ -93,6 +93,7 @@ def read_detail(
         concepts=tuple(concepts),
         proposal=connection.proposals.of(feature),
         explanation=connection.proposals.explanations.get(feature),
+        built_at=meta.built_at,
     )
 
 

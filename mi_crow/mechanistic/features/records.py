@@ -1,6 +1,7 @@
 """The results of queries: frozen dataclasses of plain values, torch-free."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -199,6 +200,10 @@ class Explanation(JsonRecord):
     nearness_interval: float | None = None
     nearness_shuffled: float | None = None  # with the explanation of another feature
     embedded_by: str = ""  # the embedding model
+    endpoint: str = ""  # a digest of its address; empty for a model of this machine
+    made: float = 0.0  # unix seconds
+    index_built_at: float = 0.0  # of the index that it was made from
+    weights: str = ""  # of the SAE, as that index says
 
 
 class OfTwoModels(NamedTuple):
@@ -241,6 +246,17 @@ class FeatureDetail:
     explanation: Explanation | None = None  # by a chat model
     layer: str = ""  # of an SAE over several layers the one that it is of
     models: OfTwoModels | None = None  # of a crosscoder of two models
+    built_at: float = 0.0  # of the index
+
+    @property
+    def explained_on(self) -> str:
+        """Of which index the explanation is, where it is an earlier one: `an earlier index (date)`;
+        else empty."""
+        found = self.explanation
+        if found is None or found.index_built_at in (0.0, self.built_at):
+            return ""
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.index_built_at))
+        return f"an earlier index ({moment})"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from tui.widgets.lists.row_list import Cell, Column, Row, fitted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import (
-        Explanation,
         FeatureDetail,
         FeatureRow,
         Proposal,
@@ -47,7 +46,7 @@ def _names(detail: "FeatureDetail", width: int) -> Content:
         parts.append((by + sure, "$muted"))
     if not concepts:
         room = width - sum(cell_len(text) for text, _ in parts)
-        parts.extend(_explained(detail.explanation) or _proposed(detail.proposal, room))
+        parts.extend(_explained(detail) or _proposed(detail.proposal, room))
     tags = list(dict.fromkeys(f"#{tag}" for one in concepts for tag in one.tags))
     if tags:
         parts.append((f"  {printable(' '.join(tags))}", "$secondary"))
@@ -56,8 +55,9 @@ def _names(detail: "FeatureDetail", width: int) -> Content:
     return Content.assemble(*parts)
 
 
-def _explained(found: "Explanation | None") -> list[tuple[str, str]]:
+def _explained(detail: "FeatureDetail") -> list[tuple[str, str]]:
     """What a chat model says of it, and how well that predicts where it fires."""
+    found = detail.explanation
     if found is None:
         return []
     facts = [f"by {printable(found.explainer)}"]
@@ -73,6 +73,8 @@ def _explained(found: "Explanation | None") -> list[tuple[str, str]]:
         facts.append(f"nearness {score(found.nearness)} ± {score(found.nearness_interval)}")
     if found.nearness_shuffled is not None:
         facts.append(f"another's {score(found.nearness_shuffled)}")
+    if detail.explained_on:
+        facts.append(f"on {detail.explained_on}")
     return [(printable(found.text), "italic"), (f"  {', '.join(facts)}", "$muted")]
 
 

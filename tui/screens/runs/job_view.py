@@ -48,6 +48,8 @@ _METRICS = {
 }
 # What results call what they made and measured, where a person would say it in other words.
 _WORDS = {
+    "unread": "answers not readable",
+    "of_earlier_index": "of an earlier index",
     "run_id": "run",
     "sae_id": "SAE",
     "model_id": "model",
@@ -188,6 +190,8 @@ def _said(name: str, value: Any) -> Any:
         return str(value)
     if name == "seconds":
         return duration(value)
+    if name == "unread" and value:
+        return f"{value:,}; run it again to ask for these"
     if name == "bytes":
         return size(value)
     if name.endswith("_share") or name.startswith("share_"):

@@ -153,11 +153,27 @@ def show_explanations(result: dict[str, Any]) -> None:
             "SAE": result["sae_id"],
             "explained": f"{count(result['explained'])} of {count(result['features'])} features, "
             f"by {result['explainer']}{few}",
+            **_notes(result),
             "scores": f"median {', '.join(scores)} ({_CHANCE})" if scores else "none",
             **({"an untrained SAE": f"median {', '.join(beside)}"} if beside else {}),
             "time": duration(result["seconds"]),
         }
     )
+
+
+def _notes(result: Mapping[str, Any]) -> dict[str, str]:
+    """What else is to be known of the features that were explained."""
+    unread, earlier = result.get("unread"), result.get("of_earlier_index")
+    said = {}
+    if unread:
+        answers = "answer" if unread == 1 else "answers"
+        said["missing"] = (
+            f"{count(unread)} {answers} could not be read; run it again to ask for "
+            f"{'this' if unread == 1 else 'these'}"
+        )
+    if earlier:
+        said["kept"] = f"{count(earlier)} of them were made on an earlier index"
+    return said
 
 
 def _listed(values: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The configuration of explanations by a chat model; plain data."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,6 +64,14 @@ class ExplanationsConfig:
     def embeddings(self) -> str:
         """The model2vec folder that scores explanations; empty where the explainer does."""
         return self.judge[len(EMBEDDINGS) + 1 :] if self.judge.startswith(f"{EMBEDDINGS}:") else ""
+
+    @property
+    def endpoint(self) -> str:
+        """A digest of the explainer's address, which is nobody else's business; empty where it runs
+        in the job."""
+        if self.is_local:
+            return ""
+        return hashlib.sha256(self.explainer.rstrip("/").encode()).hexdigest()[:12]
 
     @property
     def named(self) -> str:

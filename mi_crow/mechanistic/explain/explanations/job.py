@@ -1,16 +1,17 @@
 """The work of `mi-crow explain --explainer`: explanations, then their scores, both resumable."""
 
-import threading
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
+from mi_crow.language_model.endpoint import RubbishError, check_endpoint
+from mi_crow.mechanistic.explain.explanations.answers import KeptAnswers, asker
 from mi_crow.mechanistic.explain.explanations.config import (
     ANSWER_S,
     LOCAL,
@@ -21,6 +22,7 @@ from mi_crow.mechanistic.explain.explanations.questions import explain_question,
 from mi_crow.mechanistic.explain.explanations.scores import (
     TRIALS,
     Ask,
+    Score,
     detection,
     fuzzing,
     intruder,
@@ -34,8 +36,9 @@ from mi_crow.mechanistic.explain.explanations.texts import (
 )
 from mi_crow.mechanistic.features.beside.explanations import (
     UNTRAINED_NAME,
+    all_explanations,
     explanations_path,
-    read_explanations,
+    identity_of,
     write_explanations,
 )
 from mi_crow.mechanistic.features.queries import FeatureStore
@@ -45,8 +48,6 @@ from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
 
-_ASKED = 2  # times, where an answer is not in the form asked for
-_Answer = TypeVar("_Answer")
 _KEPT_EVERY = 8  # features between two writes
 _LEAST_SHOWN = 3  # examples without which nothing is explained
 _CHARACTERS_A_TOKEN = 4
@@ -150,14 +151,16 @@ def explain_with(
     check_explanations(workspace, config)
     store = FeatureStore.open(workspace, config.sae_id)
     chosen = chosen_features(store, config)
-    asked = _paced(ask or _asker(config), config)
     path, seed = explanations_path(workspace, config.sae_id), config.seed
+    who = hashlib.sha256(f"{config.endpoint} {config.named}".encode()).hexdigest()[:12]
+    answers = path.with_name(f"explanations-answers-{who}.jsonl")
+    asked = KeptAnswers(answers, asker(config, ask))
     texts = Texts(
         lambda feature: material_of(store, feature, seed),
         lambda material: silent_passages(store, material, seed),
     )
-    work = _Work(path, store.meta().built_at, texts, config, progress, asked)
-    work.start(store)
+    work = _Work(path, store, texts, config, progress, asked)
+    work.start()
     work.each(chosen, work.explain, "explaining")
     explained = [one for one in chosen if one in work.held]
     if work.in_few_texts == len(chosen):
@@ -170,12 +173,16 @@ def explain_with(
         work.each(explained, lambda one: work.score(one, others[one]), "scoring")
     found = [work.held[one] for one in explained]
     untrained = _untrained(workspace, store, config, progress, asked) if config.scores else []
+    if not asked.unread:
+        asked.forget()
     return {
         "sae_id": config.sae_id,
         "explainer": config.named,
         "features": len(chosen),
         "explained": len(found),
         "in_few_texts": work.in_few_texts,
+        "unread": asked.unread,
+        "of_earlier_index": sum(one.index_built_at != store.meta().built_at for one in found),
         **{name: _median([getattr(one, name) for one in found]) for name in SCORES},
         "untrained": {
             name: _median([getattr(one, name) for one in untrained])
@@ -191,7 +198,7 @@ def _untrained(
     store: FeatureStore,
     config: ExplanationsConfig,
     progress: Progress,
-    ask: Ask,
+    ask: KeptAnswers,
 ) -> list[Explanation]:
     """Explanations of an untrained SAE's features with their scores; none without activations."""
     from mi_crow.mechanistic.explain.explanations.untrained import untrained_features
@@ -207,8 +214,8 @@ def _untrained(
         return []
     path = explanations_path(workspace, config.sae_id).with_name(UNTRAINED_NAME)
     texts = Texts(found.material, found.silent)
-    work = _Work(path, store.meta().built_at, texts, config, progress, ask)
-    work.start(store)
+    work = _Work(path, store, texts, config, progress, ask)
+    work.start(earlier=False)  # its features are those of one index
     work.each(found.latents, work.explain, "explaining an untrained SAE")
     known = [one for one in found.latents if one in work.held]
     work.each(known, lambda one: work.score(one, one), "scoring it")
@@ -228,13 +235,15 @@ class _Work:
     def __init__(
         self,
         path: Path,
-        built_at: float,
+        store: FeatureStore,
         texts: Texts,
         config: ExplanationsConfig,
         progress: Progress,
-        ask: Ask,
+        ask: KeptAnswers,
     ) -> None:
-        self._path, self._built_at = path, built_at
+        self._path, self._connection = path, store.connection
+        self._built_at = store.meta().built_at
+        self._weights = str(store.meta().other.get("weights", ""))
         self._texts = texts
         self._config = config
         self._progress = progress
@@ -245,14 +254,31 @@ class _Work:
             else None
         )
         self.in_few_texts = 0  # features of which there is too little to explain them
-        self._all: dict[int, Explanation] = {}
         self.held: dict[int, Explanation] = {}
 
-    def start(self, store: FeatureStore) -> None:
-        """Begins with what is kept of this explainer and seed."""
-        self._all = read_explanations(store.connection, self._path, self._built_at)
+    def start(self, *, earlier: bool = True) -> None:
+        """Begins with what is kept of this explainer and seed, also from `earlier` indexes."""
+        for one in all_explanations(self._connection, self._path):
+            before = self.held.get(one.feature)
+            now = one.index_built_at == self._built_at
+            usable = now or (earlier and self._is_done(one))
+            latest = now or before is None or before.index_built_at <= one.index_built_at
+            if usable and latest and self._is_mine(one):
+                self.held[one.feature] = one
+
+    def _is_mine(self, one: Explanation) -> bool:
         mine = self._config.named, self._config.seed
-        self.held = {n: one for n, one in self._all.items() if (one.explainer, one.seed) == mine}
+        return (
+            (one.explainer, one.seed) == mine
+            and one.endpoint in ("", self._config.endpoint)
+            and (not self._weights or one.weights in ("", self._weights))
+        )
+
+    def _is_done(self, one: Explanation) -> bool:
+        """Whether nothing is left to ask: texts of another index may be those that it saw."""
+        if not self._config.scores:
+            return True
+        return one.scored if self._judge is None else one.embedded_by == self._judge.name
 
     def each(
         self, features: Sequence[int], work: Callable[[int], Explanation | None], what: str
@@ -273,8 +299,10 @@ class _Work:
             self._keep()
 
     def _keep(self) -> None:
-        found = (self._all | self.held).values()
-        write_explanations(self._path, found, self._built_at)
+        # Read again: another job may have written meanwhile.
+        known = {identity_of(one): one for one in all_explanations(self._connection, self._path)}
+        known |= {identity_of(one): one for one in self.held.values()}
+        write_explanations(self._path, known.values(), self._built_at)
         self._progress.checkpoint(f"{len(self.held)} features")
 
     def explain(self, feature: int) -> Explanation | None:
@@ -286,16 +314,28 @@ class _Work:
             self.in_few_texts += 1
             return None
         question = explain_question(material)
-        text = _in_form(lambda: explanation_in(self._ask(question)))
-        if text is None:
+        try:
+            text = self._ask.in_form(lambda: explanation_in(self._ask(question)))
+        except RubbishError:
             return None
-        return Explanation(feature, text, self._config.named, self._config.seed, scored=False)
+        return Explanation(
+            feature,
+            text,
+            self._config.named,
+            self._config.seed,
+            scored=False,
+            endpoint=self._config.endpoint,
+            made=time.time(),
+            index_built_at=self._built_at,
+            weights=self._weights,
+        )
 
     def score(self, feature: int, other: int) -> Explanation | None:
+        """The same explanation with its scores. What an answer could not be read for stays open,
+        for a later job."""
         known = self.held[feature]
         judge, seed = self._judge, self._config.seed
-        is_scored = known.scored if judge is None else known.embedded_by == judge.name
-        if is_scored or self._progress.should_stop():
+        if self._is_done(known) or self._progress.should_stop():
             return None
         material = self._texts.material(feature)
         firing = material.held_out
@@ -311,59 +351,27 @@ class _Work:
                 nearness_interval=near and near.interval,
                 nearness_shuffled=by_chance and by_chance.accuracy,
             )
-        found = _in_form(lambda: detection(ask, text, firing, silent, seed))
-        wrong = None
+        wanted: dict[str, Callable[[], Score | None]] = {
+            "detection": lambda: detection(ask, text, firing, silent, seed),
+            "fuzzing": lambda: fuzzing(ask, text, firing[:TESTED], seed),
+            "intruder": lambda: intruder(ask, firing, silent, seed),
+        }
         if other != feature:
-            wrong = _in_form(lambda: detection(ask, rival, firing, silent, seed))
-        marks = _in_form(lambda: fuzzing(ask, text, firing[:TESTED], seed))
-        alone = _in_form(lambda: intruder(ask, firing, silent, seed))
-        return replace(
-            known,
-            scored=True,
-            detection=found and found.accuracy,
-            detection_interval=found and found.interval,
-            fuzzing=marks and marks.accuracy,
-            fuzzing_interval=marks and marks.interval,
-            shuffled=wrong and wrong.accuracy,
-            intruder=alone and alone.accuracy,
-            intruder_interval=alone and alone.interval,
-        )
-
-
-def _in_form(ask: Callable[[], _Answer]) -> _Answer | None:
-    """What `ask` gives, asked again where the answer was not in the form; None after that."""
-    for _ in range(_ASKED):
-        try:
-            return ask()
-        except RubbishError:
-            continue
-    return None
-
-
-def _asker(config: ExplanationsConfig) -> Ask:
-    if not config.is_local:
-        return Endpoint(config.explainer, config.model).ask
-    from mi_crow.mechanistic.explain.explanations.local import local_chat
-
-    return local_chat(config.explainer.removeprefix(LOCAL), config.device)
-
-
-def _paced(ask: Ask, config: ExplanationsConfig) -> Ask:
-    """At most `per_minute` questions start in a minute."""
-    if config.per_minute is None:
-        return ask
-    pause, lock = 60 / config.per_minute, threading.Lock()
-    free_at = [0.0]
-
-    def paced(question: str) -> str:
-        with lock:
-            now = time.monotonic()
-            wait = max(free_at[0] - now, 0.0)
-            free_at[0] = now + wait + pause
-        time.sleep(wait)
-        return ask(question)
-
-    return paced
+            wanted["shuffled"] = lambda: detection(ask, rival, firing, silent, seed)
+        found: dict[str, float | None] = {}
+        whole = True
+        for name, work in wanted.items():
+            if getattr(known, name) is not None:
+                continue
+            try:
+                score = ask.in_form(work)
+            except RubbishError:
+                whole = False
+                continue
+            found[name] = score and score.accuracy
+            if name != "shuffled":
+                found[f"{name}_interval"] = score and score.interval
+        return replace(known, scored=whole, **found)
 
 
 def _median(values: Sequence[float | None]) -> float | None:

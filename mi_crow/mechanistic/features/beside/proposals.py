@@ -156,8 +156,8 @@ class ProposalReader:
         """What a chat model says of features. It comes before the names proposed without one."""
         if self._identity[1] is None:
             return {}
-        rows = self._connection.rows("SELECT value::DOUBLE FROM idx.meta WHERE key = 'built_at'")
-        return read_explanations(self._connection, self._explanations, rows[0][0])
+        rows = self._connection.rows("SELECT value FROM idx.meta WHERE key = 'weights'")
+        return read_explanations(self._connection, self._explanations, rows[0][0] if rows else "")
 
     @cached_property
     def exist(self) -> bool:

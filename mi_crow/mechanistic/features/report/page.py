@@ -148,6 +148,7 @@ def _said(detail: "FeatureDetail") -> dict[str, str]:
     if told is not None:
         known = ((said, getattr(told, name)) for name, said in SCORES.items())
         scores = [f"{said} {_score(value)}" for said, value in known if value is not None]
+        scores += [f"on {detail.explained_on}"] if detail.explained_on else []
         facts["Explained"] = f"{told.text} ({', '.join([f'by {told.explainer}', *scores])})"
     if proposal is not None and proposal.name:
         score = "not scored" if proposal.score is None else f"AUROC {_score(proposal.score)}"
