@@ -64,6 +64,8 @@ def test_a_line_is_words_conditions_and_an_order() -> None:
         ("named:maybe", (0, 11), "write named:yes"),
         ("label:", (0, 6), "label: needs a value"),
         ("tag>3", (0, 5), "'tag' cannot be compared (character 1); write tag:3"),
+        ("feature:x", (0, 9), "'x' are no features (character 1); write feature:7,400-405"),
+        ("feature:9-7", (0, 11), "'9-7' are no features"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(text: str, place: tuple[int, int], says: str) -> None:
@@ -80,6 +82,13 @@ def test_numbers_are_compared(store: FeatureStore, find: Find) -> None:
     both = {row.feature for row in rows if row.density <= 0.005 and row.max_act > 2}
     assert set(find("density<=0.5% max>2")) == both
     assert set(find("fires=0")) == {row.feature for row in rows if row.fires == 0}
+
+
+def test_features_are_named_by_number(find: Find) -> None:
+    assert set(find("feature:7,20-22")) == {7, 20, 21, 22}
+    assert set(find("feature:60-999")) == {60, 61, 62, 63}
+    assert find("feature:64") == []
+    assert set(find("-feature:1-63")) == {0}
 
 
 def test_what_only_the_weights_say_can_be_compared_and_sorted_by(

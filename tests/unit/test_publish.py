@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli import main
+from mi_crow.cli.commands.meaning.contrast import tag_found
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.store.workspace import Workspace
@@ -58,6 +59,13 @@ def test_an_index_that_is_not_there_is_said(
     workspace.index_path("s").unlink()
     assert main(["publish", "org/name", "--dry-run", "--index"]) == 2
     assert "has no feature index" in capsys.readouterr().err
+
+
+def test_a_tag_of_a_contrast_is_for_the_features_of_the_first_set(workspace: Workspace) -> None:
+    rows = [{"feature": one, "auroc": auroc} for one, auroc in ((3, 0.9), (4, 0.1))]
+    assert tag_found(workspace, {"sae_id": "s", "features": rows}, "first") == 1
+    found = Annotations(workspace.annotations_path).concepts("s")
+    assert {one.feature for one in found if "first" in one.tags} == {3}
 
 
 def test_a_report_is_of_a_tag_a_filter_or_a_feature(

@@ -42,6 +42,7 @@ WORDS: Mapping[str, str] = {
     "proposed": "its proposed name contains this",
     ORIGIN: f"which of two models it is of: {', '.join(ORIGINS)}",
     "kind": f"its kind is this: {', '.join(KINDS)}",
+    "feature": "its number is one of these, such as 7,400-405",
 }
 ORDERS: Mapping[str, str] = {
     "feature": "feature",
@@ -54,6 +55,7 @@ _SORT = "sort"
 _NO_OPERATORS = ("AND", "OR", "NOT")  # of other query languages
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
+_FEATURES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 _YES = {"yes": True, "no": False}
 
 
@@ -241,6 +243,8 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
             end,
             f"there is {nearest(value, ORIGINS, len(ORIGINS))}",
         )
+    if name == "feature" and not (_FEATURES.fullmatch(value) and all(ranges_in(value))):
+        raise QueryError(f"{value!r} are no features", start, end, "write feature:7,400-405")
     if name == "like":
         number = value.removeprefix("#")
         if number.isascii() and number.isdigit() and len(number) < 10:
@@ -249,6 +253,16 @@ def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool 
             hint = 'write like:42 or like:"texts about the sea"'
             raise QueryError(f"{value!r} has no word and is not a feature", start, end, hint)
     return value
+
+
+def ranges_in(value: str) -> list[range]:
+    """The numbers that `feature:` names.
+
+    >>> ranges_in("7,400-402")
+    [range(7, 8), range(400, 403)]
+    """
+    ends = (part.partition("-") for part in value.split(","))
+    return [range(int(first), int(last or first) + 1) for first, _, last in ends]
 
 
 def _order(value: str, ascending: bool, start: int, end: int) -> tuple[str, bool | None]:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,12 @@ from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
 from mi_crow.mechanistic.features.meaning.ranking import Meanings
 from mi_crow.mechanistic.features.meaning.static_embeddings import users_embeddings
 from mi_crow.mechanistic.features.on_text import features_on_text
-from mi_crow.mechanistic.features.query_language import NUMBERS, Condition, FeatureQuery
+from mi_crow.mechanistic.features.query_language import (
+    NUMBERS,
+    Condition,
+    FeatureQuery,
+    ranges_in,
+)
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
 
 if TYPE_CHECKING:
@@ -95,6 +101,10 @@ class QueryMatcher:
             return self._with(lambda one: text in one.name.casefold())
         if name == "source":
             return self._with(lambda one: one.source.casefold().startswith(text))
+        if name == "feature":
+            size = len(self.columns)
+            parts = (range(one.start, min(one.stop, size)) for one in ranges_in(text))
+            return self._mask(chain.from_iterable(parts))
         if name == ORIGIN:
             return of_origin(self.connection, text, len(self.columns))
         if name in OF_PROPOSALS:

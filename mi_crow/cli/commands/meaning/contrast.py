@@ -43,7 +43,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--run", help="the run of labels and documents (default: the SAE's)")
     add_setting(parser, "--texts", 200, "maximum number of texts on each side", type=positive)
     add_setting(parser, "--top", 20, "features to list", type=positive)
-    parser.add_argument("--tag", help="tag the listed features that have a name or a proposed one")
+    parser.add_argument(
+        "--tag",
+        help="tag the listed features that are stronger on the first set and have a name or a "
+        "proposed one",
+    )
     add_bos(parser)
     add_device(parser)
     add_seed(parser)
@@ -107,8 +111,8 @@ def finish(
 
 
 def tag_found(workspace: Workspace, found: dict[str, Any], tag: str | None) -> int:
-    """Tags the features of a result that have a name; those with a proposed one get it, as from
-    `auto`. Raises UserError where none has one."""
+    """Tags the features of a result that are stronger on the first of two sets and have a name;
+    those with a proposed one get it, as from `auto`. Raises UserError where none has one."""
     if not tag:
         return 0
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -116,7 +120,10 @@ def tag_found(workspace: Workspace, found: dict[str, Any], tag: str | None) -> i
     from mi_crow.mechanistic.explain.two_sets import meanings
     from mi_crow.mechanistic.steering.known import KnownFeatures
 
-    sae_id, features = found["sae_id"], [row["feature"] for row in found["features"]]
+    sae_id, features = (
+        found["sae_id"],
+        [row["feature"] for row in found["features"] if row.get("auroc", 1.0) > 0.5],
+    )
     names = meanings(KnownFeatures(workspace), sae_id, features)
     if not names:
         raise UserError("none of these features has a name", hint=f"mi-crow explain --sae {sae_id}")
@@ -141,7 +148,8 @@ def print_contrast(found: dict[str, Any]) -> None:
     )
     print_line(
         f"{count(found['texts_for'])} texts for, {count(found['texts_against'])} against; AUROC "
-        "and effect on the half that features were not chosen by: above 0.5 stronger on the first "
-        f"set, below on the second. Shuffled sets: {found['chance']:.2f}",
+        "and effect on the half that features were not chosen by, in the order of the other half: "
+        "above 0.5 stronger on the first set, below on the second. Shuffled sets: "
+        f"{found['chance']:.2f}",
         "dim",
     )
