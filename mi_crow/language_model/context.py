@@ -22,6 +22,7 @@ class ForwardContext:
     position: int  # tokens in the cache before this pass
     prompt_length: int | None  # tokens of the prompt while generating, else None
     controlled: Tensor | None = None  # [batch] bool: texts that controllers change; None: all
+    strengths: Tensor | None = None  # [batch]: what amounts are multiplied by in each; None: 1
 
 
 class KnownPoints(Protocol):

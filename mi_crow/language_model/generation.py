@@ -13,13 +13,17 @@ from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.decoding.constraints import budgeted_logits, plausible_logits
 from mi_crow.language_model.decoding.steps import Prefixes, Steps
 from mi_crow.language_model.detokenize import Detokenizer, added_text
+from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.language_model.tokenize import start_id
 
 Side = Literal["baseline", "steered"]
 SIDES: tuple[Side, ...] = ("baseline", "steered")
 
 _NOT_A_TOKEN = -1
-_ROWS = 128  # continuations of several prompts in one batch
+# Continuations of several prompts in one batch.
+_ROWS = 128
+_ROWS_CUDA = 1024
+_LESS = "ask for fewer continuations of a prompt, or fewer new tokens"
 _COLDEST = 1e-6  # below, dividing logits overflows: only the likeliest token is left
 
 
@@ -130,27 +134,37 @@ def generate_each(
     sampling: Sampling,
     seeds: Sequence[int],
     with_nats: bool = False,
+    strengths: Sequence[float] | None = None,
 ) -> list[Generation]:
     """Continues every prompt, with a seed of its own, as `generate` does one by one; prompts with
-    as many tokens share a batch of at most 128 continuations. Raises UserError as there.
+    as many tokens share a batch of at most 128 continuations, on CUDA of 1,024 or as many as fit.
+    Raises UserError as there.
+
+    `strengths`: what the controllers' amounts are multiplied by, for each prompt.
 
     `with_nats`: what the continuations' tokens cost (-log p at temperature 1) under the plain model
     where constraints have it read beside, else under the model as it wrote.
     """
     side: Side = "steered" if lm.controllers_enabled else "baseline"
     asked = [
-        _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), seed)
-        for prompt, seed in zip(prompts, seeds, strict=True)
+        _Asked(prompt, _prompt_ids(lm, prompt, sampling.bos), seed, strength)
+        for prompt, seed, strength in zip(
+            prompts, seeds, strengths or [1.0] * len(prompts), strict=True
+        )
     ]
     found: dict[int, Generation] = {}
     for length in sorted({len(one.ids) for one in asked}):
         alike = [place for place, one in enumerate(asked) if len(one.ids) == length]
-        most = max(1, _ROWS // sampling.n)
-        for start in range(0, len(alike), most):
-            places = alike[start : start + most]
-            some = [asked[place] for place in places]
+        rows = _ROWS_CUDA if lm.device.type == "cuda" else _ROWS
+        size = BatchSize(max(1, rows // sampling.n), _unheard, "prompt", _LESS)
+
+        def run(which: slice, alike: list[int] = alike) -> dict[int, Generation]:
+            some = [asked[place] for place in alike[which]]
             both = _continued(lm, some, sampling, (side,), with_nats=with_nats)
-            found |= {place: one[side] for place, one in zip(places, both, strict=True)}
+            return {place: one[side] for place, one in zip(alike[which], both, strict=True)}
+
+        for some in size.pieces(len(alike), run):
+            found |= some
     return [found[place] for place in range(len(asked))]
 
 
@@ -161,6 +175,11 @@ class _Asked:
     prompt: str
     ids: list[int]
     seed: int
+    strength: float = 1.0  # what the controllers' amounts are multiplied by
+
+
+def _unheard(_: str) -> None:
+    pass
 
 
 def _continued(
@@ -177,6 +196,7 @@ def _continued(
     """The continuations of prompts of one length, in one batch; with nats only on one side."""
     # The steered text read without interventions. Where none act, it would be the same again.
     beside = sampling.constrained and "steered" in sides
+    strengths = [one.strength for one in asked]
     steps = Steps(
         lm,
         [one.ids for one in asked],
@@ -185,6 +205,7 @@ def _continued(
         use_cache=sampling.use_cache,
         prefixes=prefixes,
         key=key,
+        strengths=None if all(one == 1 for one in strengths) else strengths,
     )
     texts = _Texts(lm, asked, sides, sampling.n, steps.special, on_token)
     generators = [torch.Generator("cpu").manual_seed(one.seed) for one in asked]

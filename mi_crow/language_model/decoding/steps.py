@@ -65,9 +65,16 @@ class Steps:
         use_cache: bool = True,
         prefixes: Prefixes | None = None,
         key: object = None,
+        strengths: Sequence[float] | None = None,
     ) -> None:
+        """`strengths`: what controllers multiply their amounts by, for each prompt."""
         self._lm, self._n, self._controlled = lm, n, tuple(controlled)
         self._prompts = torch.tensor(prompts, dtype=torch.int64, device=lm.device)
+        self._strengths = self._all_strengths = None
+        if strengths is not None:
+            self._strengths = torch.tensor(strengths, device=lm.device)
+            each = self._strengths.repeat_interleave(n)
+            self._all_strengths = each.repeat(len(self._controlled))
         self._each = n * len(self._prompts)  # rows of a branch
         self._rows = self._each * len(self._controlled)
         self._ids = self._prompts.repeat_interleave(n, 0).repeat(len(self._controlled), 1)
@@ -154,8 +161,15 @@ class Steps:
         acts = self._mask(tuple(controlled)) if some and not every else None
         length = cached + new.shape[1]
         mask = new.new_ones(len(new), length)
+        whole = len(new) == self._rows and self._rows != len(self._prompts)
         context = ForwardContext(
-            new, mask, torch.isin(new, self._special), cached, self._prompts.shape[1], acts
+            new,
+            mask,
+            torch.isin(new, self._special),
+            cached,
+            self._prompts.shape[1],
+            acts,
+            self._all_strengths if whole else self._strengths,
         )
         inputs: dict[str, Any] = {}
         if self._keeps_logits:  # at every position of the prompt they would be memory unread

@@ -16,7 +16,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks import Controller
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.interventions import Intervention, Op
-from mi_crow.mechanistic.steering.pace import Pace
+from mi_crow.mechanistic.steering.pace import Pace, text_strengths
 from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import Source, kept
 from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens, special_tokens
@@ -93,23 +93,18 @@ class _Step:
     def takes(self, other: "_Step") -> bool:
         """Whether both can be carried out at once, this one being the first."""
         plain = not any((one.pace or one.condition or one.rivals) for one in (self, other))
-        mine = (self.op, self.by_norm, self.scope)
         apart = not set(self.columns) & set(other.columns)
-        return (
-            plain
-            and apart
-            and self.op != "project"
-            and mine
-            == (
-                other.op,
-                other.by_norm,
-                other.scope,
-            )
-        )
+        alike = (self.op, self.by_norm, self.scope) == (other.op, other.by_norm, other.scope)
+        return plain and apart and alike and self.op != "project"
 
-    def changed(self, z: Tensor, norms: Tensor | None, k: Tensor | None) -> Tensor:
-        """Activations z [..., columns] after it, at strength k [..., 1]; None: 1."""
+    def changed(
+        self, z: Tensor, norms: Tensor | None, k: Tensor | None, more: Tensor | None
+    ) -> Tensor:
+        """Activations z [..., columns] after it, at strength k [..., 1] (None: 1), with amounts
+        multiplied by `more` [..., 1] (None: 1)."""
         amounts = self.amounts
+        if more is not None and self.op not in ("ablate", "scale"):
+            amounts = amounts * more
         if self.by_norm and norms is not None:
             # What the target adds then has its share of the token's norm.
             amounts = amounts * norms
@@ -226,6 +221,7 @@ class SourceSteering(Controller):
             return y
         x = kept(self._source, self._source.name, y) if self._elsewhere else y
         left, norms = self._left_alone(x, y)
+        more = text_strengths(self._lm, y)
         # What one unit of a latent adds, for SAEs that normalise each token.
         units = self._source.units(x)
         if norms is not None and isinstance(units, Tensor):
@@ -247,7 +243,7 @@ class SourceSteering(Controller):
                     size = size * touched
                 along.append((step.direction, (step.amounts[0] - 1) * size.unsqueeze(-1)))
                 continue
-            after = _after(step, after, norms, factor, touched)
+            after = _after(step, after, norms, factor, touched, more)
         # No branch on values from here on: a GPU would have to be waited for at every token.
         steered = _fp32(y)
         if self._changes_columns:
@@ -312,6 +308,7 @@ def _after(
     norms: Tensor | None,
     factor: Tensor | None,
     touched: Tensor | None,
+    more: Tensor | None,
 ) -> Tensor:
     """All activations z [..., f] after one step, on the tokens `touched` [...]; None: all."""
     k = None if factor is None else factor.unsqueeze(-1)
@@ -322,7 +319,7 @@ def _after(
         return changed if index is None else z.index_copy(-1, index, changed)
 
     own = z if step.index is None else z.index_select(-1, step.index)
-    z = put(step.index, own, step.changed(own, norms, k))
+    z = put(step.index, own, step.changed(own, norms, k, more))
     if step.rivals is not None:
         columns, weights = step.rivals
         index = torch.tensor(columns, device=z.device)

@@ -1,7 +1,7 @@
 """Continuations of several prompts, and what a model says of them when it reads them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,28 +47,47 @@ def write_now(
 
     Raises UserError without a prompt.
     """
+    sampling = Sampling(
+        max_new_tokens, temperature, top_p, seed, plausible=plausible, kl_budget=kl_budget
+    )
+    return write_together(lm, prompts, sampling, n, (1.0,), with_nats)[0]
+
+
+def write_together(
+    lm: "LanguageModel",
+    prompts: Sequence[str],
+    sampling: Sampling,
+    n: int,
+    strengths: Sequence[float],
+    with_nats: bool = False,
+) -> list[Written]:
+    """What `write_now` writes where the amounts of what acts now are multiplied by each of
+    `strengths`, all in one batch. Raises UserError without a prompt."""
     if not prompts:
         raise UserError("no prompt given", hint="give at least one, it may be empty")
-    seeds = [seed + number for number in range(len(prompts))]
+    seeds = [sampling.seed + number for number in range(len(prompts))]
     # The first prompts get the remainder.
     more = n % len(prompts)
-    generations: list[Generation] = []
+    written: list[list[Generation]] = [[] for _ in strengths]
     for some, count in (
         (slice(0, more), n // len(prompts) + 1),
         (slice(more, None), n // len(prompts)),
     ):
-        if count and prompts[some]:
-            sampling = Sampling(
-                max_new_tokens,
-                temperature,
-                top_p,
-                seed,
-                count,
-                plausible=plausible,
-                kl_budget=kl_budget,
-            )
-            generations += generate_each(lm, prompts[some], sampling, seeds[some], with_nats)
-    return Written(generations)
+        own = prompts[some]
+        if not count or not own:
+            continue
+        every = [strength for strength in strengths for _ in own]
+        of_each = generate_each(
+            lm,
+            [*own] * len(strengths),
+            replace(sampling, n=count),
+            [*seeds[some]] * len(strengths),
+            with_nats,
+            every,
+        )
+        for place, generations in enumerate(written):
+            generations += of_each[place * len(own) : (place + 1) * len(own)]
+    return [Written(generations) for generations in written]
 
 
 @torch.inference_mode()

@@ -5,10 +5,27 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.schedules import Schedule
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
+
+
+def text_strengths(lm: "LanguageModel", like: Tensor) -> Tensor | None:
+    """What the amounts on each token of `like` [..., d] are multiplied by in the running pass:
+    [..., 1]; None: 1. Raises UserError where it is not known which token is of which text."""
+    context = lm.forward_context
+    if context is None or context.strengths is None:
+        return None
+    texts, tokens = context.input_ids.shape
+    if like.shape[:-1].numel() != texts * tokens:
+        raise UserError(
+            "texts of several strengths cannot be written together at this layer",
+            hint="write them one by one",
+        )
+    each = context.strengths.to(like.device)[:, None].expand(texts, tokens)
+    return each.reshape(*like.shape[:-1], 1)
 
 
 class Pace:

@@ -59,6 +59,35 @@ class Arm:
         }
 
 
+def in_groups(arms: Sequence[Arm]) -> list[list[Arm]]:
+    """The arms in their order, those that follow each other and differ only in strength together:
+    their texts can be written in one batch."""
+    groups: list[list[Arm]] = []
+    for arm in arms:
+        if groups and strength_beside(groups[-1][0], arm) is not None:
+            groups[-1].append(arm)
+        else:
+            groups.append([arm])
+    return groups
+
+
+def strength_beside(first: Arm, arm: Arm) -> float | None:
+    """What the amounts of `first` have to be multiplied by to be those of `arm`; None where they
+    differ in more."""
+    pairs = list(zip(first.interventions, arm.interventions, strict=False))
+    ratios = {b.value / a.value for a, b in pairs if a.op in BY_AMOUNT and a.value}
+    if not ratios or max(ratios) - min(ratios) > 1e-9 * max(ratios):
+        return None
+    strength = max(ratios)
+    same = replace(first.scaled(strength), interventions=arm.interventions) == arm and all(
+        scaled(a, strength) == replace(b, value=a.value * strength) if a.op in BY_AMOUNT else a == b
+        for a, b in pairs
+    )
+    by_layer = any(a.layer is not None and a.op in BY_AMOUNT for a, _ in pairs)
+    whole = len(first.interventions) == len(arm.interventions) == len(pairs)
+    return strength if same and whole and strength > 0 and not by_layer else None
+
+
 def scaled(one: Intervention, strength: float) -> Intervention:
     """An intervention with its amount, if it has one, multiplied."""
     return replace(one, value=one.value * strength) if one.op in BY_AMOUNT else one

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.errors import NotFiniteError
+from mi_crow.errors import NotFiniteError, UserError
 from mi_crow.hooks import Detector
 from mi_crow.language_model.context import ForwardContext
+from mi_crow.language_model.generation import Sampling
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.substitute import replaceable
-from mi_crow.mechanistic.steering.effects import Written, rows_forced, write_now
+from mi_crow.mechanistic.steering.effects import (
+    Written,
+    rows_forced,
+    write_now,
+    write_together,
+)
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.own_texts import worthy
-from mi_crow.mechanistic.steering.measure.arms import Arm
+from mi_crow.mechanistic.steering.measure.arms import Arm, strength_beside
 from mi_crow.mechanistic.steering.measure.certainty import mean_error, ratio_error, ratio_room
 from mi_crow.mechanistic.steering.measure.config import REPORTED, Trial
 from mi_crow.mechanistic.steering.measure.judges import Judge
@@ -68,6 +74,7 @@ class Bench:
     tokens: list[list[int]] = field(default_factory=list)  # held-out documents
     rater: Rater | None = None  # rates the texts too
     baselines: dict[Any, ArmTexts] = field(default_factory=dict)
+    _ahead: dict[Any, Written] = field(default_factory=dict)  # written with others, not yet read
     _plain_loss: float | None = None
 
     def figures(
@@ -131,6 +138,31 @@ class Bench:
             "own": worthy(self.judge, steered, baseline),
         }
 
+    def write_ahead(
+        self, arms: Sequence[Arm], controls: Sequence[Arm], trial: Trial, prompts: Sequence[str]
+    ) -> None:
+        """Writes the continuations of arms that differ only in strength in one batch, and those of
+        their controls in another; `figures` of each then reads its own. Nothing is written where
+        that does not work, as where predictions are not finite: each arm then tells by itself."""
+        self._ahead.clear()
+        for some in (arms, controls if controls != arms else ()):
+            if len(some) < 2:
+                continue
+            sampling = Sampling(
+                trial.max_new_tokens,
+                trial.temperature,
+                trial.top_p,
+                trial.seed,
+                plausible=some[0].plausible,
+                kl_budget=some[0].kl_budget,
+            )
+            strengths = [strength_beside(some[0], arm) or 1.0 for arm in some]
+            lm = self.loaded.lm
+            with suppress(NotFiniteError, UserError), self.steered(some[0]):
+                written = write_together(lm, prompts, sampling, trial.n, strengths)
+                keys = [_key(arm, trial, prompts, trial.n, trial.seed) for arm in some]
+                self._ahead |= dict(zip(keys, written, strict=True))
+
     def baseline(
         self,
         trial: Trial,
@@ -160,6 +192,9 @@ class Bench:
         """Writes the continuations of an arm and reads them again; unless `whole`, the KL and the
         target's activation are left out: 0, and what the plain model said when they were written is
         not asked again."""
+        ahead = self._ahead.pop(_key(arm, trial, prompts, n, seed), None)
+        if ahead is not None:
+            return self._read_again(arm, ahead, whole)
         told = not whole and (not arm.interventions or bool(arm.plausible or arm.kl_budget))
         with self.steered(arm):
             written = write_now(
@@ -249,6 +284,11 @@ class Bench:
                 self._plain_loss = corpus_loss(self.loaded.lm, self.tokens)
         with self.steered(arm):
             return corpus_loss(self.loaded.lm, self.tokens) - self._plain_loss
+
+
+def _key(arm: Arm, trial: Trial, prompts: Sequence[str], n: int, seed: int) -> Any:
+    """What decides which texts are written."""
+    return arm, trial, tuple(prompts), n, seed
 
 
 def _batches(written: Written) -> Iterator[tuple[int, list[int], list[list[int]]]]:

@@ -6,7 +6,7 @@ from typing import Any
 from mi_crow.errors import NotFiniteError
 from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
-from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
+from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front, in_groups
 from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of, rater_of
 from mi_crow.mechanistic.steering.measure.config import SweepConfig
@@ -53,15 +53,21 @@ def run_sweep(
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
     arms = arms_of(config, stack)
     rows: list[dict[str, Any]] = []
-    for number, arm in enumerate(arms):
-        progress.update(number, len(arms), "arm")
-        row = measurement.part(arm.name)
-        if row is None:
+    for group in in_groups(arms):
+        if any(measurement.part(arm.name) is None for arm in group):
             raise_if_stopped(progress)
-            row = _measured(bench, arm, config, prompts, others)
-            measurement.keep(arm.name, row)
-            progress.checkpoint(arm.name)
-        rows.append(row)
+            # Also those that are measured already: the rows of a batch change the last bits.
+            moved = [arm.of_other_features(others) for arm in group] if others else []
+            bench.write_ahead(group, moved, trial, prompts)
+        for arm in group:
+            progress.update(len(rows), len(arms), "arm")
+            row = measurement.part(arm.name)
+            if row is None:
+                raise_if_stopped(progress)
+                row = _measured(bench, arm, config, prompts, others)
+                measurement.keep(arm.name, row)
+                progress.checkpoint(arm.name)
+            rows.append(row)
     refused = [row for row in rows if "refused" in row]
     if len(refused) == len(rows):
         raise NotFiniteError(refused[0]["refused"], hint="lower the interventions' values")
