@@ -244,7 +244,8 @@ def from_form(values: Values, named: Callable[[str], str] = str) -> Intervention
     try:
         value = float(values["value"]) if op != "ablate" else 0.0
     except ValueError as error:
-        raise UserError(f"{values['value']!r} is not a number", hint="write 0.8 or -2") from error
+        told = f"{values['value']!r} is not a number"
+        raise WrongValueError("value", told, hint="write 0.8 or -2") from error
     condition = values["condition"].strip()
     return Intervention(
         parse_target(target).text,
