@@ -121,3 +121,15 @@ async def test_a_large_screen_keeps_what_is_known_of_a_loaded_model(app_workspac
         await pilot.resize_terminal(100, 40)
         await press(pilot, "j")
         assert "What was made of its layers" not in screen_text(pilot)
+
+
+async def test_a_large_screen_shows_what_was_captured(app_workspace, run_app):
+    async with run_app(app_workspace, size=(300, 100), sae_id="demo-topk") as pilot:
+        await press(pilot, "6")
+        text = screen_text(pilot)
+        assert "Documents by label" in text
+        assert "Some of the texts of demo" in text
+        assert empty_share(pilot) < 0.4  # 0.29 with the data of the demo, which has longer texts
+    async with run_app(app_workspace, size=(200, 60), sae_id="demo-topk") as pilot:
+        await press(pilot, "6")
+        assert "Some of the texts" not in screen_text(pilot)

@@ -5,14 +5,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from mi_crow.errors import MiCrowError
 from mi_crow.language_model.outline import Outline, cached_models, outline_of
 from mi_crow.mechanistic.sae.evaluation.standing import Standing, standing_of
+from mi_crow.store.runs.glance import Glance, glance_at
 from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.messages import ModelAlone
 from tui.screens.control.tree import Layer
 from tui.text import count
 
 _BLOCK = re.compile(r"(?:.*\.)?(?:layers|h|blocks|block)\.(\d+)")
+_TEXTS = 90
 _EMBEDDING = re.compile(r"emb|wte|wpe")
 
 
@@ -28,6 +31,7 @@ class KnownModel:
     outline: Outline | None = None
     standings: tuple[Standing, ...] = ()  # of its SAEs
     cached: tuple[str, ...] = ()  # models in the hub's cache
+    texts: Glance | None = None  # of the newest run
 
     def same(self, other: "KnownModel | None") -> bool:
         """Whether the files of `other`, which were read, say what those of this one would."""
@@ -65,7 +69,15 @@ def read_known(model: KnownModel) -> KnownModel:
         outline=outline_of(model.name, model.revision),
         standings=tuple(standing_of(sae) for sae in model.saes),
         cached=tuple(cached_models()),
+        texts=_texts_of(model.runs[-1]) if model.runs else None,
     )
+
+
+def _texts_of(run: RunSummary) -> Glance | None:
+    try:
+        return glance_at(run.path, run.manifest, _TEXTS)
+    except (MiCrowError, OSError):
+        return None  # Runs says what is wrong with it
 
 
 def known_layers(model: KnownModel) -> list[Layer]:

@@ -9,6 +9,8 @@ from mi_crow.store.workspace import RunSummary, SaeSummary
 from tui.preferences.key_words import key
 from tui.screens.control.known import KnownModel, runs_on, saes_on, what_is_on
 from tui.screens.control.tree import Layer
+from tui.screens.runs.figures.tables import label_bars
+from tui.screens.runs.figures.texts import some_texts
 from tui.text import count, number, printable, size
 from tui.widgets.facts import Fact, beside, facts_content, section
 
@@ -16,6 +18,8 @@ _NAMES = 13  # cells of the names of facts
 _TWO_COLUMNS = 88  # cells of a pane
 _MOST_MODELS = 8
 _MOST_LAYERS = 24
+_LABEL_LINES = 6
+_LEAST_ROOM = 32  # lines that labels and texts need
 # What can be done, in the order in which somebody would.
 _KEYS = (
     ("control.load", "loads the model, to see all of it"),
@@ -178,6 +182,18 @@ def _models(
         return None
     cut = [line.truncate(max(width, 8), ellipsis=True) for line in lines]
     return section("Models", Content("\n").join(cut))
+
+
+def captured_texts(model: KnownModel, width: int, height: int) -> list[Content]:
+    """What was captured last from the model, in what is left of the pane: labels and texts."""
+    glance = model.texts
+    if glance is None or height < _LEAST_ROOM:
+        return []
+    bars = label_bars(glance.labels, width, _LABEL_LINES)
+    taken = len(bars.plain.splitlines()) + 1 if bars is not None else 0
+    title = f"Some of the texts of {printable(model.runs[-1].run_id)}"
+    texts = some_texts(glance, width, height - taken - 1, title)
+    return [part for part in (bars, texts) if part is not None]
 
 
 def models_of(runs: Sequence[RunSummary], saes: Sequence[SaeSummary]) -> list[tuple[str, int, int]]:

@@ -23,18 +23,26 @@ from tui.screens.control.known import (
     what_is_on,
 )
 from tui.screens.control.layer_list import LayerList
-from tui.screens.control.overview import made_of, model_and_others, models_of, overview
+from tui.screens.control.overview import (
+    captured_texts,
+    made_of,
+    model_and_others,
+    models_of,
+    overview,
+)
 from tui.screens.control.tree import COLUMNS, LayerTree, layer_from_row
 from tui.screens.control.watching import Measured, WatchesLayers
 from tui.screens.no_sae import no_sae
 from tui.text import printable
 from tui.widgets.area import Area
 from tui.widgets.detail import DetailScroll
-from tui.widgets.facts import blocks
+from tui.widgets.facts import beside, blocks
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.trouble import Trouble
 
+_BESIDE = 150  # cells of the pane from which the keys are beside the layer
+_FACTS_SHARE = 0.8  # of the pane, as the styles have it
 _TEXT = "The ship leaves the harbour at dawn."
 
 
@@ -283,8 +291,18 @@ class ControlScreen(WatchesLayers):
         if of is not None and (self._hooks is None or large):
             models = models_of(self.context.runs(), self.context.saes())
             say = overview if self._hooks is None else model_and_others
-            content = blocks(content, *say(of, self._tree.layers, models, width))
+            said = say(of, self._tree.layers, models, width)
+            if self._hooks is None and width >= _BESIDE:
+                content = beside(content, said.pop(0), width)
+            content = blocks(content, *said)
+        if of is not None and large:
+            content = blocks(content, *captured_texts(of, width, self._room_below(content)))
         self.query_one("#layer-text", Static).update(content)
+
+    def _room_below(self, content: Content) -> int:
+        """The lines that the facts leave empty, of those that they can have."""
+        most = round(self.query_one("#layer").size.height * _FACTS_SHARE)
+        return most - len(content.plain.splitlines()) - 1
 
     # Statistics.
 
