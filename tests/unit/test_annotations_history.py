@@ -7,7 +7,9 @@ import pytest
 
 from mi_crow.cli.entry import run_command_line
 from mi_crow.errors import NotFoundError, UserError
+from mi_crow.mechanistic.concepts import annotations_database
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.annotations_rows import _as_written, _checked, as_text
 from mi_crow.store.workspace import Workspace
 
 SAE = "sae"
@@ -134,3 +136,87 @@ def test_a_name_is_told_as_it_is_also_with_quotes_and_joiners(annotations: Annot
         "name “\N{MAN}\u200d\N{WOMAN} pair” of feature 1",
         'name “it\'s "so"” of feature 1',
     ]
+
+
+def test_a_large_change_is_undone_at_once(annotations: Annotations) -> None:
+    """One row after the other took 8 s of a busy machine for 100,000, and others waited."""
+    features = range(200)
+    with annotations.one_change():
+        for feature in features:
+            annotations.set_concept("sae", feature, "a")
+    statements: list[str] = []
+    connection = annotations._database._connection
+    assert connection is not None
+    connection.set_trace_callback(statements.append)
+    assert annotations.undo() is not None
+    assert sum(one.startswith(("SELECT", "INSERT")) for one in statements) < 20
+    assert annotations.concepts() == []
+    redone = annotations.redo()
+    assert redone is not None
+    assert redone.undone == 200
+    assert "name 200 concepts: “a” of feature 199, “a” of feature 198 and 198 more" in str(redone)
+    assert len(annotations.concepts()) == 200
+
+
+def test_a_row_changed_twice_in_one_change_goes_all_the_way_back(annotations: Annotations) -> None:
+    first = annotations.set_concept("sae", 1, "a", 0.1)
+    with annotations.one_change():
+        annotations.set_concept("sae", 1, "a", 0.2)
+        annotations.remove_concept("sae", 1, "a")
+        last = annotations.set_concept("sae", 1, "a", 0.3)
+        annotations.set_concept("sae", 2, "b")
+    for _ in range(2):
+        assert str(annotations.undo()).startswith("undone: change 4 concepts")
+        assert annotations.concepts() == [first]
+        annotations.redo()
+        assert annotations.concepts("sae", 1) == [last]
+        assert [one.name for one in annotations.concepts("sae", 2)] == ["b"]
+
+
+@pytest.mark.parametrize("picked", [False, True])
+def test_rows_that_changed_since_are_left_and_only_a_picked_undo_asks_again(
+    annotations: Annotations, picked: bool
+) -> None:
+    with annotations.one_change():
+        for feature in range(4):
+            annotations.set_concept("sae", feature, "a")
+    change = annotations.past_changes()[0].id
+    Annotations(annotations.path, actor="bob").set_concept("sae", 1, "a", 0.4)
+    done = annotations.undo_change(change) if picked else annotations.undo()
+    assert done is not None
+    assert (done.undone, done.skipped) == (3, 1)
+    assert [one.feature for one in annotations.concepts()] == [1]
+    lines = [one for one in annotations.history() if one.change == change]
+    assert [one.feature for one in lines if not one.undone] == ([1] if picked else [])
+    assert [one.feature for one in annotations.history() if one.action == "undo"] == [0, 2, 3]
+    assert annotations.redo() is not None
+    assert [one.confidence for one in annotations.concepts()] == [1, 0.4, 1, 1]
+
+
+def test_a_line_of_the_history_is_read_as_it_is_checked(annotations: Annotations) -> None:
+    for name, note in (("plain", ""), ("half \ud83d", 'a "quote"\n\x01'), ("שלום", "🦜")):
+        annotations.set_concept("sae", 7, name, 0.5, note, ["a", f"{note}\\u"])
+    plain = as_text(annotations.set_concept("sae", 7, "plain", 0.5, "", ["a"]))
+    assert plain is not None
+    assert _as_written(plain) is not None
+    for line in annotations.history():
+        text = as_text(line.after)
+        assert text is not None
+        assert _as_written(text) in (None, _checked(text))
+        assert line.after == _checked(text)
+    for wrong in ("[]", "{", plain.replace("0.5", "7.5"), plain.replace('"a"', "1"), "null"):
+        assert _as_written(wrong) is None
+
+
+def test_a_writer_that_waits_in_vain_says_what_for(
+    annotations: Annotations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations.set_concept("sae", 1, "a")
+    monkeypatch.setattr(annotations_database, "_PATIENCE", 0.05)
+    other = Annotations(annotations.path)
+    with annotations.one_change():
+        annotations.set_concept("sae", 2, "b")
+        with pytest.raises(UserError, match="another program is writing to") as error:
+            other.set_concept("sae", 3, "c")
+    assert error.value.hint == "nothing was written here; try again in a moment"
+    assert names(annotations) == ["a", "b"]

@@ -17,8 +17,6 @@ from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
 from mi_crow.mechanistic.concepts.annotations_history import (
-    REDO,
-    UNDO,
     PastChange,
     UndoResult,
     changes_of_others,
@@ -31,6 +29,7 @@ from mi_crow.mechanistic.concepts.annotations_history import (
     lines_of,
     next_change,
     past_changes,
+    restore,
     result_of,
 )
 from mi_crow.mechanistic.concepts.annotations_inspections import (
@@ -289,24 +288,10 @@ class Annotations(SavedSteering, SavedInspections):
     def _undo(self, connection: sqlite3.Connection, change: int, *, leave: bool) -> UndoResult:
         """`leave`: rows that have changed since can be undone later; else they count as undone, so
         that the next undo reaches the change before."""
+        assert self._change is not None
         lines = [line for line in lines_of(connection, change) if not line.undone]
-        done = [line for line in lines if self._restore(connection, line, leave=leave)]
-        return result_of(lines, done)
-
-    def _restore(self, connection: sqlite3.Connection, line: Change, *, leave: bool) -> bool:
-        row = line.after or line.before
-        assert row is not None
-        same = read_concept(connection, row.sae_id, row.feature, row.name) == line.after
-        if not same and leave:
-            return False
-        if same and line.before is not None:
-            put_concept(connection, line.before)
-        elif same:
-            delete_concept(connection, row)
-        action = REDO if line.action == UNDO else UNDO
-        by = self._record(connection, action, line.after, line.before) if same else 0
-        connection.execute("UPDATE history SET undone_by = ? WHERE id = ?", (by, line.id))
-        return same
+        by = self.actor, self.session, self._change
+        return result_of(lines, restore(connection, lines, by, leave=leave))
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
@@ -327,10 +312,10 @@ class Annotations(SavedSteering, SavedInspections):
         action: str,
         before: Concept | None,
         after: Concept | None,
-    ) -> int:
+    ) -> None:
         row = after or before
         assert row is not None
-        cursor = connection.execute(
+        connection.execute(
             "INSERT INTO history (t, actor, session, action, sae_id, feature, before, after, "
             "change) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -345,7 +330,6 @@ class Annotations(SavedSteering, SavedInspections):
                 self._change,
             ),
         )
-        return int(cursor.lastrowid or 0)
 
     # Files.
 

@@ -1,11 +1,22 @@
 """The history of the concepts and undoing it: queries on an open transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.concepts.annotations_rows import Change, change_of
+from mi_crow.mechanistic.concepts.annotations_rows import (
+    COLUMNS,
+    Change,
+    Concept,
+    Key,
+    change_of,
+    concept_of,
+    key_of,
+    replace_concepts,
+)
 from mi_crow.visible import quoted
 
 UNDO, REDO = "undo", "redo"
@@ -50,6 +61,67 @@ def lines_of(connection: sqlite3.Connection, change: int) -> list[Change]:
             f"there is no change {change}", hint="mi-crow concepts history lists them"
         )
     return [change_of(row) for row in rows]
+
+
+def restore(
+    connection: sqlite3.Connection,
+    lines: Sequence[Change],
+    by: tuple[str, str, int],
+    *,
+    leave: bool,
+) -> list[Change]:
+    """Takes the rows of a change back to what they were: `lines` are all of it that are not undone,
+    the latest first. Returns the lines of those that had not changed since. `by`: who does it, in
+    which session and as which change.
+
+    `leave`: the others can be undone later; else they count as undone, so that the next undo
+    reaches the change before. Others wait while this writes, so that all rows are read and written
+    at once.
+    """
+    if not lines:
+        return []
+    said = {key_of(one): one for one in _concepts_of(connection, lines[0].change)}
+    now: dict[Key, Concept | None] = {}
+    done: list[Change] = []
+    left: list[tuple[int]] = []
+    for line in lines:
+        row = line.after or line.before
+        assert row is not None
+        key = key_of(row)
+        if (now[key] if key in now else said.get(key)) == line.after:
+            now[key] = line.before
+            done.append(line)
+        else:
+            left.append((line.id,))
+    replace_concepts(
+        connection, [key for key in now if key in said], [one for one in now.values() if one]
+    )
+    connection.executemany("UPDATE history SET undone_by = 0 WHERE id = ?", left)
+    first = last_line(connection) + 1
+    actor, session, change = by
+    action = REDO if lines[0].action == UNDO else UNDO
+    connection.execute(
+        "INSERT INTO history (t, actor, session, action, sae_id, feature, before, after, change) "
+        "SELECT ?, ?, ?, ?, sae_id, feature, after, before, ? FROM history "
+        "WHERE change = ? AND undone_by IS NULL ORDER BY id DESC",
+        (time.time(), actor, session, action, change, lines[0].change),
+    )
+    connection.executemany(
+        "UPDATE history SET undone_by = ? WHERE id = ?",
+        ((place, line.id) for place, line in enumerate(done, first)),
+    )
+    if leave:
+        connection.executemany("UPDATE history SET undone_by = NULL WHERE id = ?", left)
+    return done
+
+
+def _concepts_of(connection: sqlite3.Connection, change: int) -> Iterator[Concept]:
+    """The concepts, as they are now, of the features that a change is about."""
+    query = (
+        f"SELECT {COLUMNS} FROM concepts WHERE (sae_id, feature) IN "
+        "(SELECT sae_id, feature FROM history WHERE change = ?)"
+    )
+    return map(concept_of, connection.execute(query, (change,)))
 
 
 def check_not_undone(lines: Sequence[Change]) -> None:
@@ -214,14 +286,14 @@ def _counted(action: str, lines: int, new: int, gone: int) -> str:
 
 def _what(lines: Sequence[Change]) -> str:
     """What was done; of an undo, what it undid."""
-    lines = _forward(lines)
+    few = _forward(nsmallest(_FEW, lines, key=lambda one: one.id))
     if len(lines) == 1:
-        return f"{_verb(lines[0])} {_one(lines[0])}"
-    if renamed := _renamed(lines):
+        return f"{_verb(few[0])} {_one(few[0])}"
+    if len(lines) == len(few) and (renamed := _renamed(few)):
         return renamed
-    new, gone = (sum(getattr(one, side) is None for one in lines) for side in ("before", "after"))
-    told = _told(sorted(lines, key=lambda one: one.id)[:_FEW], len(lines))
-    return f"{_counted('', len(lines), new, gone)}: {told}"
+    new = sum(one.before is None for one in lines)
+    gone = sum(one.after is None for one in lines)
+    return f"{_counted(lines[0].action, len(lines), new, gone)}: {_told(few, len(lines))}"
 
 
 def _forward(lines: Sequence[Change]) -> Sequence[Change]:

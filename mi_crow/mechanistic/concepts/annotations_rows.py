@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from sys import intern
 from typing import Any
 
@@ -67,10 +68,13 @@ class SavedGeneration:
     metrics: dict[str, Any]
 
 
+Key = tuple[str, int, str]  # SAE, feature, name
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
 MOST_NAME, MOST_NOTE = 1 << 14, 1 << 20  # characters
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
+_COLUMNS = COLUMNS.split(", ")
+_WRITTEN_TYPES = [str, int, str, float, str, list, str, float, float]
 _CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
 
@@ -223,27 +227,9 @@ def put_all(
     """Takes many rows from what they were to what they shall be, with their lines of the history:
     a tenth of the time that one after the other would take."""
     gone = [
-        one for one, new in pairs if one is not None and (new is None or _key(new) != _key(one))
+        one for one, new in pairs if one is not None and (new is None or key_of(new) != key_of(one))
     ]
-    connection.executemany(
-        "DELETE FROM concepts WHERE sae_id = ? AND feature = ? AND name = ?", map(_key, gone)
-    )
-    connection.executemany(
-        f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                *_key(one),
-                one.confidence,
-                one.note,
-                _tags_text(one.tags),
-                one.source,
-                one.created,
-                one.updated,
-            )
-            for _, one in pairs
-            if one is not None
-        ),
-    )
+    replace_concepts(connection, map(key_of, gone), (new for _, new in pairs if new is not None))
     now = time.time()
 
     def lines() -> Iterator[tuple[object, ...]]:
@@ -261,7 +247,32 @@ def put_all(
     )
 
 
-def _key(concept: Concept) -> tuple[str, int, str]:
+def replace_concepts(
+    connection: sqlite3.Connection, gone: "Iterable[Key]", new: Iterable[Concept]
+) -> None:
+    """Removes some rows and writes others."""
+    connection.executemany(
+        "DELETE FROM concepts WHERE sae_id = ? AND feature = ? AND name = ?", gone
+    )
+    connection.executemany(
+        f"INSERT OR REPLACE INTO concepts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                *key_of(one),
+                one.confidence,
+                one.note,
+                _tags_text(one.tags),
+                one.source,
+                one.created,
+                one.updated,
+            )
+            for one in new
+        ),
+    )
+
+
+def key_of(concept: Concept) -> Key:
+    """What tells a concept from all others."""
     return concept.sae_id, concept.feature, concept.name
 
 
@@ -277,8 +288,37 @@ def as_text(concept: Concept | None) -> str | None:
 
 
 def _from_text(text: str | None) -> Concept | None:
-    if text is None:
+    return None if text is None else _as_written(text) or _checked(text)
+
+
+def _as_written(text: str) -> Concept | None:
+    """The concept of a text that is as `as_text` writes it, in a third of the time that `_checked`
+    takes; None for any other."""
+    if "\\u" in text:  # maybe half a character
         return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if type(found) is not dict or list(found) != _COLUMNS:
+        return None
+    values = [*found.values()]
+    tags = values[5]
+    if list(map(type, values)) != _WRITTEN_TYPES or any(type(tag) is not str for tag in tags):
+        return None
+    _, feature, _, confidence, *_, created, updated = values
+    if not (
+        0 <= feature <= MOST_FEATURE
+        and 0 <= confidence <= 1
+        and isfinite(created)
+        and isfinite(updated)
+    ):
+        return None
+    values[0], values[5], values[6] = intern(values[0]), tuple(tags), intern(values[6])
+    return Concept(*values)
+
+
+def _checked(text: str) -> Concept:
     what = "a change of a concept"
     data = JsonObject.of(parse_json(text, what), what)
     return Concept(
