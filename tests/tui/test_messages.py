@@ -1,5 +1,7 @@
 """The list of messages: what was told stays, errors are marked until read, enter goes there."""
 
+from textual.widgets._toast import Toast
+
 from mi_crow.errors import UserError
 from tests.tui.driving import notices, press, screen_text, settle
 from tui.message_log import MOST, MessageLog, Place, Told
@@ -29,6 +31,19 @@ async def test_an_error_stays_in_the_list_with_its_remedy(app_workspace, run_app
         assert "capture it again" in text
         await press(pilot, "escape")
         assert "! 1" not in screen_text(pilot).splitlines()[0]
+
+
+async def test_what_is_said_again_is_shown_once(app_workspace, run_app):
+    async with run_app(app_workspace) as pilot:
+        for _ in range(3):
+            pilot.app.notify("the harbour [bold] is closed", severity="warning")
+        pilot.app.notify("another")
+        await settle(pilot)
+        assert notices(pilot).splitlines().count("the harbour [bold] is closed") == 1
+        assert [str(one.render()) for one in pilot.app.screen.query(Toast)] == [
+            "the harbour [bold] is closed",
+            "another",
+        ]
 
 
 async def test_enter_goes_to_what_a_job_made(app_workspace, run_app):

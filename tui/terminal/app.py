@@ -8,10 +8,12 @@ from time import monotonic
 from typing import Any
 
 from rich.console import RenderableType
+from textual import on
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.driver import Driver
 from textual.events import Event, Key, Paste, Resize
 from textual.filter import LineFilter, Monochrome, NoColor
+from textual.notifications import Notify
 from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
@@ -154,6 +156,13 @@ class TerminalApp(KeysInOrder):
     def notify(self, message: str, **settings: Any) -> None:
         """Shows `message`, which is never markup."""
         super().notify(printable(message, keep_newlines=True), **{**settings, "markup": False})
+
+    @on(Notify)
+    def _show_once(self, event: Notify) -> None:
+        """What is said again takes the place of what was said; Textual's own handler shows it."""
+        for earlier in list(self._notifications):
+            if earlier.message == event.notification.message:
+                self._unnotify(earlier, refresh=False)
 
 
 def _uncolours(line_filter: LineFilter) -> bool:
