@@ -215,7 +215,10 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
 
     @on(RowList.ToEnd)
     def _end_of_lists(self, event: RowList.ToEnd) -> None:
-        """The three lists are one column, for these keys as for those that go row by row."""
+        """The three lists are one column, for these keys as for those that go row by row; one that
+        is zoomed is all that there is."""
+        if self.zoomed is not None:
+            return
         target = next(
             (found for name in LISTS[:: -event.direction] if (found := self._list(name)).rows),
             event.row_list,
