@@ -154,13 +154,17 @@ def test_answers_are_data():
 
 def test_the_explainer_never_sees_the_texts_of_a_score(indexed_workspace):
     store = FeatureStore.open(indexed_workspace, SAE)
-    for feature in range(8):
+    for feature in (*range(8), 24, 36, 53):
         found = material_of(store, feature, 0)
         shown = {one.document for one in found.shown}
         held_out = {one.document for one in found.held_out}
         assert not shown & held_out
         silent = {one.document for one in silent_passages(store, found, 0)}
         assert not silent & (shown | held_out)
+        strong = store.connection.columns(
+            "SELECT document FROM idx.document_features WHERE feature = ?", [feature]
+        )
+        assert not silent & set(strong["document"].tolist())
         assert all(any(one.firing) for one in found.held_out)
         if found.shown:
             assert "<<" in explain_question(found)

@@ -40,6 +40,8 @@ class Bucket(LocalServer):
         super().__init__(_Object)
         self.files = files
         self.cut: int = 0  # bytes that each answer lacks at its end
+        self.endless: str = ""  # how the next page is called, for ever
+        self.listed: int = 0
 
 
 class _Object(Answers):
@@ -50,6 +52,11 @@ class _Object(Answers):
         asked = {name: values[0] for name, values in parse_qs(url.query).items()}
         if "list-type" in asked:
             keys = sorted(key for key in self.server.files if key.startswith(asked["prefix"]))
+            self.server.listed += 1
+            if self.server.endless:
+                token = self.server.endless.format(self.server.listed)
+                self.send(200, f"<NextContinuationToken>{token}</NextContinuationToken>".encode())
+                return
             begin = int(asked.get("continuation-token", "0"))
             page = "".join(f"<Contents><Key>{key}</Key></Contents>" for key in keys[begin:][:2])
             more = ""
@@ -172,3 +179,13 @@ def test_without_the_network_a_word(
     with pytest.raises(UserError, match="is not a source of Neuronpedia"):
         fetch_explanations("3-res-jb", tmp_path)
     assert published.published_as(SOURCE) is not None  # the table needs none
+
+
+@pytest.mark.parametrize(("token", "pages"), [("x", 2), ("x{}", 200)])
+def test_a_list_without_end_is_given_up(
+    workspace: Workspace, bucket: Bucket, capsys: pytest.CaptureFixture[str], token, pages
+) -> None:
+    bucket.endless = token
+    assert main(["neuronpedia", "import", "--sae", "s"]) == 2
+    assert "the list of Neuronpedia's export does not end" in capsys.readouterr().err
+    assert bucket.listed == pages

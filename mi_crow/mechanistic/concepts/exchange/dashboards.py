@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.concept_files import write_concepts
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
-    explanation_row,
+    explained_row,
+    explanation_rows,
     is_explanations,
     json_lines,
     moment_text,
@@ -235,20 +236,22 @@ def _activation_rows(
 def _explanations(
     detail: FeatureDetail, ids: DashboardIds, proposed: bool, now: float
 ) -> list[dict[str, Any]]:
-    said = [
-        explanation_row(one, ids.model_id, ids.source_id, ids.author) for one in detail.concepts
-    ]
+    named = (ids.model_id, ids.source_id, ids.author)
+    said = [row for one in detail.concepts for row in explanation_rows(one, *named)]
     proposal = detail.proposal
+    if not said and proposed and detail.explanation is not None:
+        return [explained_row(detail.explanation, *named, now)]
     if not said and proposed and proposal is not None and proposal.name:
         feature, name = detail.row.feature, proposal.name
-        said.append(proposal_row(feature, name, ids.model_id, ids.source_id, ids.author, now))
+        said.append(proposal_row(feature, name, *named, now))
     return said
 
 
 def write_explanations(path: Path, concepts: Sequence[Concept], ids: DashboardIds) -> int:
     """Writes concepts as explanations to one file of JSON lines; `.gz` compresses it. Returns their
     number."""
-    rows = [explanation_row(one, ids.model_id, ids.source_id, ids.author) for one in concepts]
+    named = (ids.model_id, ids.source_id, ids.author)
+    rows = [row for one in concepts for row in explanation_rows(one, *named)]
     data = json_lines(rows)
     write_bytes(path, packed(data) if path.name.lower().endswith(".gz") else data)
     return len(rows)

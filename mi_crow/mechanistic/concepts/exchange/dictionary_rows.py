@@ -26,11 +26,10 @@ from mi_crow.mechanistic.concepts.concept_files import (
     read_json_file,
 )
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
-    SOURCE,
     explanation_files,
     explanation_lines,
-    extras_of,
     is_explanations,
+    read_fields,
 )
 from mi_crow.store.field_types import is_moment
 from mi_crow.store.json_file import parse_json
@@ -57,7 +56,7 @@ class FileRow:
     """One row: what it says, as arguments of `set_concept`, or what is wrong with it."""
 
     place: str  # `row 3`, with the line where that is another
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     trouble: str = ""
     ignored: tuple[str, ...] = ()  # fields that say something and are not known
 
@@ -195,25 +194,15 @@ def _explanations(path: Path, source_id: str | None) -> Iterator[_Raw]:
                     )
                 continue
             found = True
-            yield line, _of_neuronpedia(row)
+            try:
+                yield line, read_fields(row)
+            except UserError as error:
+                yield line, str(error)
     if source_id is not None and not found and others:
         known = ", ".join(islice(sorted(others), 8))
         raise NotFoundError(
             f"{str(path)!r} has no explanations of {source_id}", hint=f"there is {known}"
         )
-
-
-def _of_neuronpedia(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An explanation by the names of our fields."""
-    note, extras = extras_of(row.get("notes"))
-    said: dict[str, Any] = {"feature": row.get("index")}
-    said |= {"name": row.get("description"), "source": SOURCE}
-    if note:
-        said["note"] = note
-    score = row.get("scoreV2")
-    if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
-        said["confidence"] = float(score)
-    return said | extras
 
 
 def _checked(row: Mapping[str, Any], sae_id: str | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _PATIENCE = 20.0  # seconds without a byte
 _MOST = 2 << 30  # bytes of all batches
 _PIECE = 1 << 20
 _MOST_LISTED = 16 << 20  # bytes of one page of names
+_MOST_PAGES = 200  # of names, a thousand each
 _KEY = re.compile(r"<Key>([^<]*)</Key>")
 _NEXT = re.compile(r"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _BY_HAND = "download the folder elsewhere, and import it with `mi-crow neuronpedia import FOLDER`"
@@ -81,7 +82,9 @@ def fetch_explanations(known_as: str, folder: Path, progress: Progress | None = 
     base = urlsplit(os.environ.get(VARIABLE) or EXPORT)
     root = f"{base.scheme}://{base.netloc}"
     prefix = f"{base.path.strip('/')}/{known_as}/explanations/".lstrip("/")
-    names = [name for name in _listed(root, prefix) if BATCH.match(name.removeprefix(prefix))]
+    names = [
+        name for name in _listed(root, prefix, progress) if BATCH.match(name.removeprefix(prefix))
+    ]
     if not names:
         raise NotFoundError(
             f"Neuronpedia exports no explanations of {known_as}",
@@ -97,11 +100,12 @@ def fetch_explanations(known_as: str, folder: Path, progress: Progress | None = 
     return folder
 
 
-def _listed(root: str, prefix: str) -> list[str]:
-    """The names of all files that begin with `prefix`."""
+def _listed(root: str, prefix: str, progress: Progress) -> list[str]:
+    """The names of all files that begin with `prefix`. Raises UserError for a list without end."""
     found: list[str] = []
     asked = {"list-type": "2", "prefix": prefix}
-    while True:
+    for _ in range(_MOST_PAGES):
+        raise_if_stopped(progress, resumable=False)
         page = b"".join(_pieces(f"{root}/?{urlencode(asked)}", _MOST_LISTED)).decode(
             errors="replace"
         )
@@ -109,7 +113,11 @@ def _listed(root: str, prefix: str) -> list[str]:
         token = _NEXT.search(page)
         if token is None or len(found) > 100_000:
             return found
-        asked["continuation-token"] = html.unescape(token[1])
+        following = html.unescape(token[1])
+        if following == asked.get("continuation-token"):
+            break
+        asked["continuation-token"] = following
+    raise UserError("the list of Neuronpedia's export does not end", hint=_BY_HAND)
 
 
 def _download(url: str, path: Path, progress: Progress) -> int:

@@ -22,6 +22,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
 )
 from mi_crow.mechanistic.concepts.edits import joined_notes
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_rows, read_rows
+from mi_crow.mechanistic.concepts.exchange.neuronpedia import same_name
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from mi_crow.visible import quoted
 
@@ -220,16 +221,18 @@ def _valid(row: FileRow) -> FileRow:
 
 def _without_repeats(rows: Iterable[FileRow]) -> Iterable[FileRow]:
     """The rows, those about a name that an earlier row gave the same feature with that as what is
-    wrong."""
-    first: dict[tuple[str, int, str], str] = {}
+    wrong; of explainers that say the same of a feature there is one row, of all of them."""
+    first: dict[tuple[str, int, str], FileRow] = {}
     for row in rows:
         if not row.trouble:
             key = row.values["sae_id"], row.values["feature"], row.values["name"]
+            if key in first and same_name(first[key].values, row.values):
+                continue
             if key in first:
-                said = f"it repeats {first[key]}: {quoted(key[2])} of feature {key[1]}"
+                said = f"it repeats {first[key].place}: {quoted(key[2])} of feature {key[1]}"
                 row = replace(row, trouble=said)
             else:
-                first[key] = row.place
+                first[key] = row
         yield row
 
 

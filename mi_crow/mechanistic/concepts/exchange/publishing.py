@@ -14,6 +14,7 @@ from typing import Any
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Concept
 from mi_crow.mechanistic.concepts.concept_files import FIELDS
+from mi_crow.mechanistic.features.beside.explanations import EXPLANATIONS_NAME
 from mi_crow.mechanistic.features.beside.proposals import PROPOSALS_NAME
 from mi_crow.store.evaluation_file import EVALUATION_NAME, read_evaluation
 from mi_crow.store.json_file import read_json
@@ -22,7 +23,7 @@ from mi_crow.store.workspace import SaeSummary
 CARD_NAME = "README.md"
 _WEIGHTS = ("cfg.json", "sae_weights.safetensors")
 _BESIDE = ("training.json", EVALUATION_NAME)
-_INDEX = ("features.duckdb", PROPOSALS_NAME)
+_INDEX = ("features.duckdb", PROPOSALS_NAME, EXPLANATIONS_NAME)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _TOP_CONCEPTS = 25
 # What the card shows of the evaluation: key, name, digits.

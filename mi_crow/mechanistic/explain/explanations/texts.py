@@ -80,7 +80,10 @@ def silent_passages(store: FeatureStore, material: Material, seed: int) -> list[
     """Texts in which the feature is not known to fire: half where a feature fires that co-activates
     with it or is near it, half where any other does; none from a document of its own."""
     rng = np.random.default_rng([seed, material.feature])
-    found_in = "SELECT DISTINCT document FROM idx.examples WHERE feature = ?"
+    found_in = (
+        "SELECT document FROM idx.examples WHERE feature = $1 UNION "
+        "SELECT document FROM idx.document_features WHERE feature = $1"
+    )
     own = set(store.connection.columns(found_in, [material.feature])["document"].tolist())
     detail = store.detail(material.feature)
     near = [one.feature for one in detail.coactivations] + [
