@@ -183,6 +183,8 @@ async def test_a_preset_brings_the_stack_back(open_steer):
         assert stack(pilot) == []
         await press(pilot, "p", "enter")
         assert stack(pilot) == ["#3 ≥ 0.3 norm", "#101 ≥ 0.3 norm"]
+        await press(pilot, "x", "P", *"boats", "enter")
+        assert "“boats”, in the place of another of that name" in notices(pilot)
 
 
 @pytest.mark.slow

@@ -283,8 +283,10 @@ def test_a_missing_or_binary_file_is_a_plain_error(
 
 
 def test_presets_are_replaced_by_name(annotations: Annotations) -> None:
-    annotations.save_preset("calm", [{"target": "feature:1", "op": "scale", "value": 0.0}])
-    annotations.save_preset("calm", [{"target": "feature:2", "op": "scale", "value": 0.0}])
+    new = {"target": "feature:2", "op": "scale", "value": 0.0}
+    assert not annotations.save_preset("calm", [{**new, "target": "feature:1"}])
+    assert annotations.save_preset("calm", [new])
+    assert not annotations.save_preset("calm", [new])
     [preset] = annotations.presets()
     assert preset.interventions[0]["target"] == "feature:2"
     with pytest.raises(NotFoundError, match="'loud'"):

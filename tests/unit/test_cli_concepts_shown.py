@@ -361,6 +361,12 @@ def test_what_a_file_says_and_is_not_read_is_told(
     assert [(one.feature, one.name) for one in annotations.concepts(SAE)] == [(3, "sea")]
 
 
+def test_a_merge_says_the_name_that_is_saved(indexed: Workspace, say: Say) -> None:
+    say("set", "3", "tide")
+    assert "2 features of s are now “sea”" in say("merge", "3", "4", "--name", " sea ")
+    assert "they are all “sea” already" in say("merge", "3", "4", "--name", " sea ")
+
+
 def test_a_tag_is_taken_with_its_sign(
     indexed: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,8 +42,9 @@ class SavedSteering:
             raise NotFoundError(f"preset {name!r} not found", hint=hint)
         return found
 
-    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> None:
-        """Saves a stack of interventions (their JSON objects) as `name`, replacing an older one.
+    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> bool:
+        """Saves a stack of interventions (their JSON objects) as `name`, replacing an older one;
+        returns whether there was another one of that name.
 
         Raises UserError for a name that is empty or not all visible.
         """
@@ -51,11 +52,15 @@ class SavedSteering:
         text = dump([dict(one) for one in interventions])
         now = time.time()
         with self._database.writing() as connection:
+            there = connection.execute(
+                "SELECT 1 FROM presets WHERE name = ? AND interventions != ?", (name, text)
+            ).fetchone()
             connection.execute(
                 "INSERT INTO presets VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "interventions = excluded.interventions, updated = excluded.updated",
                 (name, text, now, now),
             )
+        return there is not None
 
     def rename_preset(self, name: str, new: str) -> None:
         """Gives a preset another name. Raises NotFoundError, and UserError for a name that is

@@ -255,8 +255,9 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             if sae_id is not None:
                 weights = self.context.weights_of(sae_id)
                 own = [one.in_sae(sae_id, weights) for one in stack]
-            annotations.save_preset(name, [one.as_json() for one in own])
-            return f"Saved the preset “{name}”"
+            replaced = annotations.save_preset(name, [one.as_json() for one in own])
+            of = ", in the place of another of that name" if replaced else ""
+            return f"Saved the preset “{name}”{of}"
 
         write(self.mi_crow, change)
 

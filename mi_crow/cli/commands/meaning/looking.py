@@ -151,12 +151,13 @@ def merge(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     sae_id = pick_sae(workspace, options.sae)
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     check_has_feature(max(options.features), sae_id, sae.n_latents)
-    changed = merge_names(annotations, sae_id, options.features, options.name)
-    value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": options.name}
+    name = options.name.strip()
+    changed = merge_names(annotations, sae_id, options.features, name)
+    value = {"sae_id": sae_id, "features": sorted(set(options.features)), "name": name}
     verb = "is" if changed == 1 else "are"
-    sentence = f"{features_counted(changed)} of {sae_id} {verb} now {quoted(options.name)}"
+    sentence = f"{features_counted(changed)} of {sae_id} {verb} now {quoted(name)}"
     if not changed:
-        sentence = f"they are all {quoted(options.name)} already"
+        sentence = f"they are all {quoted(name)} already"
     print_outcome(options.json, {**value, "changed": changed}, sentence)
 
 

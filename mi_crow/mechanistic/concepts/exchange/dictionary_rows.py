@@ -68,7 +68,8 @@ def bad_rows(path: Path, rows: Sequence[FileRow]) -> UserError:
     hint = f"--skip-bad (skip_bad=True) leaves {them} out"
     if others:
         places = ", ".join(row.place for row in others[:_PLACES])
-        more = f" and {len(others) - _PLACES:,} others" if len(others) > _PLACES else ""
+        rest = len(others) - _PLACES
+        more = f" and {rest:,} other{'' if rest == 1 else 's'}" if rest > 0 else ""
         hint = f"also wrong: {places}{more}; {hint}"
     return UserError(f"{first.place} of {str(path)!r}: {first.trouble}", hint=hint)
 
