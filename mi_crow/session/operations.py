@@ -134,7 +134,7 @@ class Operations:
         sae, spec = open_sae(self._workspace, sae_id, device)
         loaded = join(sae_id, self._model(spec), sae, weights)
         # Nothing is attached of an SAE over several layers: stacks find its layers themselves.
-        attached = None if loaded.further else attach_sae(loaded.lm, sae, loaded.layer)
+        attached = None if loaded.several else attach_sae(loaded.lm, sae, loaded.layer)
         self._held = _Loaded(spec, loaded, attached)
         self._parts = LoadedParts(self._workspace, loaded.lm)
         return {

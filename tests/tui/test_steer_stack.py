@@ -1,5 +1,8 @@
 """The stack of interventions as the screen shows and edits it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
+from mi_crow.store.workspace import SaeSummary
 from tui.screens.steer.stack import (
     change_text,
     first_on,
@@ -73,6 +77,18 @@ def test_an_empty_form_raises_a_feature_to_a_part_of_the_norm():
     values = {field.name: field.text for field in form_fields(None)} | {"target": "#42"}
     assert from_form(values) == first_on("feature:42")
     assert first_on("feature:42").describe() == parse_intervention("42=floor 0.3norm").describe()
+
+
+def test_features_that_two_models_have_are_added():
+    models = (("base", "a", "run"), ("tuned", "b", "other"))
+    two = SaeSummary(
+        "two", Path(), "crosscoder", 8, 16, 4, "b", "resid_post.0", None, False, None, 0
+    )
+    first = first_on("feature:42", replace(two, models=models))
+    assert first.describe() == parse_intervention("42=+0.3norm").describe()
+    assert first_on("feature:42", two) == first_on("feature:42")
+    values = {field.name: field.text for field in form_fields(None, adds=True)}
+    assert from_form(values | {"target": "#42"}) == first
 
 
 def row(feature: int, name: str) -> FeatureRow:

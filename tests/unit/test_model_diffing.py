@@ -35,6 +35,7 @@ from mi_crow.progress import NullProgress
 from mi_crow.store import Workspace
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import read_sae_summary
+from tests.helpers.near_session import NearSession
 from tests.helpers.progress import Watched
 from tests.helpers.steering_fixture import TEXT, logits
 from tests.helpers.tiny_models import TEXTS
@@ -345,6 +346,24 @@ def activations_of(lm: LanguageModel, steered: bool = False) -> list[torch.Tenso
     for handle in handles:
         handle.remove()
     return [found[number] for number in (0, 2)]
+
+
+@pytest.mark.slow
+def test_a_session_opens_one_of_a_layer_of_each_model(captured: Workspace) -> None:
+    trained(captured)
+    session = NearSession(captured)
+    found = session.call("load", sae_id="sae", device="cpu")
+    assert (Path(found["model_id"]).name, found["layer"]) == ("tiny-tuned", "resid_post.0")
+    steps = {"prompt": TEXT, "max_new_tokens": 2, "sae_id": "sae"}
+    assert session.call("generate", **steps, interventions=[added("3=+8")])["steered"]
+    with pytest.raises(UserError, match="reads two models: how active") as caught:
+        session.call("generate", **steps, interventions=[added("3=floor 0.3norm")])
+    assert "add them" in caught.value.hint
+    assert session.call("inspect", text=TEXT, sae_id="sae")["features"]
+
+
+def added(text: str) -> dict[str, Any]:
+    return parse_intervention(text).in_sae("sae").as_json()
 
 
 @pytest.mark.slow

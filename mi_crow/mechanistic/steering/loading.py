@@ -47,10 +47,14 @@ class LoadedSae:
             )
 
     @property
+    def several(self) -> bool:
+        """Whether it reads several layers, of one model or of two."""
+        return bool(self.further) or self.other is not None
+
+    @property
     def place(self) -> str:
         """Where it reads, in words."""
-        many = self.further or self.other is not None
-        return self.sae.metadata.hook_name if many else self.layer.name
+        return self.sae.metadata.hook_name if self.several else self.layer.name
 
     def weights_hash(self) -> str | None:
         """SHA-256 of its weights; None if its file is not known or has been replaced since."""

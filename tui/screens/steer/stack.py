@@ -9,6 +9,7 @@ from mi_crow.mechanistic.features.records import FeatureRow, auroc_text
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
 from mi_crow.mechanistic.steering.targets import is_target, parse_target
+from mi_crow.store.workspace import SaeSummary
 from tui.preferences.key_words import key
 from tui.text import printable, progress_bar
 from tui.widgets.forms.fields import Candidate, FormField, Values, WrongValueError
@@ -35,11 +36,13 @@ FIRST_NORMS = 0.3
 _STEP = {"add": 0.1, "floor": 0.1, "clamp": 0.1, "cap": 0.1, "scale": 0.25, "project": 0.25}
 
 
-def first_on(target: str, sae_id: str | None = None) -> Intervention:
-    """The first intervention on features: raised everywhere to a part of the norm; where some of a
-    group are to fall, it is added."""
+def first_on(target: str, sae: SaeSummary | None = None, sae_id: str | None = None) -> Intervention:
+    """The first intervention on features: raised everywhere to a part of the norm. Where some of a
+    group are to fall it is added, and so it is of an SAE that reads two models, of which one writes
+    alone: how active its features are is not known then."""
     falls = any(weight < 0 for _, weight in parse_target(target).features)
-    one = Intervention(target, "add" if falls else "floor", FIRST_NORMS, "norm", "all")
+    adds = falls or (sae is not None and bool(sae.models))
+    one = Intervention(target, "add" if adds else "floor", FIRST_NORMS, "norm", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
 
 
@@ -191,10 +194,14 @@ def form_fields(
     intervention: Intervention | None,
     targets: Sequence[Candidate] = (),
     sae_id: str | None = None,
+    *,
+    adds: bool = False,
 ) -> tuple[FormField, ...]:
     """The fields of the form, filled in from an intervention. A feature of another SAE than
-    `sae_id`, the open one, is there with its SAE: `other-sae/42`."""
-    target, op, value, unit, scope = "", "floor", f"{FIRST_NORMS:g}", "norm", "all"
+    `sae_id`, the open one, is there with its SAE: `other-sae/42`. `adds`: nothing but to add is
+    known of its features."""
+    usual = "add" if adds else "floor"
+    target, op, value, unit, scope = "", usual, f"{FIRST_NORMS:g}", "norm", "all"
     schedule, condition, rivals = SCHEDULES[0], "", ""
     if intervention is not None:
         aim = intervention.aim

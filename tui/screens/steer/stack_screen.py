@@ -46,7 +46,8 @@ class StackScreen(PromptScreen):
         sae_id = message.sae_id or self.context.sae_id
         features = (message.feature, *message.more)
         targets = [message.group] if message.group else [f"feature:{one}" for one in features]
-        places = [self._place_of(stacks.first_on(target, sae_id)) for target in targets]
+        sae = self.context.find_sae(sae_id)
+        places = [self._place_of(stacks.first_on(target, sae, sae_id)) for target in targets]
         self._go_to(places[0])
         self._read_names()
 
@@ -165,7 +166,9 @@ class StackScreen(PromptScreen):
         one = None if place is None else self._stack[place]
         title = "New intervention" if one is None else "Intervention"
         sae_id = self.context.sae_id
-        fields = stacks.form_fields(one, targets, sae_id)
+        sae = self.context.find_sae(sae_id)
+        two = sae is not None and bool(sae.models)
+        fields = stacks.form_fields(one, targets, sae_id, adds=two)
         read = partial(stacks.from_form, named=self._target_named)
         popup = FormPopup(title, fields, read, "Apply")
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
