@@ -184,6 +184,25 @@ def test_a_large_query_is_answered_and_its_memory_given_back(path: Path) -> None
     assert connection.rows(limit) == before
 
 
+def test_a_large_query_waits_for_the_memory_that_others_hold(path: Path) -> None:
+    opened = connect(path, SAE)
+    real = opened._cursor
+    asked: list[str] = []
+
+    class Full:
+        """A cursor that is refused while another thread's query holds all memory."""
+
+        def execute(self, query: str, *values: object) -> object:
+            asked.append(query)
+            if len(asked) <= 4:
+                raise duckdb.OutOfMemoryException("failed to allocate data of size 2.0 KiB")
+            return real.execute(query, *values)
+
+    opened._of_thread.cursor = Full()
+    assert opened.rows("SELECT count(*) FROM idx.features") == [(24,)]
+    assert [one.split()[0] for one in asked] == ["SELECT", *["SET"] * 4, "SELECT", "SET"]
+
+
 def test_memory_that_another_query_holds_is_given_back_by_a_later_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

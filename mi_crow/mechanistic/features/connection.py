@@ -5,6 +5,7 @@ Torch-free. DuckDB is imported on first use, its core only.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+_PAUSES_S = [0.01] * 100 + [0.1] * 50  # until memory that other threads hold is free
 _MOST_THREADS = 4
 _META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
 _Answer = TypeVar("_Answer")
@@ -142,11 +144,23 @@ class IndexConnection:
         """A block whose queries may take all the memory that reading may; it is given back."""
         with self._large:
             self._lent.set()
-            self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
+            self._raise_limit()
             try:
                 yield
             finally:
                 self._take_back()
+
+    def _raise_limit(self) -> None:
+        """This takes memory itself: while other threads hold all of it, it waits for them."""
+        duckdb = duckdb_core()
+
+        for pause in _PAUSES_S:
+            try:
+                self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
+                return
+            except duckdb.OutOfMemoryException:
+                time.sleep(pause)
+        self._cursor.execute(f"SET memory_limit='{_MEMORY_LIMIT}'")
 
     def _take_back(self) -> None:
         """Lowers the limit; where another thread's query holds the memory, a later one does it."""
