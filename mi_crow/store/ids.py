@@ -7,6 +7,7 @@ from pathlib import Path
 from mi_crow.errors import UserError
 
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHOWN = 80  # characters of a wrong id in its sentence
 
 
 def validate_id(text: str, what: str) -> str:
@@ -15,8 +16,9 @@ def validate_id(text: str, what: str) -> str:
     Raises UserError otherwise, paths included.
     """
     if not _PATTERN.fullmatch(text):
+        shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
         raise UserError(
-            f"{what} id {text!r} is not a valid name",
+            f"{what} id {shown!r} is not a valid name",
             hint="use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
         )
     return text

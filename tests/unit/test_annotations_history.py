@@ -220,3 +220,11 @@ def test_a_writer_that_waits_in_vain_says_what_for(
             other.set_concept("sae", 3, "c")
     assert error.value.hint == "nothing was written here; try again in a moment"
     assert names(annotations) == ["a", "b"]
+
+
+def test_of_long_and_many_tags_a_few_are_told(annotations: Annotations) -> None:
+    annotations.set_concept("sae", 1, "a")
+    annotations.set_concept("sae", 1, "a", tags=["t" * 10_000, *map(str, range(20))])
+    what = annotations.past_changes()[0].what
+    assert what.startswith(f"change “a” of feature 1: #{'t' * 39}… #0 #1")
+    assert what.endswith("#6 and 13 tags more")

@@ -68,6 +68,7 @@ def test_a_wrong_cell_is_named_by_line_and_left_out_when_asked(
         ({"sae_id": "other"}, "'other'"),
         ({"sae_id": "../../x"}, "'../../x' is not a valid name"),
         ({"sae_id": "/etc"}, "'/etc' is not a valid name"),
+        ({"sae_id": "s" * 9999}, f"'{'s' * 79}…' is not a valid name"),
         ({"name": " "}, "needs a name"),
         ({"confidence": "nan"}, "confidence"),
         ({"confidence": 2}, "confidence"),

@@ -21,7 +21,7 @@ from mi_crow.visible import quoted
 
 UNDO, REDO = "undo", "redo"
 _FEW = 2  # lines of a change that is told in full; of others as many are told, and their number
-_LONGEST = 40  # characters of a note that are told
+_LONGEST, _MOST_TAGS = 40, 8  # characters of a note or a tag, and tags, that are told
 
 
 @dataclass(frozen=True)
@@ -316,8 +316,10 @@ def _one(line: Change) -> str:
     if line.before is None or line.after is None:
         return said
     old, new = line.before, line.after
-    parts = [f"#{tag}" for tag in new.tags if tag not in old.tags]
-    parts += [f"-#{tag}" for tag in old.tags if tag not in new.tags]
+    tags = [f"#{_short(tag)}" for tag in new.tags if tag not in old.tags]
+    tags += [f"-#{_short(tag)}" for tag in old.tags if tag not in new.tags]
+    more = len(tags) - _MOST_TAGS
+    parts = [*tags[:_MOST_TAGS], *([f"and {more:,} tags more"] if more > 0 else [])]
     if new.confidence != old.confidence:
         parts.append(f"~{new.confidence:g}")
     if new.note != old.note:
@@ -326,8 +328,9 @@ def _one(line: Change) -> str:
 
 
 def _short(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 1]}…"
+    words = " ".join(text[: 10 * _LONGEST].split())
+    fits = len(words) <= _LONGEST and len(text) <= 10 * _LONGEST
+    return words if fits else f"{words[: _LONGEST - 1]}…"
 
 
 def _renamed(lines: Sequence[Change]) -> str:
