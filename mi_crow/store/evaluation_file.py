@@ -8,6 +8,7 @@ from mi_crow.store.json_file import read_json
 from mi_crow.store.json_object import JsonObject
 
 EVALUATION_NAME = "evaluation.json"
+TRAINING_NAME = "training.json"
 # What screens and tables show as numbers, and the tables within `probes`.
 _READINGS = frozenset(
     {
@@ -45,6 +46,22 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any] | None, str]:
     except (CorruptDataError, OSError) as error:
         return None, str(error)
     return dict(found.values), ""
+
+
+def read_trained(folder: Path) -> dict[str, float]:
+    """What a training measured on held-out tokens at its end, of the SAE in `folder`; empty where
+    it does not say so."""
+    try:
+        result = JsonObject.of(read_json(folder / TRAINING_NAME), TRAINING_NAME).object(
+            "result", {}
+        )
+    except (NotFoundError, CorruptDataError, OSError):
+        return {}
+    return {
+        name: float(value)
+        for name, value in result.values.items()
+        if name in _READINGS and isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def check_evaluation(found: JsonObject) -> None:

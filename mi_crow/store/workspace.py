@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
 from mi_crow.paths import expanded
 from mi_crow.store.atomic import read_json, temporary_name, write_json
-from mi_crow.store.evaluation_file import read_evaluation
+from mi_crow.store.evaluation_file import read_evaluation, read_trained
 from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
@@ -50,6 +50,8 @@ class SaeSummary:
     bytes: int
     tokenizer_hash: str | None = None  # of the model it was trained on, when that is known
     evaluation_trouble: str = ""  # why its evaluation cannot be read, where there is one
+    # What its training measured at its end; of one that was evaluated nobody asks.
+    trained: dict[str, float] = field(default_factory=dict)
     layers: tuple[str, ...] = ()  # all that it reads, of an SAE over several layers
     models: tuple[tuple[str, str, str | None], ...] = ()  # of one over two: role, model and run
 
@@ -322,6 +324,7 @@ def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
         bytes=folder_bytes(folder),
         tokenizer_hash=own.text("tokenizer_hash", None),
         evaluation_trouble=trouble,
+        trained={} if evaluation else read_trained(folder),
         layers=metadata.texts("layers", ()) if "layers" in cfg.values else (),
         models=tuple(
             (one.text("role"), one.text("name"), one.text("run_id", None))

@@ -13,7 +13,8 @@ from tests.tui.driving import SIZES, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
-from tui.screens.runs.history import read_sae
+from tui.screens.runs.history import HistoryReader, read_sae
+from tui.screens.runs.job_view import several
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
@@ -52,6 +53,19 @@ def add_trained(workspace, sae_id: str) -> None:
     MetricsTable(rows).write(folder / "metrics.parquet")
 
 
+def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_jobs):
+    running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+    (app_workspace.job_dir(running.job_id) / "events.jsonl").write_text("")
+    fake_jobs.progress(running.job_id, 1, 600, "document", {"tokens_s": 1.0})
+    for done in (10_000, 20_000, 30_000):
+        fake_jobs.progress(running.job_id, done, 40_000, "token", {"tokens_s": done / 2})
+    fake_jobs.progress(running.job_id, 64, 1_536, "features", {"memory": 1e9})
+    found = HistoryReader(app_workspace).read(running)
+    assert found.over == ("token", 40_000.0)
+    assert found.series == {"tokens_s": ((10_000.0, 5e3), (20_000.0, 1e4), (30_000.0, 1.5e4))}
+    assert [several(one) for one in ("token", "features", "MB")] == ["tokens", "features", "MB"]
+
+
 async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(
     trained_workspace, run_app
 ):
@@ -60,6 +74,10 @@ async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(
         text = screen_text(pilot)
         assert "Held out, after training" in text
         assert "0.183" in text
+        row = next(row for row in pilot.app.screen.query_one("#list-saes", RowList).rows)
+        assert [(c.text, c.style) for c in row.cells if c.text == "0.183"] == [
+            ("0.183", "italic $muted")
+        ]
         assert "FVU against L0 on this layer" in text
         assert "(2 SAEs)" in text
         assert "◆" in text

@@ -45,7 +45,12 @@ SAE_COLUMNS: Final = (
     Column("model", 22, from_width=66, help="the model that it reads"),
     Column("latents", 7, "right", help="how many features"),
     Column("k", 4, "right", from_width=44, help="active latents a token, as its file says"),
-    Column("FVU", 5, "right", help="share of the variance that it does not explain, held out"),
+    Column(
+        "FVU",
+        5,
+        "right",
+        help="share of the variance that it does not explain, held out; in italics as trained",
+    ),
     Column("index", 5, "right", help="whether its features can be looked at"),
     _extra("L0", 6, "active latents a token, as measured on held-out text"),
     _extra("dead", 6, "share of the latents that never fired on held-out text"),

@@ -133,21 +133,22 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
     incomplete = unfinished(workspace, "SAE")
     records = [sae_json(sae) for sae in saes]
     records += _json_of_others(unreadable, incomplete, "sae_id")
-    columns = ["SAE", "architecture", ">latents", "layer…", ">FVU", "index", ">size"]
+    columns = ["SAE", "architecture", ">latents", "layer…", ">FVU", "measured", "index", ">size"]
     rows = [
         [
             sae.sae_id,
             sae.architecture + (f" k={sae.k}" if sae.k else ""),
             count(sae.n_latents),
             sae.layer,
-            number((sae.evaluation or {}).get("fvu"), 3),
+            number((found := standing_of(sae)).fvu, 3),
+            {"evaluation": "evaluated", "training": "as trained"}.get(found.source, ""),
             "yes" if sae.has_index else "no",
             size(sae.bytes),
         ]
         for sae in saes
     ]
-    rows += [[one.name, "unreadable", "", one.reason, "", "", ""] for one in unreadable]
-    rows += [[one.name, "unfinished", "", "", "", "", size(one.bytes)] for one in incomplete]
+    rows += [[one.name, "unreadable", "", one.reason, *4 * [""]] for one in unreadable]
+    rows += [[one.name, "unfinished", *5 * [""], size(one.bytes)] for one in incomplete]
     print_list(options.json, records, columns, rows, "no SAEs yet; mi-crow train makes one")
 
 

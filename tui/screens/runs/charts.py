@@ -70,6 +70,7 @@ class JobHistory:
 
     job_id: str
     series: Series = field(default_factory=dict)  # value over units done, by metric
+    over: tuple[str, float] = ("", 0.0)  # those units, and how many there are
     log: tuple[str, ...] = ()
     attempts: "tuple[Attempt, ...]" = ()
     gauges: "Gauges | None" = None  # of this machine, while the job runs on it

@@ -1,7 +1,7 @@
 """Reading what a job or an SAE holds beyond its summary, in a thread; of a job only what is new."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ class HistoryReader:
         self._subjects = subjects or SubjectReader()
         self._job_id = ""
         self._events: EventReader | None = None
-        self._series: dict[str, list[Point]] = {}
+        self._series: dict[str, dict[str, list[Point]]] = {}  # by the unit that they are over
+        self._totals: dict[str, float] = {}
         self._attempts: list[Attempt] = []
         self._saved = False  # something, by any of the attempts
         self._gauges: Gauges | None = None
@@ -50,15 +51,18 @@ class HistoryReader:
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
             self._job_id, self._series, self._attempts, self._saved = job_id, {}, [], False
+            self._totals = {}
         for event in self._events.read_new():
             add_event(self._attempts, event)
             self._saved = self._saved or event["event"] == "checkpoint"
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
-                self._add(float(event.get("done", 0)), metrics)
+                self._add(event, metrics)
+        unit = self._longest()
         return JobHistory(
             job_id,
-            {name: tuple(points) for name, points in self._series.items()},
+            {name: tuple(points) for name, points in self._series.get(unit, {}).items()},
+            (unit, self._totals.get(unit, 0.0)),
             tuple(tail_log(self._workspace, job_id, LOG_LINES)),
             tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
@@ -75,14 +79,22 @@ class HistoryReader:
             return True
         return job.output is not None and (self._workspace.parent_of(makes) / job.output).is_dir()
 
-    def _add(self, done: float, metrics: dict[str, object]) -> None:
+    def _add(self, event: Mapping[str, Any], metrics: dict[str, object]) -> None:
+        done, unit = float(event.get("done", 0)), str(event.get("unit", ""))
+        total = event.get("total")
+        self._totals[unit] = float(total) if isinstance(total, int | float) else 0.0
         for name, value in metrics.items():
             if isinstance(value, int | float):
-                points = self._series.setdefault(name, [])
+                points = self._series.setdefault(unit, {}).setdefault(name, [])
                 while points and points[-1][0] >= done:  # resumed from an earlier step
                     points.pop()
                 points.append((done, float(value)))
                 del points[:-_MAX_POINTS]
+
+    def _longest(self) -> str:
+        """The unit that has the most points: parts of a job count in other things."""
+        points = {unit: sum(map(len, own.values())) for unit, own in self._series.items()}
+        return max(points, key=lambda unit: points[unit], default="")
 
     def _machine(self, job: "JobState") -> "Gauges | None":
         from mi_crow.jobs import gauges

@@ -115,13 +115,15 @@ def job_detail(
     below += [] if apart else [told]
     below.append(about)
     if history is not None:
-        unit = f"{job.unit}s" if job.unit.islower() else job.unit
+        unit, total = history.over
         least = chart_lines(height, 7) if tall else 3
         rest = height - _lines(parts) - _lines(below) - 3
         room = max(rest, int(height * _CHARTS_SHARE)) if tall else 0
         ended = not job.active
         parts.append(
-            series_charts(history.series, unit, job.total, width, least, ended=ended, room=room)
+            series_charts(
+                history.series, several(unit), total, width, least, ended=ended, room=room
+            )
         )
     return blocks(*parts, *below)
 
@@ -211,7 +213,7 @@ def _attempts(job: "JobState", history: JobHistory) -> Content | None:
         if one.started and one.ended:
             words.append(f"after {duration(one.ended - one.started)}")
         if one.total:
-            words.append(f"{count(one.done)} of {count(one.total)} {one.unit}")
+            words.append(f"{count(one.done)} of {count(one.total)} {several(one.unit)}")
         words += [printable(word) for word in (one.host, one.error) if word]
         style = STATUS_STYLES.get(status, "$muted")
         line = (f"{one.number:<3}", "$muted"), (f"{status:<11}", style), " · ".join(words)
@@ -260,9 +262,14 @@ def _bar(job: "JobState", width: int) -> list[Content]:
         return []
     done, left = progress_bar(job.share, max(width - 6, 8))
     style = STATUS_STYLES.get(job.status, "$accent")
-    rate = f" · {number(job.rate, 1)} {job.unit}/s" if job.rate else ""
-    units = f"{job.unit}s" if job.unit.islower() and job.total != 1 else job.unit
-    return [
-        Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style)),
-        Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted"),
-    ]
+    bar = Content.assemble((done, style), (left, "$rule"), (f" {100 * job.share:3.0f}%", style))
+    if job.unit == "%":
+        return [bar]
+    rate = f" · {number(job.rate, 1)} {several(job.unit)}/s" if job.rate else ""
+    units = several(job.unit) if job.total != 1 else job.unit
+    return [bar, Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted")]
+
+
+def several(unit: str) -> str:
+    """The plural of what a job counts in."""
+    return f"{unit}s" if unit.islower() and not unit.endswith("s") else unit

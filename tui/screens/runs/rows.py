@@ -74,7 +74,7 @@ def sae_rows(
                 Cell(short_model(sae.model_id), "$muted"),
                 Cell(count(sae.n_latents), value=sae.n_latents),
                 Cell(str(sae.k) if sae.k is not None else "–", "$muted", value=sae.k),
-                Cell(number(fvu := (sae.evaluation or {}).get("fvu")), value=fvu),
+                _measured(sae, "fvu"),
                 Cell("yes", "$success") if sae.has_index else Cell("–", "$faint"),
                 _measured(sae, "l0", 1),
                 _measured(sae, "dead_share"),
@@ -140,10 +140,11 @@ def short_model(model_id: str) -> str:
 
 
 def _measured(sae: SaeSummary, name: str, digits: int = 3) -> Cell:
-    """What an evaluation measured on held-out text."""
-    value = (sae.evaluation or {}).get(name)
-    known = isinstance(value, int | float)
-    return Cell(number(value, digits) if known else "–", "$muted", value=value if known else None)
+    """What an evaluation measured on held-out text; in italics what the training did at its end."""
+    value = (sae.evaluation or sae.trained).get(name)
+    if not isinstance(value, int | float):
+        return Cell("–", "$muted")
+    return Cell(number(value, digits), "$muted" if sae.evaluation else "italic $muted", value=value)
 
 
 def _moment(seconds: float) -> Cell:

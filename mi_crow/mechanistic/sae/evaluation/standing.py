@@ -1,13 +1,13 @@
 """How good an SAE is, from its files: as evaluated, else as its training ended. Torch-free."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mi_crow.errors import MiCrowError
+from mi_crow.store.evaluation_file import TRAINING_NAME
 from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import SaeSummary
-
-_TRAINING_NAME = "training.json"
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,19 @@ def standing_of(sae: SaeSummary) -> Standing:
     """The best readings there are of one SAE."""
     if sae.evaluation:
         return _standing(sae.sae_id, sae.evaluation, "evaluation")
-    result = training_of(sae).get("result")
-    return _standing(sae.sae_id, result if isinstance(result, dict) else {}, "training")
+    return _standing(sae.sae_id, sae.trained, "training")
 
 
 def training_of(sae: SaeSummary) -> dict[str, Any]:
     """What the SAE's training wrote of itself: `config` and `result`; empty without it."""
-    path = sae.path / _TRAINING_NAME
+    path = sae.path / TRAINING_NAME
     try:
         return dict(read_object(path).values)
     except (MiCrowError, OSError):
         return {}
 
 
-def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
+def _standing(sae_id: str, readings: Mapping[str, Any], source: str) -> Standing:
     def reading(name: str) -> float | None:
         value = readings.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -60,7 +59,7 @@ def _standing(sae_id: str, readings: dict[str, Any], source: str) -> Standing:
     return Standing(sae_id, fvu, l0, dead, source, *costs, _probe_accuracy(readings))
 
 
-def _probe_accuracy(readings: dict[str, Any]) -> float | None:
+def _probe_accuracy(readings: Mapping[str, Any]) -> float | None:
     """That of the probes on the most latents."""
     probes = readings.get("probes")
     scores = probes.get("latents_accuracy") if isinstance(probes, dict) else None
