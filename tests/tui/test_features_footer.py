@@ -1,5 +1,7 @@
 """The footer of Features: what escape does, and what can be done with marks."""
 
+import pytest
+
 from tests.tui.driving import press, screen_text, table
 
 
@@ -23,11 +25,36 @@ async def test_an_open_feature_says_the_way_back_and_leaves_the_hidden_table_alo
         ids = list(table(pilot).shown_ids)
         await press(pilot, "enter")
         assert "esc table" in footer(pilot)
-        assert "o order" not in footer(pilot)
-        await press(pilot, "o", "O", "f", "vertical_line")
+        await press(pilot, "O", "f", "vertical_line")
         assert list(table(pilot).shown_ids) == ids
         await press(pilot, "escape")
         assert "o order" in footer(pilot)
+
+
+@pytest.mark.parametrize("zoomed", [False, True])
+async def test_a_filter_and_an_order_bring_the_hidden_table_back(open_on, zoomed):
+    size, zoom = ((120, 40), ["plus"]) if zoomed else ((80, 24), [])
+    async with open_on("2", "g", size=size) as pilot:
+        await press(pilot, "enter", *zoom, "slash")
+        assert table(pilot).region
+        await press(pilot, *"like:1", "enter")
+        assert table(pilot).has_focus
+        assert "esc table" not in footer(pilot)
+        await press(pilot, "escape", "enter")
+        before = pilot.app.screen.state()["sort"]
+        await press(pilot, "o")
+        assert table(pilot).has_focus
+        assert table(pilot).region
+        assert pilot.app.screen.state()["sort"] != before
+
+
+async def test_the_way_to_all_features_is_named_while_some_are_left_out(open_index):
+    async with open_index(size=(80, 24)) as pilot:
+        await press(pilot, "slash", *"anchor", "enter")
+        assert "esc all features" in footer(pilot)
+        await press(pilot, "escape")
+        assert table(pilot).row_count == len(table(pilot).shown_ids)
+        assert "all features" not in footer(pilot)
 
 
 async def test_an_unknown_tag_is_told_in_the_empty_table(open_on):

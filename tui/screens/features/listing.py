@@ -66,7 +66,9 @@ class FeatureListScreen(OpenFeatureScreen):
         self.tell(message.error)
 
     def _ask(self, query: TableQuery) -> None:
-        self._query = query
+        filtered, self._query = bool(self._query.search), query
+        if filtered != bool(query.search):
+            self.refresh_bindings()  # what escape does
         self._list_again()
 
     def _list_anew(self) -> None:

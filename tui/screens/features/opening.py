@@ -147,6 +147,15 @@ class OpenFeatureScreen(PromptScreen):
     def on_resize(self) -> None:
         self.call_after_refresh(self._open_again)
 
+    def _to_table(self) -> None:
+        """Goes back to the table where the open feature has its place."""
+        if self.is_narrow and self.has_class("-detail"):
+            self.remove_class("-detail", update=True)
+            self.set_focus(self.table)
+        if self.zoomed not in (None, self.table):
+            self.set_focus(self.table)
+            self._zoom(self.table)
+
     def _enter_detail(self) -> None:
         if _NEXT not in sys.modules:  # else its first enter takes twice as long
             self.in_thread(partial(import_module, _NEXT), group="next screen")

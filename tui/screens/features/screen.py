@@ -39,7 +39,7 @@ from tui.widgets.trouble import Trouble
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import FeatureRow
 
-OF_ITS_ORDER = ("next_sort", "sort_by", "columns", "reverse", "next_filter")
+OF_ITS_ORDER = ("sort_by", "columns", "reverse", "next_filter")
 FOR_MARKS = tuple(
     f"features.{name}" for name in ("tag", "tags", "note", "remove", "steer", "compare", "export")
 )
@@ -227,6 +227,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def action_filter(self) -> None:
         known = vocabulary(self.context.features)
+        self._to_table()
         self.prompt.ask(
             "filter",
             "/",
@@ -236,6 +237,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             hint="enter keeps · esc clears",
             check=mistake_in,
         )
+
+    def action_next_sort(self) -> None:
+        self._to_table()
+        super().action_next_sort()
 
     def action_jump(self) -> None:
         self.prompt.ask("jump", "#", placeholder="feature number", opens=True)
