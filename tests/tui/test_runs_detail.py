@@ -253,7 +253,7 @@ def test_what_an_inner_object_repeats_is_said_once():
         {"sae_id": "a1", "seconds": 30.0, "names": {"sae_id": "a1", "seconds": 2.0}}
     )
     assert [(one.name, one.value) for one in facts] == [
-        ("sae_id", "a1"),
+        ("sae id", "a1"),
         ("seconds", "30"),
         ("names seconds", "2"),
     ]

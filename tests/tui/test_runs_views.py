@@ -30,7 +30,7 @@ async def test_a_run_shows_what_was_captured_and_some_of_its_texts(app_workspace
             "demo-topk  topk, 2,048 latents  FVU 0.118  L0 16.0  evaluated",
             "Two ships came in before dawn",
             "harbour · 7",
-            "context_length",
+            "context length",
         ):
             assert words in text, words
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from mi_crow.cli import main
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.mechanistic.features.report.histogram import histogram_svg
+from mi_crow.mechanistic.features.report.page import _table_row
 from mi_crow.mechanistic.features.report.style import STYLE
 from mi_crow.mechanistic.features.report.write import write_features
 from mi_crow.store.workspace import Workspace
@@ -85,6 +88,12 @@ def test_a_page_says_what_the_index_knows(store: FeatureStore, tmp_path: Path) -
     assert "Top activations" in read.text
     best = store.examples(FEATURE, limit=1)[0]
     assert f"{best.activation:#.3g}" in read.text
+
+
+def test_the_table_of_a_page_has_proposed_names_where_there_is_no_other() -> None:
+    row = FeatureRow(3, 9, 0.1, 2.0, 1.0, None, "weather", 0.9, proposed="“rain” & hail")
+    assert "“rain” &amp; hail" in _table_row(row)
+    assert "storms" in _table_row(replace(row, concept="storms"))
 
 
 def test_json_has_all_of_them(store: FeatureStore, tmp_path: Path) -> None:

@@ -104,15 +104,18 @@ def metric(name: str, value: float) -> str:
 
 
 def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
-    """JSON values, one per line; unset values are left out. Nested objects are flattened: what they
-    say as the outer one does is said once, and what they say differently has their name."""
+    """JSON values, one per line, with words for names; unset values are left out. Nested objects
+    are flattened: what they say as the outer one does is said once, and what they say differently
+    has their name."""
     facts: list[Fact] = []
     known = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    for name, value in values.items():
+    for raw, value in values.items():
+        name = raw.replace("_", " ")
         if isinstance(value, Mapping):
             inner = {one: it for one, it in value.items() if one not in known or known[one] != it}
             for fact in plain_facts(inner):
-                own = f"{printable(name)} {fact.name}" if fact.name in known else fact.name
+                taken = fact.name in {one.replace("_", " ") for one in known}
+                own = f"{printable(name)} {fact.name}" if taken else fact.name
                 facts.append(Fact(own, fact.value))
         elif value is None or value == "" or value == [] or value is False:
             continue
@@ -122,7 +125,8 @@ def plain_facts(values: Mapping[str, Any]) -> list[Fact]:
         elif isinstance(value, float):
             facts.append(Fact(printable(name), f"{value:.4g}"))
         else:
-            facts.append(Fact(printable(name), printable(str(value))))
+            said = "yes" if value is True else str(value)
+            facts.append(Fact(printable(name), printable(said)))
     return facts
 
 

@@ -66,7 +66,8 @@ def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
 <body>
 <header><h1>{_safe(title)}</h1>{_facts(facts)}</header>
 <main>
-<table class="all"><thead><tr><th class="id">Feature</th><th class="text">Concept or top label</th>
+<table class="all"><thead><tr><th class="id">Feature</th>
+<th class="text">Name, proposed name or top label</th>
 <th>Density</th><th>Fires</th><th>Max</th><th>Mean</th><th>AUROC</th></tr></thead>
 <tbody>{lines}</tbody></table>
 """
@@ -81,7 +82,7 @@ def page_end(meta: "IndexMeta") -> str:
 
 
 def _table_row(row: "FeatureRow") -> str:
-    name = row.concept or row.top_label or ("" if row.fires else "never fires")
+    name = row.meaning or ("" if row.fires else "never fires")
     kind = "name" if row.concept else "muted"
     cells = (
         _share(row.density),
