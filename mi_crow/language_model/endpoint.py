@@ -9,6 +9,7 @@ import math
 import os
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -57,6 +58,7 @@ class Endpoint:
     timeout_s: float = 60.0
     pause: Callable[[float], None] = field(default=time.sleep, repr=False)
     turn: Callable[[], None] = field(default=_at_once, repr=False)
+    _answered: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -66,7 +68,7 @@ class Endpoint:
 
     def ask(self, question: str) -> str:
         """The model's answer. A busy server is asked again, after as long as it says, and so is one
-        whose answer is cut or late.
+        whose answer is cut or late, or that is gone after it has answered.
 
         Raises UserError for an address, key or model that it refuses, MachineError where it stays
         busy, cut or silent, RubbishError for an answer that holds no text.
@@ -90,7 +92,9 @@ class Endpoint:
             self.turn()
             try:
                 with _OPENER.open(request, timeout=self.timeout_s) as response:
-                    found = _text_in(_whole(response))
+                    raw = _whole(response)
+                    self._answered.set()
+                    found = _text_in(raw)
                     return found if len(secret or "") < _LEAST_KEY else _without(secret, found)
             except urllib.error.HTTPError as error:
                 with error:
@@ -105,6 +109,8 @@ class Endpoint:
                     reason = late
                 elif isinstance(cause, _CUT):
                     reason = f"broke off ({type(cause).__name__})"
+                elif self._answered.is_set():  # it may be starting again
+                    reason = f"cannot be reached any more ({cause})"
                 else:
                     raise UserError(
                         f"the endpoint {self.url!r} cannot be reached ({cause})",

@@ -155,3 +155,16 @@ def test_a_key_that_cannot_be_sent_is_refused_before_anything_is_asked(
 def test_an_address_with_other_characters_is_none(address):
     with pytest.raises(UserError, match="is not a web address"):
         check_endpoint(address)
+
+
+def test_a_server_that_has_answered_may_be_starting_again():
+    with served(Hostile()) as server:
+        waits: list[float] = []
+        endpoint = Endpoint(server.url, "m", 5.0, waits.append)
+        assert endpoint.ask("?") == "Fine."
+    with pytest.raises(MachineError, match=r"cannot be reached any more \(.*\), 5 times"):
+        endpoint.ask("?")
+    assert waits == [1, 2, 4, 8]
+    with pytest.raises(UserError, match="cannot be reached"):  # an address that never was right
+        Endpoint(server.url, "m", 5.0, waits.append).ask("?")
+    assert len(waits) == 4
