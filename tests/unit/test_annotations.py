@@ -287,6 +287,8 @@ def test_presets_are_replaced_by_name(annotations: Annotations) -> None:
     assert not annotations.save_preset("calm", [{**new, "target": "feature:1"}])
     assert annotations.save_preset("calm", [new])
     assert not annotations.save_preset("calm", [new])
+    with pytest.raises(UserError, match="the name has 201 characters, at most 200 fit"):
+        annotations.save_preset("c" * 201, [new])
     [preset] = annotations.presets()
     assert preset.interventions[0]["target"] == "feature:2"
     with pytest.raises(NotFoundError, match="'loud'"):

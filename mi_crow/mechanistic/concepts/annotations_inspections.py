@@ -26,7 +26,6 @@ CREATE TABLE inspections (
 )"""
 _LINE = "name, kind, created, model_id, sae_ids, text"
 _MOST = 32 << 20  # characters of the results; SQLite returns values of up to 64 MiB
-_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,6 @@ class SavedInspections:
         """A name as it is saved. Raises UserError where it is empty, not all visible, too long or
         taken."""
         clean = visible_name(name, "an inspection")
-        if len(clean) > _LONGEST_NAME:
-            raise UserError(f"the name has {len(clean)} characters, at most {_LONGEST_NAME} fit")
         if clean in {one.name for one in self.inspections()}:
             raise UserError(f"there is an inspection {clean!r} already", hint="choose another name")
         return clean

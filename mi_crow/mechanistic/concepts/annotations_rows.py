@@ -72,6 +72,7 @@ Key = tuple[str, int, str]  # SAE, feature, name
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
 MOST_NAME, MOST_NOTE = 1 << 14, 1 << 20  # characters
+_MOST_VISIBLE = 200  # of a name of a preset or an inspection
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _COLUMNS = COLUMNS.split(", ")
 _WRITTEN_TYPES = [str, int, str, float, str, list, str, float, float]
@@ -374,11 +375,14 @@ def preset_of(row: sqlite3.Row) -> Preset:
 
 
 def visible_name(name: str, what: str) -> str:
-    """A name as it is saved. Raises UserError where it is empty, or has control or invisible
-    characters: two names would look the same, and a line break would end a line of a list."""
+    """A name as it is saved. Raises UserError where it is empty, too long, or has control or
+    invisible characters: two names would look the same, and a line break would end a line of a
+    list."""
     clean = clean_text(name).strip()
     if not clean:
         raise UserError(f"{what} needs a name")
+    if len(clean) > _MOST_VISIBLE:
+        raise UserError(f"the name has {len(clean):,} characters, at most {_MOST_VISIBLE} fit")
     if visible(clean) != clean:
         raise UserError(
             f"the name {visible(clean)!r} has control or invisible characters",
