@@ -56,6 +56,36 @@ async def test_the_filter_searches_the_texts(open_index):
         assert table(pilot).row_at(0) is not None
 
 
+def marked_in_field(pilot: Pilot) -> str:
+    """The part of the field's text that is underlined."""
+    strip = pilot.app.screen.query_one(PromptLine).field.render_line(0)
+    return "".join(one.text for one in strip if one.style is not None and one.style.underline)
+
+
+async def test_the_wrong_part_of_a_filter_is_marked_where_it_stands(open_index):
+    async with open_index() as pilot:
+        await press(pilot, "slash", *"  density<abc max>2")
+        assert marked_in_field(pilot) == "density<abc"
+        await press(pilot, "ctrl+u", *" like:7777 max>2")
+        assert marked_in_field(pilot) == "like:7777"
+        await press(pilot, "ctrl+u", *"max>2")
+        assert marked_in_field(pilot) == ""
+
+
+async def test_a_filter_that_the_index_refuses_keeps_its_line_open(open_index):
+    async with open_index() as pilot:
+        await press(pilot, "slash")
+        await pilot.press(*"like:7777", "enter")  # before the index has answered
+        await settle(pilot)
+        prompt = pilot.app.screen.query_one(PromptLine)
+        assert prompt.is_open
+        assert prompt.field.value == "like:7777"
+        assert "feature 7777 is not in this SAE" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert not prompt.is_open
+        assert "all features" not in screen_text(pilot)
+
+
 @pytest.mark.slow
 async def test_under_a_filter_the_arrow_tells_the_order(open_index):
     async with open_index() as pilot:

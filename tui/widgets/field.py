@@ -16,15 +16,29 @@ from tui.text import printable
 class Field(Input):
     """A one-line field. Nothing it shows is markup, and its cursor never blinks."""
 
+    COMPONENT_CLASSES = {"field--wrong"}
+
+    wrong: tuple[int, int] | None = None  # the part of the text that cannot be understood
+
     def __init__(self, value: str = "", placeholder: str = "", **settings) -> None:
         super().__init__(value, placeholder, **settings)
         self.cursor_blink = False
+
+    def mark(self, wrong: tuple[int, int] | None) -> None:
+        """Shows which part of the text is wrong; None: no part of it."""
+        if wrong != self.wrong:
+            self.wrong = wrong
+            self.refresh()
 
     # How wide and where: of what is shown, not of what is held.
 
     @property
     def _value(self) -> Text:
-        return Text(printable(self.value), no_wrap=True, overflow="ignore", end="")
+        text = Text(printable(self.value), no_wrap=True, overflow="ignore", end="")
+        if self.wrong is not None:
+            style = self.get_component_rich_style("field--wrong", partial=True)
+            text.stylize(style, *self.wrong)
+        return text
 
     def _position_to_cell(self, position: int) -> int:
         return cell_len(printable(self.value[:position]))

@@ -21,6 +21,15 @@ from tui.widgets.field import CompletingField, Field
 STAYING = ("alt+enter", "ctrl+t")
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with a text, and from where to where."""
+
+    words: str
+    start: int
+    end: int
+
+
 class Completion(Suggester):
     """Ghost text from a function that gives whole texts, the likeliest first."""
 
@@ -64,7 +73,7 @@ class PromptLine(Vertical):
         self.display = False
         self.purpose = ""
         self._label = self._hint = ""
-        self._check: Callable[[str], str] | None = None
+        self._check: Callable[[str], str | Mistake] | None = None
         self._refuse: Callable[[str], str] | None = None
         self._trouble = ""
         self._opens = self._again = False
@@ -96,7 +105,7 @@ class PromptLine(Vertical):
         placeholder: str = "",
         proposal: str = "",
         hint: str = "enter accepts · esc cancels",
-        check: Callable[[str], str] | None = None,
+        check: Callable[[str], str | Mistake] | None = None,
         refuse: Callable[[str], str] | None = None,
         select: bool = False,
         opens: bool = False,
@@ -140,10 +149,13 @@ class PromptLine(Vertical):
         if select:
             field.action_select_all()
 
-    def explain(self, trouble: str) -> None:
+    def explain(self, mistake: str | Mistake) -> None:
         """Says what is wrong with the text so far, in place of the hint, or above the text where it
-        is longer than the half of the line that a hint may take; empty: the hint again."""
-        self._trouble = trouble
+        is longer than the half of the line that a hint may take; empty: the hint again. The place
+        of the mistake is marked in the text."""
+        at_a_place = isinstance(mistake, Mistake)
+        self._trouble = trouble = mistake.words if at_a_place else mistake
+        self.field.mark((mistake.start, mistake.end) if at_a_place else None)
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")
         if line.content != (words := printable(trouble or self._hint)):

@@ -9,7 +9,7 @@ and signs as they are. The app's filter line and `mi-crow features` take the sam
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.catalogue import (
@@ -71,12 +71,15 @@ class QueryError(UserError):
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition. `value` is a number, True or False, a feature's number, or a text."""
+    """One condition. `value` is a number, True or False, a feature's number, or a text. It stands
+    from `start` to `end` in the text."""
 
     name: str  # of NUMBERS or WORDS; empty: a word that is searched for
     sign: str
     value: float | int | bool | str
     negated: bool = False
+    start: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def parse_query(text: str) -> FeatureQuery:
         if found is None or bare.startswith('"'):
             word = _unquoted(bare, start, end)
             if negated:
-                conditions.append(Condition("", ":", word, negated=True))
+                conditions.append(Condition("", ":", word, True, start, end))
             elif word:
                 words.append(word)
             continue
@@ -129,9 +132,11 @@ def parse_query(text: str) -> FeatureQuery:
         if name == _SORT:
             sort = _order(value, negated, start, end)
         elif name in NUMBERS:
-            conditions.append(Condition(name, *_number(name, sign, value, start, end), negated))
+            sign, number = _number(name, sign, value, start, end)
+            conditions.append(Condition(name, sign, number, negated, start, end))
         elif name in WORDS:
-            conditions.append(Condition(name, ":", _word(name, sign, value, start, end), negated))
+            wanted = _word(name, sign, value, start, end)
+            conditions.append(Condition(name, ":", wanted, negated, start, end))
         else:
             known = (*NUMBERS, *WORDS, _SORT)
             raise QueryError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mi_crow.errors import NotFoundError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.beside.latent_scaling import of_origin
 from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS, ORIGIN
 from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
@@ -19,6 +19,7 @@ from mi_crow.mechanistic.features.query_language import (
     NUMBERS,
     Condition,
     FeatureQuery,
+    QueryError,
     ranges_in,
 )
 from mi_crow.mechanistic.features.search import SearchColumns, match_scores
@@ -55,14 +56,18 @@ class QueryMatcher:
     searched: Callable[[], SearchColumns]  # read when first asked for
 
     def matches(self, query: FeatureQuery) -> Matches:
-        """Raises UserError for a label or a feature that is not there."""
+        """Raises QueryError for a label or a feature that is not there."""
         keep = np.ones(len(self.columns), dtype=bool)
         scores: dict[str, np.ndarray] = {}
         if query.search:
             scores[""] = self._search(query.search)
             keep &= scores[""] > 0
         for condition in query.conditions:
-            found, how_well = self._one(condition)
+            try:
+                found, how_well = self._one(condition)
+            except UserError as error:
+                place = condition.start, condition.end
+                raise QueryError(str(error), *place, error.hint) from error
             keep &= ~found if condition.negated else found
             if how_well is not None and not condition.negated:
                 scores.setdefault(condition.name, how_well)

@@ -8,13 +8,14 @@ from textual import on
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
+from mi_crow.mechanistic.features.query_language import REFERENCE, QueryError, completions
 from tui import messages
 from tui.preferences.key_words import key
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.opening import OpenFeatureScreen
-from tui.screens.features.query import TableQuery, known_columns
-from tui.screens.features.reading import IdsRead, read_ids
+from tui.screens.features.query import TableQuery, known_columns, mistake_at, mistake_in
+from tui.screens.features.reading import IdsRead, read_ids, vocabulary
 from tui.text import printable
 from tui.threads import error_sentence
 from tui.widgets.lists.feature_columns import column_of
@@ -33,6 +34,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self._query = self._shown_query = TableQuery()  # asked for, and in the table
         self._columns: tuple[str, ...] = DEFAULT  # the user's own once it is mounted
         self._total = 0
+        self._kept: TableQuery | None = None  # with the filter that was typed last
         self._requested: object = None  # index and query that the table shows or will show
         self._listed = False
         self._wanted: int | None = None  # to be opened as soon as the index is there
@@ -50,6 +52,27 @@ class FeatureListScreen(OpenFeatureScreen):
         if not self._listed or self.is_working("ids"):
             return None
         return self._shown_query.search, self.table.shown_ids, self._total
+
+    def action_filter(self) -> None:
+        self._to_table()
+        self._ask_for_filter(self._query.search)
+
+    def _ask_for_filter(self, text: str) -> None:
+        known = vocabulary(self.context.features)
+        self.prompt.ask(
+            "filter",
+            "/",
+            text,
+            suggestions=partial(completions, vocabulary=known),
+            placeholder=REFERENCE,
+            hint="enter keeps · esc clears",
+            check=mistake_in,
+        )
+
+    def filter_by(self, text: str) -> None:
+        """Keeps the filter that was typed; asks for it again where the index refuses it."""
+        self._ask(self._query.searching(text))
+        self._kept = self._query if self.is_working("ids") else None
 
     def search(self, text: str) -> None:
         """Shows what a query finds."""
@@ -94,12 +117,16 @@ class FeatureListScreen(OpenFeatureScreen):
             self.query_one(TableHeading).show(self._query, None, self._total)
 
     def _not_listed(self, error: Exception) -> None:
-        """Rows and heading stay; a filter that does not fit the index is explained while it is
-        typed, and dropped when it was kept."""
+        """Rows and heading stay; a filter that does not fit the index is explained in its
+        line, and dropped when it comes from elsewhere."""
         self._listed = True
         self.query_one(TableHeading).show(self._shown_query, self.table.row_count, self._total)
+        kept, self._kept = self._kept, None
+        seen = not self.prompt.is_open and self.app.screen is self
+        if seen and kept is not None and kept == self._query and isinstance(error, UserError):
+            self._ask_for_filter(kept.search)
         if self.prompt.is_open and self.prompt.purpose == "filter":
-            self.prompt.explain(error_sentence(error))
+            self._explain(error)
             return
         self.trouble.show(error)
         self.tell(error)
@@ -109,11 +136,20 @@ class FeatureListScreen(OpenFeatureScreen):
             # Another index may lack the label that the one before was sorted by.
             self._ask(replace(self._query, sort=TableQuery.sort, descending=True))
 
+    def _explain(self, error: Exception) -> None:
+        """Says in the line of the filter what is wrong with it, and marks the place."""
+        if isinstance(error, QueryError):
+            text = self.prompt.field.value
+            self.prompt.explain(mistake_at(error, len(text) - len(text.lstrip())))
+        else:
+            self.prompt.explain(error_sentence(error))
+
     def _list(self, read: IdsRead) -> None:
         store = self.context.features
         if store is None or read.store is not store:
             return  # another index was opened meanwhile; it is read next
         self._listed = True
+        self._kept = None
         self.trouble.clear()
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)

@@ -12,6 +12,7 @@ from mi_crow.mechanistic.features.query_language import (
     parse_query,
 )
 from mi_crow.store.json_object import JsonObject
+from tui.widgets.prompt_line import Mistake
 
 RELEVANCE = "relevance"  # the index's name for how well a feature matches the search
 
@@ -24,13 +25,20 @@ SHOWN = {
 }
 
 
-def mistake_in(text: str) -> str:
-    """What is wrong with a query, without its place, which is seen; empty when nothing is."""
+def mistake_in(text: str) -> str | Mistake:
+    """What is wrong with a query, and where; empty when nothing is."""
     try:
         parse_query(text)
     except QueryError as error:
-        return f"{error.reason}; {error.hint}" if error.hint else error.reason
+        return mistake_at(error)
     return ""
+
+
+def mistake_at(error: QueryError, skipped: int = 0) -> Mistake:
+    """What an error says, without the number of its place, which is seen; so many characters of
+    the text were `skipped` before the query was read."""
+    words = f"{error.reason}; {error.hint}" if error.hint else error.reason
+    return Mistake(words, error.start + skipped, error.end + skipped)
 
 
 def understood(text: str) -> str:

@@ -1,7 +1,6 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -11,7 +10,6 @@ from textual.widgets import Static
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT, OF_CONCEPTS
-from mi_crow.mechanistic.features.query_language import REFERENCE, completions
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
@@ -28,8 +26,8 @@ from tui.screens.features.marking import (
     saved_marks,
 )
 from tui.screens.features.opening import saved_look
-from tui.screens.features.query import TableQuery, mistake_in, understood
-from tui.screens.features.reading import known_words, vocabulary
+from tui.screens.features.query import TableQuery, understood
+from tui.screens.features.reading import known_words
 from tui.screens.features.welcome import welcome
 from tui.screens.no_sae import making_one
 from tui.widgets.lists.feature_table import FeatureTable
@@ -225,19 +223,6 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return self.context.features is not None and self._feature is not None
         return True
 
-    def action_filter(self) -> None:
-        known = vocabulary(self.context.features)
-        self._to_table()
-        self.prompt.ask(
-            "filter",
-            "/",
-            self._query.search,
-            suggestions=partial(completions, vocabulary=known),
-            placeholder=REFERENCE,
-            hint="enter keeps · esc clears",
-            check=mistake_in,
-        )
-
     def action_next_sort(self) -> None:
         self._to_table()
         super().action_next_sort()
@@ -291,7 +276,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
         if message.purpose == "filter":
-            self._ask(self._query.searching(message.value))
+            self.filter_by(message.value)
         elif message.purpose == "jump":
             number = message.value.removeprefix("#")
             if number.isdigit():
