@@ -33,6 +33,7 @@ class _Task:
     failed: Callable[[Exception], object]
     trouble: "Trouble | None"
     opens: bool  # the answer opens a popup
+    holds_keys: bool  # what is typed meanwhile is for that
 
     def succeeded(self, answer: Any) -> object:
         if self.trouble is not None:
@@ -62,17 +63,19 @@ class ThreadWork(_Node):
         failed: Callable[[Exception], object] | None = None,
         trouble: "Trouble | None" = None,
         opens: bool = False,
+        slow: bool = False,
     ) -> None:
         """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
         `tell`) with what it raised, on the message pump. `trouble` is the place in the pane that
         keeps what was raised until the next success. With `opens`, the answer opens a popup: what
-        is typed meanwhile is for that, and on a screen that was left it waits until one is back.
+        is typed meanwhile is for that, unless the work is `slow` as that of a model is, and on a
+        screen that was left it waits until one is back.
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
         once and every answer arrives: for writes.
         """
-        task = _Task(work, then or _ignore, failed or self.tell, trouble, opens)
+        task = _Task(work, then or _ignore, failed or self.tell, trouble, opens, opens and not slow)
         running = group in self._newest_tasks
         if group:
             self._newest_tasks[group] = task
@@ -120,7 +123,7 @@ class ThreadWork(_Node):
             else:
                 self.call_later(self._thread_ended, group, task, partial(task.succeeded, answer))
 
-        if task.opens:
+        if task.holds_keys:
             cast("Workbench", self.app).opening(1)
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
@@ -137,7 +140,7 @@ class ThreadWork(_Node):
             if isawaitable(result):
                 await result
         finally:
-            if task.opens:
+            if task.holds_keys:
                 cast("Workbench", self.app).opening(-1)
 
 

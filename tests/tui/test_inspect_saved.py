@@ -107,6 +107,21 @@ async def test_a_saved_patching_says_what_was_restored(open_inspect, what: str, 
         assert words in screen_text(pilot)
 
 
+async def test_keys_act_while_a_model_works(open_inspect):
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        session.answers["attribute"] = attributed("demo-topk")
+        asked, go_on = held(session, "attribute")
+        try:
+            await pilot.press("a")
+            while not asked.is_set():
+                await pilot.pause()
+            await press(pilot, "2")
+            assert pilot.app.current_mode == "features"
+        finally:
+            go_on.set()
+
+
 async def test_an_answer_waits_for_its_screen(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)

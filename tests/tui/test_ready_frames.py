@@ -157,7 +157,7 @@ async def test_a_key_is_drawn_as_soon_as_it_has_acted_and_once(open_on, monkeypa
 
         monkeypatch.setattr(PieceCompositor, "render_partial_update", counting)
         before, screen._drawn_at = app.focused, 0.0  # not just now
-        app._driver.process_message(events.Key("j", "j"))
+        app._driver.process_message(events.Key("g", "g"))
         while not app.keys_act:
             await asyncio.sleep(0)
         while app.keys_act:

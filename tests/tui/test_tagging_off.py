@@ -45,7 +45,7 @@ async def test_a_name_that_cannot_be_written_is_in_the_messages_to_be_copied(
         raise UserError("the disk is full")
 
     copy_index(app_workspace, SAE, n_features=N_FEATURES, n_documents=24)
-    monkeypatch.setattr("tui.annotate.rename", full)
+    monkeypatch.setattr("mi_crow.mechanistic.concepts.edits.rename", full)
     async with run_app(app_workspace, size=(100, 30), sae_id=SAE) as pilot:
         await press(pilot, "2", "t", *"storm at sea", "enter")
         await settle(pilot)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.vectors import texts, top_texts
 from mi_crow.mechanistic.vectors.exchange import export_vector, import_vector
 from mi_crow.mechanistic.vectors.from_sae import point_for
@@ -178,7 +178,7 @@ def test_what_is_no_file_of_a_vector(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no file"):
         import_vector(tmp_path / "v.safetensors", "v")
     (tmp_path / "v.safetensors").write_bytes(b"torn")
-    with pytest.raises(CorruptDataError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="not a readable safetensors file"):
         import_vector(tmp_path / "v.safetensors", "v")
     with pytest.raises(UserError, match=r"neither a \.safetensors nor a \.gguf file"):
         export_vector(SteeringVector("v", {"a.1": torch.ones(2)}), tmp_path / "v.bin")

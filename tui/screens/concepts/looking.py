@@ -128,7 +128,7 @@ class ConceptLookScreen(ConceptMarkScreen):
             self.app.push_screen(CheckPopup(concept.name, found))
 
         self.notify("Checking; the model is loaded first when it has to be")
-        self.in_thread(work, show, group="check", opens=True)
+        self.in_thread(work, show, group="check", opens=True, slow=True)
 
     # History.
 

@@ -362,7 +362,7 @@ class Explains(PromptScreen):
             then(found)
 
         bad = failed or self._not_explained
-        self.in_thread(ask, answered, group="explain", failed=bad, opens=True)
+        self.in_thread(ask, answered, group="explain", failed=bad, opens=True, slow=True)
 
     def _say_asking(self, words: str) -> None:
         """Says it here, and on what is open over the screen."""

@@ -1,7 +1,7 @@
 """`mi-crow contrast`: the features that tell two sets of texts apart."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import (
@@ -120,14 +120,18 @@ def tag_found(workspace: Workspace, found: dict[str, Any], tag: str | None) -> i
     from mi_crow.mechanistic.explain.two_sets import meanings
     from mi_crow.mechanistic.steering.known import KnownFeatures
 
-    sae_id, features = (
-        found["sae_id"],
-        [row["feature"] for row in found["features"] if row.get("auroc", 1.0) > 0.5],
-    )
+    sae_id = found["sae_id"]
+    features = [row["feature"] for row in found["features"] if not _is_of_second(row)]
     names = meanings(KnownFeatures(workspace), sae_id, features)
     if not names:
         raise UserError("none of these features has a name", hint=f"mi-crow explain --sae {sae_id}")
     return tag_named(Annotations(workspace.annotations_path), sae_id, names, tag)
+
+
+def _is_of_second(row: Mapping[str, Any]) -> bool:
+    """Whether a feature is stronger on the second set; of two texts that is not measured."""
+    auroc = row.get("auroc")
+    return auroc is not None and auroc <= 0.5
 
 
 def print_contrast(found: dict[str, Any]) -> None:
