@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.visible import quoted
 from tui.preferences.key_words import key
 from tui.text import printable
+from tui.threads import error_sentence
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -35,9 +36,12 @@ def write(
     failed: Callable[[Exception], object] | None = None,
     *,
     typed: str = "",
+    purpose: str = "",
 ) -> None:
-    """Makes a change in a thread and shows its sentence, or what went wrong; what was `typed` for
-    it is then in the list of messages, to be copied there."""
+    """Makes a change in a thread and shows its sentence, or what went wrong. Where what was `typed`
+    for it on the line of that `purpose` is refused, the line asks again; else the text is in the
+    list of messages, to be copied there."""
+    asked_on = app.screen
 
     def work() -> tuple[str, int]:
         annotations = app.context.annotations
@@ -50,7 +54,16 @@ def write(
         app.notify(printable(sentence), quiet=line is not None and line.is_open)
         app.concepts_changed(version)
 
+    def asks_again(error: Exception) -> bool:
+        line = getattr(asked_on, "prompt", None)
+        refused = isinstance(error, UserError) and not isinstance(error, NotFoundError)
+        if not (purpose and refused) or line is None or app.screen is not asked_on:
+            return False
+        return line.ask_again(purpose, typed, error_sentence(error))
+
     def not_written(error: Exception) -> None:
+        if asks_again(error):
+            return
         (failed or app.tell)(error)
         if typed.strip():
             keys = f"{key('app.messages')} then {key('app.copy')} copies it"
@@ -64,6 +77,15 @@ def naming_mistake(line: str) -> str:
     from mi_crow.mechanistic.concepts.naming_line import parse_naming
 
     return _mistake(parse_naming, line)
+
+
+def name_missing(line: str) -> str:
+    """What a line lacks that says something of a name, and has none; empty when nothing."""
+    from mi_crow.mechanistic.concepts.naming_line import parse_naming
+
+    if not line.strip() or parse_naming(line).name:
+        return ""
+    return "the line has no name; write name #tag ~0.8 -- note"
 
 
 def confidence_mistake(text: str) -> str:

@@ -186,6 +186,29 @@ async def test_the_line_stays_open_for_a_place_where_nothing_can_be_written(open
         assert (tmp_path / "out.html").is_file()
 
 
+async def test_a_line_that_is_refused_stays_open_with_the_reason(open_index):
+    async with open_index((80, 24)) as pilot:
+        prompt = pilot.app.screen.prompt
+        await press(pilot, "t", *"#walk", "enter")  # one feature without a name
+        assert prompt.is_open
+        assert "the line has no name" in screen_text(pilot)
+        await press(pilot, "escape", "space", "space", "t", *"#walk", "enter")
+        assert prompt.is_open
+        assert prompt.field.value == "#walk"
+        assert "the line has no name" in screen_text(pilot)
+        await press(pilot, "home", *"to ", "enter", "T")
+        prompt.field.value = long = "x" * 20_000
+        await press(pilot, "enter")
+        assert prompt.is_open
+        assert prompt.field.value == long
+        assert "has 20,000 characters" in screen_text(pilot)
+        await press(pilot, "ctrl+u", *"far", "enter")
+        assert not prompt.is_open
+        assert {one.tags for one in pilot.app.context.annotations.concepts(SAE)} == {
+            ("walk", "far")
+        }
+
+
 def test_marks_are_saved_as_runs():
     marks = FeatureMarks([1, 2, 3, 7, 131_071])
     assert marks.as_json() == [[1, 3], [7, 7], [131_071, 131_071]]

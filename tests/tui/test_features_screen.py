@@ -10,7 +10,7 @@ from mi_crow.mechanistic.explain.job import explain_features
 from mi_crow.mechanistic.features.beside.explanations import explanations_path, write_explanations
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Example, Explanation
-from tests.tui.driving import notices, press, screen_text, settle, table
+from tests.tui.driving import press, screen_text, settle, table
 from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
 from tui.screens.features.detail import FeatureDetailPane
@@ -141,7 +141,8 @@ async def test_a_number_that_is_no_feature_is_told(open_features):
         await press(pilot, "number_sign")
         await type_in(pilot, "99999")
         await press(pilot, "enter")
-        assert "feature 99999 not found" in notices(pilot)
+        assert pilot.app.screen.query_one(PromptLine).is_open
+        assert "feature 99999 not found" in screen_text(pilot)
 
 
 @pytest.mark.slow

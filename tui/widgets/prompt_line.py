@@ -126,7 +126,6 @@ class PromptLine(Vertical):
         self._opens, self._again, self._refuse = opens, again, refuse
         if not self.is_open:
             self._back = self.screen.focused
-        self.purpose = ""  # no Typed for what the program puts there
         self._label, self._hint, self._check = printable(label), hint, check
         self.query_one(".prompt-label", Static).update(self._label)
         field = self.field
@@ -137,6 +136,23 @@ class PromptLine(Vertical):
         )
         field.placeholder = printable(proposal or placeholder)
         field.proposal = proposal
+        self._open(purpose, value, cursor)
+        if select:
+            field.action_select_all()
+
+    def ask_again(self, purpose: str, value: str, mistake: "str | Mistake") -> bool:
+        """Opens the line as it was answered last, with what was typed and what is wrong with it;
+        False where something else is asked, or was since."""
+        if self.is_open or self.purpose != purpose:
+            return False
+        self._back = self.screen.focused
+        self._open(purpose, value, None)
+        self.explain(mistake)
+        return True
+
+    def _open(self, purpose: str, value: str, cursor: int | None) -> None:
+        field = self.field
+        self.purpose = ""  # no Typed for what the program puts there
         with field.prevent(Field.Changed):
             field.value = value
         field.cursor_position = len(value) if cursor is None else cursor
@@ -146,8 +162,6 @@ class PromptLine(Vertical):
         self._waits_for_focus = self.screen.focused is not field
         field.select_on_focus = cursor is None  # else the first letter would replace all of it
         field.focus()
-        if select:
-            field.action_select_all()
 
     def explain(self, mistake: str | Mistake) -> None:
         """Says what is wrong with the text so far, in place of the hint, or above the text where it

@@ -115,13 +115,13 @@ class ConceptEditScreen(ConceptLookScreen):
         """What was typed for the concepts that the prompt was about."""
         chosen = self._asked_about
         if purpose == "line" and value:
-            write(self.mi_crow, partial(_set_line, chosen[0], value), typed=value)
+            write(self.mi_crow, partial(_set_line, chosen[0], value), typed=value, purpose=purpose)
         elif purpose == "tags" and value:
-            write(self.mi_crow, partial(_tag, chosen, value), typed=value)
+            write(self.mi_crow, partial(_tag, chosen, value), typed=value, purpose=purpose)
         elif purpose == "rename" and value:
-            write(self.mi_crow, partial(_rename, chosen, value), typed=value)
+            write(self.mi_crow, partial(_rename, chosen, value), typed=value, purpose=purpose)
         elif purpose == "note":
-            write(self.mi_crow, partial(_note, chosen, value), typed=value)
+            write(self.mi_crow, partial(_note, chosen, value), typed=value, purpose=purpose)
         elif purpose == "confidence":
             write(self.mi_crow, partial(_confidence, chosen, float(value)))
 

@@ -54,15 +54,12 @@ class FeatureListScreen(OpenFeatureScreen):
         return self._shown_query.search, self.table.shown_ids, self._total
 
     def action_filter(self) -> None:
-        self._to_table()
-        self._ask_for_filter(self._query.search)
-
-    def _ask_for_filter(self, text: str) -> None:
         known = vocabulary(self.context.features)
+        self._to_table()
         self.prompt.ask(
             "filter",
             "/",
-            text,
+            self._query.search,
             suggestions=partial(completions, vocabulary=known),
             placeholder=REFERENCE,
             hint="enter keeps · esc clears",
@@ -122,11 +119,16 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = True
         self.query_one(TableHeading).show(self._shown_query, self.table.row_count, self._total)
         kept, self._kept = self._kept, None
-        seen = not self.prompt.is_open and self.app.screen is self
-        if seen and kept is not None and kept == self._query and isinstance(error, UserError):
-            self._ask_for_filter(kept.search)
+        mistake = error_sentence(error)
+        if isinstance(error, QueryError):
+            text = self.prompt.field.value
+            mistake = mistake_at(error, len(text) - len(text.lstrip()))
         if self.prompt.is_open and self.prompt.purpose == "filter":
-            self._explain(error)
+            self.prompt.explain(mistake)
+            return
+        refused = isinstance(error, UserError) and kept is not None and kept == self._query
+        typed = self.prompt.field.value
+        if refused and self.app.screen is self and self.prompt.ask_again("filter", typed, mistake):
             return
         self.trouble.show(error)
         self.tell(error)
@@ -135,14 +137,6 @@ class FeatureListScreen(OpenFeatureScreen):
         elif isinstance(error, UserError) and self._query.sort != TableQuery.sort:
             # Another index may lack the label that the one before was sorted by.
             self._ask(replace(self._query, sort=TableQuery.sort, descending=True))
-
-    def _explain(self, error: Exception) -> None:
-        """Says in the line of the filter what is wrong with it, and marks the place."""
-        if isinstance(error, QueryError):
-            text = self.prompt.field.value
-            self.prompt.explain(mistake_at(error, len(text) - len(text.lstrip())))
-        else:
-            self.prompt.explain(error_sentence(error))
 
     def _list(self, read: IdsRead) -> None:
         store = self.context.features

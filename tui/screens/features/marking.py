@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT, column_named
 from mi_crow.store.json_object import JsonObject
 from tui import messages
-from tui.annotate import may_tag, naming_mistake, write
+from tui.annotate import may_tag, name_missing, naming_mistake, write
 from tui.screens.features.listing import FeatureListScreen
 from tui.screens.features.reading import known_tags, known_words
 from tui.screens.writing_files import WritesFiles
@@ -105,6 +105,7 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
                 placeholder=placeholder,
                 hint=f"enter {'adds it' if names else 'saves'} · esc cancels",
                 check=naming_mistake if names else None,
+                refuse=name_missing if names else None,
             )
 
     def _whose(self) -> str:
@@ -131,18 +132,23 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         if purpose == "export":
             self._export_to(value, features)
         elif purpose == "note":
-            self._change(partial(note_all, sae_id=sae_id, features=features, note=value), value)
+            change = partial(note_all, sae_id=sae_id, features=features, note=value)
+            self._change(change, value, purpose)
         elif purpose == "names" and value:
-            self._change(partial(name_all, sae_id=sae_id, features=features, line=value), value)
+            change = partial(name_all, sae_id=sae_id, features=features, line=value)
+            self._change(change, value, purpose)
         elif purpose == "tags" and value:
             added, removed = parse_tags(value)
             self._change(
                 partial(tag_all, sae_id=sae_id, features=features, added=added, removed=removed),
                 value,
+                purpose,
             )
 
-    def _change(self, change: "Callable[[Annotations], str]", typed: str = "") -> None:
-        write(self.mi_crow, change, typed=typed)
+    def _change(
+        self, change: "Callable[[Annotations], str]", typed: str = "", purpose: str = ""
+    ) -> None:
+        write(self.mi_crow, change, typed=typed, purpose=purpose)
 
     # Steer and Inspect.
 

@@ -8,12 +8,11 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.catalogue import DEFAULT, OF_CONCEPTS
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import Naming, may_tag, name_feature, naming_mistake
+from tui.annotate import Naming, may_tag, name_feature, name_missing, naming_mistake
 from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
@@ -228,7 +227,19 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         super().action_next_sort()
 
     def action_jump(self) -> None:
-        self.prompt.ask("jump", "#", placeholder="feature number", opens=True)
+        self.prompt.ask(
+            "jump", "#", placeholder="feature number", refuse=self._no_feature, opens=True
+        )
+
+    def _no_feature(self, text: str) -> str:
+        """Why a text is the number of no feature; empty when it is one, or nothing was typed."""
+        number, store = text.removeprefix("#"), self.context.features
+        if number and not (number.isdecimal() and number.isascii()):
+            return f"{number!r} is not a number"
+        count = store.meta().n_features if store is not None else None
+        if number and count is not None and int(number[:10]) >= count:
+            return f"feature {number} not found; the features are 0 to {count - 1}"
+        return ""
 
     def action_tag(self) -> None:
         if self.table.marks:
@@ -260,6 +271,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             proposal=offered,
             hint=TAKES if offered else SAVES,
             check=naming_mistake,
+            refuse=None if row.concept else name_missing,
             select=True,
             opens=True,
             again=not row.concept,
@@ -279,14 +291,12 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self.filter_by(message.value)
         elif message.purpose == "jump":
             number = message.value.removeprefix("#")
-            if number.isdigit():
+            if number:
                 self.mi_crow.leave_place()
                 self.lay_out()  # without the line
                 self._go_to(int(number))
             else:
                 self.let_frame_go()
-                if number:
-                    self.tell(UserError(f"{number!r} is not a number"))
         elif message.purpose in MARKED_PURPOSES:
             self.answered_for_marked(message.purpose, message.value)
         elif message.purpose == "tag":

@@ -13,7 +13,7 @@ from textual.widgets import Button, Static
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import Naming, may_tag, name_feature
+from tui.annotate import Naming, may_tag, name_feature, naming_mistake
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
@@ -339,7 +339,8 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         row = self._rows.get(self._feature)
         self._naming = Naming(self._sae_id, self._feature, row.concept if row else None)
         value = row.meaning if row is not None else ""
-        self.prompt.ask("tag", f"#{self._feature} is", value, select=True)
+        check = naming_mistake
+        self.prompt.ask("tag", f"#{self._feature} is", value, check=check, select=True)
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
