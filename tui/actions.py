@@ -54,7 +54,7 @@ APP = (
     Action("app.themes", "", "themes", "themes", "Choose a theme, with a preview"),
     Action("app.settings", "", "settings", "settings", "Edit the settings in your editor"),
     Action("app.messages", "exclamation_mark", "messages", "messages", "Messages", False),
-    Action("app.picture", "", "picture", "picture", "Save a picture of the screen", False),
+    Action("app.picture", "f8", "picture", "picture", "Save a picture of the screen", False, True),
     Action("app.undo", "u,z", "undo", "undo", "Undo your latest change in this session", False),
     Action("app.redo", "ctrl+y", "redo", "redo", "Redo the change you undid last", False),
     Action("app.suspend", "ctrl+z", "suspend_process", "shell", "To the shell; fg returns", False),

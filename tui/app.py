@@ -269,6 +269,8 @@ class MiCrowApp(Workbench):
             if path is not None:
                 self.notify(printable(f"Saved the picture to {path}"))
 
+        if isinstance(self.screen, PicturePopup):
+            return  # it would be of the question where to write one
         self.push_screen(PicturePopup(*taken(self), picture_name(self.current_mode)), saved)
 
     async def on_event(self, event: Event) -> None:

@@ -120,6 +120,7 @@ MEANINGS = {
     "end": Meaning("last", ("last",)),
     "enter": Meaning("open", ("open",)),
     "escape": Meaning("stop, close, leave the field, clear the filter, go back", ("escape",)),
+    "f8": Meaning("a picture of the screen", ("picture",)),
     "home": Meaning("first", ("first",)),
     "left": Meaning("left", ("left",)),
     "pagedown": Meaning("down a page", ("page_down",)),

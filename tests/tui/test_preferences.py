@@ -108,7 +108,7 @@ def test_the_table_of_actions_passes_as_a_key_map():
 
 
 async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Workspace):
-    text = '[keys]\n"runs.log" = "f5"\n"app.themes" = "f8"\n"runs.note" = []\napp.help = "f1"\n'
+    text = '[keys]\n"runs.log" = "f5"\n"app.themes" = "f9"\n"runs.note" = []\napp.help = "f1"\n'
     async with started(app_workspace, text).run_test(size=(120, 40)) as pilot:
         pilot.app.screen.query_one("#list-jobs", RowList).focus()
         await settle(pilot)
@@ -126,8 +126,8 @@ async def test_the_users_keys_work_and_are_shown_everywhere(app_workspace: Works
         assert "f5 " in screen_text(pilot)
         assert "no-key" not in screen_text(pilot)
         await press(pilot, "escape", "colon", *"choose", "space", *"a", "space", *"theme")
-        assert "f8" in screen_text(pilot)
-        await press(pilot, "escape", "f8")
+        assert "f9" in screen_text(pilot)
+        await press(pilot, "escape", "f9")
         assert "paper" in screen_text(pilot)
 
 

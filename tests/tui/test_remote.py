@@ -185,6 +185,13 @@ async def test_screens_and_actions_by_name(drive: Drive) -> None:
         assert len(pilot.app.screen.query_one(FeatureTable).marks) > 0
 
 
+async def test_a_picture_of_a_popup_can_be_asked_for(drive: Drive) -> None:
+    async with drive() as (pilot, app):
+        await press(pilot, "2", "question_mark")
+        done = await asked(app, "do", action="app.picture")
+        assert done["popup"] == "Save a picture"
+
+
 @pytest.mark.slow
 async def test_what_an_action_tells_is_in_the_answer(drive: Drive) -> None:
     async with drive() as (_, app):

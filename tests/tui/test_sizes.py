@@ -188,6 +188,25 @@ async def test_every_screen_draws_on_a_huge_terminal(app_workspace, run_app, scr
         assert len(screen_text(pilot).splitlines()) == HUGE[1]
 
 
+async def test_the_keys_can_be_read_in_the_smallest_terminal(open_on):
+    async with open_on("2", "question_mark", size=(40, 10)) as pilot:
+        await press(pilot, "j", "j", "j", "j")
+        assert "s  Send the feature to Steer" in screen_text(pilot)
+
+
+@pytest.mark.parametrize("opened", [("2", "m"), ("question_mark",), ("2", "slash", "x")])
+async def test_a_picture_of_what_is_open_over_the_screen_is_saved(
+    open_on, tmp_path, opened: tuple[str, ...]
+):
+    path = tmp_path / "one.txt"
+    async with open_on(*opened) as pilot:
+        shown = screen_text(pilot)
+        await press(pilot, "f8", "f8")
+        pilot.app.screen.focused.value = str(path)
+        await press(pilot, "enter")
+        assert [line.rstrip() for line in shown.splitlines()] == path.read_text().splitlines()
+
+
 @pytest.mark.slow
 async def test_a_picture_of_the_screen_is_saved(app_workspace, run_app, tmp_path):
     svg, text = tmp_path / "one.svg", tmp_path / "two.txt"

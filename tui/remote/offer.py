@@ -14,6 +14,8 @@ from tui.widgets.frame.popup import Popup
 if TYPE_CHECKING:
     from tui.app import MiCrowApp
 
+PICTURE = "app.picture"
+
 
 def open_popup(app: "MiCrowApp") -> str:
     """The heading of what covers the screen; empty while nothing does."""
@@ -25,8 +27,8 @@ def open_popup(app: "MiCrowApp") -> str:
 
 def bound_actions(screen: Screen) -> dict[str, DOMNode]:
     """The actions whose keys act now, each with who does it: the focused widget, what it is
-    in, the screen, or, where no popup covers it, the app."""
-    found: dict[str, DOMNode] = {}
+    in, the screen, or, where no popup covers it, the app; which takes a picture of popups too."""
+    found: dict[str, DOMNode] = {PICTURE: screen.app}
     for node, bindings in screen._modal_binding_chain:
         for several in bindings.key_to_bindings.values():
             for binding in several:

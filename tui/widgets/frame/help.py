@@ -14,7 +14,8 @@ from tui.preferences.key_words import key
 from tui.widgets.frame.popup import Popup
 
 _KEYS: Final = 20  # cells
-_LEAST: Final = 16  # for what a key does
+_LEAST: Final = 24  # for what a key does beside a column of keys; else it follows its key
+_INDENT: Final = "    "
 _TWO_COLUMNS: Final = 160  # cells of the terminal
 # As the stylesheet has it: the width of the box, its border, padding and scrollbar, a column's gap.
 _NARROW, _WIDE, _AROUND, _GAP = 76, 156, 7, 2
@@ -48,7 +49,7 @@ def help_blocks(
     possible: Callable[[Action], bool] = lambda _: True,
 ) -> list[Content]:
     """The keys of all actions that are possible, each scope under its title. `keymap` overrides
-    keys; what a key does stays beside it, in `room` cells."""
+    keys; what a key does stays beside it, in `room` cells, or follows it where they are few."""
     blocks = []
     for scope in scopes:
         actions = [one for one in scope_actions(scope) if shown_keys(one, keymap) and possible(one)]
@@ -76,9 +77,23 @@ def _line(action: Action, keymap: Mapping[str, str], room: int | None) -> Conten
     keys = shown_keys(action, keymap)
     if action.scope == "new":  # a row of the menu stands for what the screen does
         action = BY_ID["runs." + action.id.partition(".")[2]]
-    lines = wrap(action.help, max(room, _LEAST)) if room is not None else [action.help]
+    if room is not None and room < _LEAST:
+        return _in_a_row(keys, action.help, room + _KEYS + 1)
+    lines = wrap(action.help, room) if room is not None else [action.help]
     words = ("\n" + " " * (_KEYS + 1)).join(lines)
     return Content.assemble((f"{keys:<{_KEYS}} ", "bold $foreground"), (words, "$muted"))
+
+
+def _in_a_row(keys: str, words: str, width: int) -> Content:
+    """The keys, and what they do right after them."""
+    first = " " * (len(keys) + 2)
+    below = width - len(first) < len(first)
+    lines = wrap(
+        words, width, initial_indent=_INDENT if below else first, subsequent_indent=_INDENT
+    )
+    rest = "\n".join(lines)
+    rest = f"\n{rest}" if below else rest[len(keys) :]
+    return Content.assemble((keys, "bold $foreground"), (rest, "$muted"))
 
 
 def in_columns(blocks: Sequence[Content], columns: int) -> list[Content]:
