@@ -11,6 +11,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.store.workspace import SaeSummary
+from tui.screens.steer.measured.results import Measured, arm_chart
 from tui.screens.steer.stack import (
     change_text,
     first_on,
@@ -40,6 +41,9 @@ LAYER = Intervention("layer:model.layers.3", "scale", 2.0)
         (Intervention("feature:1", "cap", 2.0), "≤ 2"),
         (Intervention("feature:1", "project", 0.0), "direction × 0"),
         (parse_intervention("1=+2@decay 8?7>3"), "+2, decay 8, where 7>3"),
+        (parse_intervention("42=swap 0.3norm against 7+9"), "⇄ 0.3 norm against 7+9"),
+        (parse_intervention("42=+3 on prompt"), "+3 on prompt tokens"),
+        (parse_intervention("1=+2 on generated@decay 8"), "+2 on generated tokens, decay 8"),
     ],
 )
 def test_a_change_reads_like_what_it_does(intervention: Intervention, text: str):
@@ -49,6 +53,18 @@ def test_a_change_reads_like_what_it_does(intervention: Intervention, text: str)
 def test_the_stack_on_one_line():
     assert stack_text([ADD, LAYER]) == "#42 +0.8 max, model.layers.3 × 2"
     assert stack_text([]) == ""
+    other = parse_intervention("feature:other/5=+3")
+    assert stack_text([other], "open") == "#5 of other +3"
+    assert stack_text([other], "other") == "#5 +3"
+    both = [other, parse_intervention("feature:open/6=+3")]
+    assert stack_text(both) == "#5 of other +3, #6 of open +3"
+
+
+def test_a_swap_has_what_it_takes_away_beside_its_target():
+    swap = parse_intervention("42=swap 0.3norm against 7+9")
+    [row] = stack_rows([swap], {42: "boats"})
+    assert row.cells[0].more == (("  boats", "$accent"), ("  against 7+9", "$muted"))
+    assert row.cells[1].text == "⇄ 0.3 norm"
 
 
 def test_rows_name_the_feature_and_say_where_only_when_not_everywhere():
@@ -151,3 +167,9 @@ def test_a_sweep_is_a_list_of_numbers(text: str):
 def test_a_sweep_of_anything_else_is_refused(text: str):
     with pytest.raises(UserError):
         strengths(text)
+
+
+def test_a_chart_holds_settings_that_are_less_perplexing_than_the_baseline():
+    arms = [{"name": f"arm {n}", "share": n / 4, "perplexity_ratio": 0.7 + 0.2 * n} for n in (1, 2)]
+    lines = arm_chart(Measured("m", "sweep", 0.0, {"arms": arms}), None, 60, 8)
+    assert sum(line.plain.count("·") for line in lines[1:]) == 2

@@ -16,7 +16,7 @@ _LEAST = 12  # cells of what made a text
 def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     """What made each side's text, with the SAE where another one is open by now."""
     spaced = plan.chat is None and plan.prompt.endswith(" ")
-    steered = _sweep(plan) if plan.titles else stack_text(plan.stacks[0]) or "no interventions"
+    steered = _sweep(plan) if plan.titles else _acts(plan) or "no interventions"
     if within := plan.settings.constraint.describe():
         steered = f"{steered} · within {within}"
     if plan.sae_id and plan.sae_id != open_sae:
@@ -29,11 +29,15 @@ def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     }
 
 
+def _acts(plan: Plan) -> str:
+    return stack_text(plan.stacks[0], plan.sae_id)
+
+
 def _sweep(plan: Plan) -> str:
     """`#42 at +0 max, +0.4 max, with #7 ablate`."""
     place = _swept(plan)
     first = plan.stacks[0]
-    others = stack_text([*first[:place], *first[place + 1 :]])
+    others = stack_text([*first[:place], *first[place + 1 :]], plan.sae_id)
     text = f"{target_text(first[place])} at {', '.join(plan.titles)}"
     return f"{text}, with {others}" if others else text
 

@@ -7,8 +7,9 @@ from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.records import FeatureRow, auroc_text
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.positions import read_positions
 from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, parse_schedule
-from mi_crow.mechanistic.steering.targets import is_target, parse_target
+from mi_crow.mechanistic.steering.targets import is_target, parse_target, read_target
 from mi_crow.store.workspace import SaeSummary
 from tui.preferences.key_words import key
 from tui.text import printable, progress_bar
@@ -91,37 +92,54 @@ def check_stack(
 
 
 def change_text(intervention: Intervention) -> str:
-    """`+0.8 max`, `× 2`, `= 4`, `≥ 0.3 norm, decay 16`, `ablate`."""
+    """All that it does to its target: `+0.8 max`, `≥ 0.3 norm on prompt tokens, decay 16`,
+    `⇄ 0.4 norm against 7+9`, `ablate`."""
+    rivals = f" against {_rivals(intervention)}" if intervention.rivals else ""
+    where = read_positions(intervention.scope).describe()
+    on = f" {where}" if where else ""
+    return f"{_amount_text(intervention)}{rivals}{on}{intervention.timing}"
+
+
+def _rivals(intervention: Intervention) -> str:
+    """What a swap takes away: `7+9`."""
+    return printable(read_target(intervention.rivals or "").words)
+
+
+def _amount_text(intervention: Intervention) -> str:
+    """`+0.8 max`, `× 2`, `= 4`, `≥ 0.3 norm`, `⇄ 0.4 norm`, `ablate`."""
     value, unit = f"{intervention.value:.4g}", intervention.unit
     suffix = "" if unit == "latent" else f" {unit}"
-    signs = {"scale": "×", "clamp": "=", "floor": "≥", "cap": "≤"}
+    signs = {"scale": "×", "clamp": "=", "floor": "≥", "cap": "≤", "swap": "⇄"}
     if intervention.op == "ablate":
-        text = "ablate"
-    elif intervention.op == "project":
-        text = f"direction × {value}"
-    elif intervention.op in signs:
-        text = f"{signs[intervention.op]} {value}{'' if intervention.op == 'scale' else suffix}"
-    else:
-        text = f"{intervention.value:+.4g}{suffix}"
-    return text + intervention.timing
+        return "ablate"
+    if intervention.op == "call":
+        return f"through {printable(intervention.code.words if intervention.code else '')}"
+    if intervention.op == "project":
+        return f"direction × {value}"
+    if intervention.op in signs:
+        return f"{signs[intervention.op]} {value}{'' if intervention.op == 'scale' else suffix}"
+    return f"{intervention.value:+.4g}{suffix}"
 
 
-def stack_text(stack: Sequence[Intervention]) -> str:
-    """What acts, on one line: `#42 +0.8 max, model.layers.3 × 2`."""
+def stack_text(stack: Sequence[Intervention], sae_id: str | None = None) -> str:
+    """What acts, on one line: `#42 +0.8 max, model.layers.3 × 2`. Features of another SAE than
+    `sae_id`, and those of several, have it beside them."""
     acting = [one for one in stack if one.enabled]
-    return ", ".join(f"{target_text(one)} {change_text(one)}" for one in acting)
+    saes = {one.sae for one in acting if one.sae is not None} | ({sae_id} if sae_id else set())
+    said = [target_text(one, with_sae=len(saes) > 1 and one.sae != sae_id) for one in acting]
+    return ", ".join(f"{what} {change_text(one)}" for what, one in zip(said, acting, strict=True))
 
 
-def target_text(intervention: Intervention) -> str:
+def target_text(intervention: Intervention, *, with_sae: bool = False) -> str:
     if intervention.feature is not None:
-        return f"#{intervention.feature}"
+        sae = f" of {printable(intervention.sae)}" if with_sae and intervention.sae else ""
+        return f"#{intervention.feature}{sae}"
     return printable(intervention.layer or intervention.aim.words)
 
 
 def strength_text(intervention: Intervention) -> str:
     """`+0.8 max`: the change without its course and condition, which a sign stands for."""
-    plain = replace(intervention, schedule=CONSTANT, condition=None)
-    return change_text(plain) + (" ~" if intervention.timing else "")
+    return _amount_text(intervention) + (" ~" if intervention.timing else "")
 
 
 def strength_bar(intervention: Intervention) -> str:
@@ -154,6 +172,8 @@ def stack_rows(
         if off:
             more = (("  off", "bold $warning"), *((text, "$faint") for text, _ in more))
         dim = "$faint" if other_sae or off else ""
+        if intervention.rivals:
+            more = (*more, (f"  against {_rivals(intervention)}", dim or "$muted"))
         scope = "" if intervention.scope == "all" else intervention.scope
         condition = intervention.condition
         schedule = intervention.schedule

@@ -138,7 +138,8 @@ def arm_chart(found: Measured, cursor: int | None, width: int, height: int) -> l
         style = "bold $accent" if place == cursor else "$success" if best else "$chart"
         marks.append(Mark((ratio, 100 * share), sign, style))
     marks.sort(key=lambda mark: mark.sign == "◆")
-    x = Axis("perplexity against the baseline's", partial(number, digits=2), 1.0)
+    least = min((mark.point[0] for mark in marks), default=1.0)
+    x = Axis("perplexity against the baseline's", partial(number, digits=2), min(least, 1.0))
     y = Axis("hits", lambda value: f"{value:.0f}%", 0.0, 100.0)
     lines = chart(x, y, width, height, [], marks)
     if not lines:
