@@ -75,11 +75,33 @@ async def test_a_prompt_is_seen_in_a_zoomed_pane_and_the_open_feature_takes_the_
         assert "max" in screen_text(pilot).splitlines()[-2]  # the reference, in the line that asks
         await press(pilot, "escape", "enter")
         pane = pilot.app.screen.query_one(FeatureDetailPane)
-        assert zoomed_pane(pilot) is pane
-        assert pane.size.width == 120
+        assert zoomed_pane(pilot) is pane.query_one("#feature-texts")
+        assert pane.examples.size.width > 110
         await press(pilot, "escape", "escape")
         assert zoomed_pane(pilot) is None
         assert pane.display
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_the_side_of_a_feature_alone_shows_all_its_logits(run_app, indexed, size):
+    async with run_app(indexed, size=size, sae_id=SAE) as pilot:
+        await press(pilot, "2", "enter", "tab", "plus")
+        side = pilot.app.screen.query_one("#feature-side")
+        assert zoomed_pane(pilot) is side
+        assert side.size.width > size[0] - 3
+        assert "Top activations" not in screen_text(pilot)
+        detail = pilot.app.context.features.detail(pilot.app.screen.open_feature)
+        words = [token.strip() for token, _ in (*detail.promoted, *detail.suppressed)]
+        seen = screen_text(pilot)
+        await press(pilot, "shift+tab", "G")  # scrolls them to their end
+        seen += screen_text(pilot)
+        assert all(word in seen for word in words)
+        await press(pilot, "plus")
+        assert pilot.app.screen.focused.id == "related-neighbours"
+        await press(pilot, "escape", "plus")
+        if size == (80, 24):
+            assert zoomed_pane(pilot) is None
+            assert "all panes" not in screen_text(pilot)
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ class ZoomsPanes(_Screen):
             self.unzoom()
         elif pane is None:
             self.app.notify("No pane has the focus", severity="warning")
+        elif not any(one.display and one.region for one in self._others(pane)):
+            self.app.notify("This pane has the whole screen already")
         else:
             self._zoom(pane)
 
@@ -53,19 +55,38 @@ class ZoomsPanes(_Screen):
     def _zoom(self, pane: Widget | None) -> None:
         body = self.query_one("#body")
         body.query(".-aside, .-zoomed").remove_class("-aside", "-zoomed")
-        self._zoomed_pane = pane
-        kept = set(titles_of(pane)) if pane is not None else set()
-        for node in pane.ancestors_with_self if pane is not None else ():
-            if node is body or not isinstance(node, Widget) or not isinstance(node.parent, Widget):
-                break
+        before, self._zoomed_pane = self._zoomed_pane, pane
+        for node in self._line(pane):
             node.add_class("-zoomed")
-            for sibling in node.parent.children:
-                if sibling is not node and sibling not in kept and not sibling.has_class(STAYS):
-                    sibling.add_class("-aside")
+        for other in self._others(pane):
+            other.add_class("-aside")
+        if self.focused is not None and not self.focused.allow_focus():
+            inner = [one for one in self.focus_chain if before in one.ancestors]
+            self.set_focus(inner[0] if inner else None)
         self.zoom_changed()
         self.refresh_bindings()
         if self.focused is not None:
             self.focused.call_after_refresh(self.focused.scroll_visible, animate=False)
+
+    def _line(self, pane: Widget | None) -> list[Widget]:
+        """The pane, and what it is in, up to the body."""
+        found: list[Widget] = []
+        for node in pane.ancestors_with_self if pane is not None else ():
+            if node.id == "body" or not isinstance(node, Widget):
+                break
+            found.append(node)
+        return found
+
+    def _others(self, pane: Widget | None) -> list[Widget]:
+        """What is set aside for a pane."""
+        kept = {*self._line(pane), *(titles_of(pane) if pane is not None else ())}
+        beside = (one.parent.children for one in self._line(pane) if one.parent is not None)
+        return [
+            one
+            for several in beside
+            for one in several
+            if isinstance(one, Widget) and one not in kept and not one.has_class(STAYS)
+        ]
 
     def on_descendant_focus(self, _: DescendantFocus, /) -> None:
         pane = pane_of(self.focused)  # which has moved on where two moves came close together

@@ -1,6 +1,7 @@
 """What the detail of a feature says beside its examples; pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -171,6 +172,19 @@ def side_content(detail: "FeatureDetail", width: int, height: int, rows: int = 0
         else:
             blocks.append(token_flow(title, tokens, width, style))
     return Content("\n\n" if tall else "\n").join([block for block in blocks if block.plain])
+
+
+def whole_side_content(detail: "FeatureDetail", width: int) -> Content:
+    """Histogram, and all positive beside all negative logits, to be scrolled."""
+    half = (width - 2) // 2
+    positive = _token_list("Positive logits", detail.promoted, half, "$success").split("\n")
+    negative = _token_list("Negative logits", detail.suppressed, half, "$error").split("\n")
+    pairs = zip_longest(positive, negative, fillvalue=Content(""))
+    rows = (
+        Content.assemble(left, " " * (half - left.cell_length + 2), right) for left, right in pairs
+    )
+    blocks = [_histogram(detail, width, 4)] if detail.row.fires else []
+    return Content("\n\n").join([*blocks, Content("\n").join(rows)])
 
 
 def _histogram(detail: "FeatureDetail", width: int, height: int) -> Content:

@@ -17,15 +17,28 @@ from tui.screens.features.content import (
     head_content,
     related_rows,
     side_content,
+    whole_side_content,
 )
 from tui.screens.features.elsewhere import MOST, Elsewhere
 from tui.screens.features.reading import DetailRead
 from tui.text import count, number
+from tui.widgets.detail import DetailScroll
 from tui.widgets.example_lines import LOOKS
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.trouble import Trouble
 from tui.widgets.words import Words
+
+
+class SideFacts(DetailScroll):
+    """The histogram and the logits: with the focus, to scroll, while the side is zoomed."""
+
+    @property
+    def is_zoomed(self) -> bool:
+        return self.parent is not None and self.parent.has_class("-zoomed")
+
+    def allow_focus(self) -> bool:
+        return self.is_zoomed
 
 
 class FeatureDetailPane(Container):
@@ -45,16 +58,18 @@ class FeatureDetailPane(Container):
 
     def compose(self) -> ComposeResult:
         yield Trouble(id="feature-trouble")
-        yield Words(id="feature-head", markup=False)
+        yield Words(id="feature-head", markup=False, classes="stays")
         with Horizontal(id="feature-panes"):
-            with Vertical(id="feature-texts", classes="pane -across -shown"):
+            with Vertical(id="feature-texts", classes="pane -across -shown whole"):
                 yield Words(id="examples-title", markup=False)
                 yield ExampleList(id="examples")
-            with Vertical(id="feature-side", classes="pane -across"):
-                yield Words(id="side-facts", markup=False)
-                for name in ("neighbours", "elsewhere", "coactive"):
-                    yield Words(classes="related-title", id=f"title-{name}")
-                    yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
+            with Vertical(id="feature-side", classes="pane -across whole"):
+                with SideFacts(id="side-scroll"):
+                    yield Words(id="side-facts", markup=False)
+                with Vertical(id="side-lists"):
+                    for name in ("neighbours", "elsewhere", "coactive"):
+                        yield Words(classes="related-title", id=f"title-{name}")
+                        yield RowList(RELATED_COLUMNS, empty="none", id=f"related-{name}")
 
     @property
     def feature(self) -> int | None:
@@ -141,12 +156,21 @@ class FeatureDetailPane(Container):
     def _show_side(self) -> None:
         if self._read is None or self._read.detail is None:
             return
-        facts = self.query_one("#side-facts", Words)
-        width = max(facts.container_size.width, 16)
-        facts.update(side_content(self._read.detail, width, self.size.height, len(self.elsewhere)))
         detail = self._read.detail
+        scroll = self.query_one(SideFacts)
+        if scroll.is_zoomed:
+            content = whole_side_content(detail, scroll.text_width - 2)  # without its padding
+        else:
+            width = max(scroll.size.width - 2, 16)
+            content = side_content(detail, width, self.size.height, len(self.elsewhere))
+        self.query_one("#side-facts", Words).update(content)
         head = self.query_one("#feature-head", Words)
         head.update(head_content(detail, max(head.container_size.width - 2, 20)))
+
+    @on(SideFacts.WidthChanged)
+    def _side_changed(self, event: SideFacts.WidthChanged) -> None:
+        event.stop()
+        self._show_side()
 
     def on_resize(self) -> None:
         self._show_side()

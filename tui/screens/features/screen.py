@@ -69,7 +69,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
                 yield TableHeading(table, id="features-heading")
                 yield Trouble(id="table-trouble")
                 yield table
-            yield FeatureDetailPane(id="feature-detail", classes="whole")
+            yield FeatureDetailPane(id="feature-detail")
         yield PromptLine()
 
     def on_mount(self) -> None:
@@ -183,6 +183,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return prompt.close()
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
+            if self.is_narrow:
+                self.unzoom()  # the table alone would look the same
             self.remove_class("-detail", update=self.is_narrow)
             self.table.focus()
             return True
