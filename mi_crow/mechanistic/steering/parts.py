@@ -28,6 +28,11 @@ class LoadedParts:
         self._workspace, self._lm = workspace, lm
         self._saes: dict[str, LoadedSae] = {}
         self._vectors: dict[str, tuple[tuple[int, int], SteeringVector]] = {}
+        self._held: dict[str, SteeringVector] = {}
+
+    def hold(self, vector: "SteeringVector") -> None:
+        """Makes a vector known that is in no file."""
+        self._held[vector.name] = vector
 
     def parts(self, own: LoadedSae | LoadedModel, stack: Sequence[Intervention]) -> SteeringParts:
         """What `stack`, with its tags looked up, refers to on the model of `own`.
@@ -79,6 +84,8 @@ class LoadedParts:
         return held
 
     def _vector(self, name: str) -> "SteeringVector":
+        if name in self._held:
+            return self._held[name]
         from mi_crow.mechanistic.vectors.stored import load_vector, vector_path
 
         found = vector_path(self._workspace, name).stat()

@@ -106,6 +106,11 @@ def steering_with(
         yield
 
 
+def vector_sources(lm: "LanguageModel", parts: SteeringParts, name: str) -> list[Source]:
+    """A vector of `parts` at each of its layers. Raises UserError, NotFoundError."""
+    return _Hooks(lm, parts).vector(name)
+
+
 class _Hooks:
     """The hooks of a stack, in the order in which they are registered."""
 
@@ -146,7 +151,7 @@ class _Hooks:
         if condition is None:
             return None
         if condition.vector is not None:
-            found = self._vector(condition.vector)
+            found = self.vector(condition.vector)
             if len(found) != 1:
                 raise UserError(
                     f"vector {condition.vector!r} is for {len(found)} layers, a condition is about "
@@ -162,7 +167,7 @@ class _Hooks:
     def _sources_of(self, one: Intervention) -> list[Source]:
         aim = one.aim
         if aim.kind == "vector":
-            return self._vector(aim.name)
+            return self.vector(aim.name)
         if aim.kind == "neuron":
             return [self._neurons(aim.name)]
         if aim.kind == "tag" or one.rivals.startswith("tag:"):
@@ -245,7 +250,7 @@ class _Hooks:
             found.append(self._sources[own])
         return found
 
-    def _vector(self, name: str) -> list[Source]:
+    def vector(self, name: str) -> list[Source]:
         vector = self._parts.vectors.get(name)
         if vector is None:
             raise self._missing("vector", name, self._parts.vectors)

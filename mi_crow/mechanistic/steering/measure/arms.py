@@ -6,6 +6,7 @@ Torch-free.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -41,12 +42,15 @@ class Arm:
             self, interventions=tuple(scaled(one, strength) for one in self.interventions)
         )
 
-    def of_other_features(self, others: Mapping[int, int]) -> "Arm":
-        """The same on other features and against other rivals, for a control; a vector that is
-        added in norms becomes the first of them."""
+    def of_other_features(
+        self, others: Mapping[int, int], stand_ins: Mapping[str, str] = MappingProxyType({})
+    ) -> "Arm":
+        """The same on other features and against other rivals, for a control, and on what stands in
+        for other targets; a vector without a stand-in that is added in norms becomes the first
+        of `others`."""
         return replace(
             self,
-            interventions=tuple(_moved(one, others) for one in self.interventions),
+            interventions=tuple(_moved(one, others, stand_ins) for one in self.interventions),
         )
 
     def as_json(self, sae_id: str) -> dict[str, Any]:
@@ -93,7 +97,11 @@ def scaled(one: Intervention, strength: float) -> Intervention:
     return replace(one, value=one.value * strength) if one.op in BY_AMOUNT else one
 
 
-def _moved(one: Intervention, others: Mapping[int, int]) -> Intervention:
+def _moved(
+    one: Intervention, others: Mapping[int, int], stand_ins: Mapping[str, str]
+) -> Intervention:
+    if one.aim.text in stand_ins:
+        return replace(one, target=stand_ins[one.aim.text])
     if one.aim.kind == "vector" and one.unit == "norm" and others:
         return replace(one, target=f"feature:{next(iter(others.values()))}")
     features = tuple((others.get(feature, feature), weight) for feature, weight in one.features)

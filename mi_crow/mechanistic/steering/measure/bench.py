@@ -25,8 +25,10 @@ from mi_crow.mechanistic.steering.effects import (
     write_together,
 )
 from mi_crow.mechanistic.steering.fits import looked_up
+from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.own_texts import worthy
+from mi_crow.mechanistic.steering.measure.aims.stand_ins import stand_ins
 from mi_crow.mechanistic.steering.measure.arms import Arm, strength_beside
 from mi_crow.mechanistic.steering.measure.certainty import mean_error, ratio_error, ratio_room
 from mi_crow.mechanistic.steering.measure.config import REPORTED, Trial
@@ -34,13 +36,13 @@ from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
 from mi_crow.mechanistic.steering.parts import LoadedParts
-from mi_crow.mechanistic.steering.steer import steering_with
+from mi_crow.mechanistic.steering.sources import Activations, Source
+from mi_crow.mechanistic.steering.steer import steering_with, vector_sources
 from mi_crow.mechanistic.steering.where import ordinary_tokens
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
-    from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.language_model import HookPoint, LanguageModel
 
 _LONGEST = 128  # tokens of a held-out document that are read
 _BATCH = 8
@@ -72,6 +74,7 @@ class Bench:
     target: int | None  # the feature whose activation is read
     greatest: float = 1.0  # its maximum in the index
     tokens: list[list[int]] = field(default_factory=list)  # held-out documents
+    vector: str = ""  # the vector whose projection is read where there is no such feature
     rater: Rater | None = None  # rates the texts too
     baselines: dict[Any, ArmTexts] = field(default_factory=dict)
     _ahead: dict[Any, Written] = field(default_factory=dict)  # written with others, not yet read
@@ -86,10 +89,12 @@ class Bench:
         steered text to the baseline's, both under the plain model, the baseline written within the
         same plausible set. kl: nats a token between the plain and the steered model's predictions
         on the steered text. activation: of the target in the text as the plain model reads it, as a
-        share of its maximum. repetition, distinct_2, length: see `text_figures`. ce_added: nats a
-        token that the stack adds on held-out texts of the corpus (None: not measured). With a
-        rater also its mean ratings, `overall` and `overall_baseline`. Raises NotFiniteError where
-        a figure is not finite, and what the rater raises.
+        share of its maximum; of a vector the projection on it at its last layer, in multiples of it
+        where no maximum is known; None where neither is steered. repetition, distinct_2, length:
+        see `text_figures`. ce_added: nats a token that the stack adds on held-out texts of the
+        corpus (None: not measured). With a rater also its mean ratings, `overall` and
+        `overall_baseline`. Raises NotFiniteError where a figure is not finite, and what the rater
+        raises.
         """
         baseline = self.baseline(trial, prompts, n, seed, arm.plausible)
         steered = self.read(arm, trial, prompts, n, seed)
@@ -99,8 +104,8 @@ class Bench:
             "perplexity": steered.perplexity,
             "perplexity_ratio": steered.perplexity / baseline.perplexity,
             "kl": steered.kl,
-            "activation": steered.activation,
-            "activation_baseline": baseline.activation,
+            "activation": steered.activation if self._reads else None,
+            "activation_baseline": baseline.activation if self._reads else None,
             "repetition": repetition(steered.token_ids),
             "distinct_2": distinct(steered.token_ids),
             "length": sum(map(len, steered.token_ids)) / max(len(steered.token_ids), 1),
@@ -175,7 +180,7 @@ class Bench:
         """The plain model's continuations; with `plausible`, within its own plausible set. Unless
         `whole`, without the target's activation."""
         plain = (trial.max_new_tokens, trial.temperature, trial.top_p, tuple(prompts), n, seed)
-        key = (*plain, plausible, self.target if whole else None)
+        key = (*plain, plausible, (self.target, self.vector) if whole else None)
         if key not in self.baselines:
             self.baselines[key] = self.read(Arm((), plausible), trial, prompts, n, seed, whole)
         return self.baselines[key]
@@ -233,7 +238,7 @@ class Bench:
                     ((log_q, _, _),) = rows_forced(lm, rows, length, len(rows))
                     kl = functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
                     divergence += float((kl * real).sum(dtype=torch.float64))
-        activation = activation / max(texts, 1) / self.greatest
+        activation = activation / max(texts, 1)
         return self._readings(written, nats, divergence, activation)
 
     def _readings(
@@ -253,10 +258,11 @@ class Bench:
 
     @contextmanager
     def _reading(self, prompt_length: int) -> Iterator["TargetReader"]:
-        """Inside the block the target's activations are read at the SAE's layer."""
-        lm, sae = self.loaded.lm, self.loaded.sae
-        reader = TargetReader(lm, sae, self.target, prompt_length)
-        hook = lm.layers.register_hook(self.loaded.layer, reader)
+        """Inside the block the target's activations are read, as shares of its maximum: those of a
+        feature at the SAE's layer, those of a vector at its last one."""
+        lm, (point, activations, limit) = self.loaded.lm, self._read_at
+        reader = TargetReader(lm, activations, limit, prompt_length)
+        hook = lm.layers.register_hook(point, reader)
         try:
             yield reader
         finally:
@@ -269,6 +275,41 @@ class Bench:
         stack = looked_up(self.workspace, arm.interventions, self.loaded.sae_id)
         with steering_with(lm, self._loaded_parts.parts(self.loaded, stack), stack):
             yield
+
+    @property
+    def _reads(self) -> bool:
+        return self.target is not None or bool(self.vector)
+
+    @property
+    def _read_at(self) -> "tuple[HookPoint, Activations | None, float | None]":
+        """Where the target is read, how active it is there as a share of its maximum, and the norm
+        of massive tokens."""
+        sae, limit = self.loaded.sae, self.loaded.sae.metadata.outlier_norm
+        if self.target is not None:
+            feature = torch.tensor([self.target], device=sae.device)
+
+            def share(x: Tensor) -> Tensor:
+                return activations_of(sae.encode_sparse(x), feature).float() / self.greatest
+
+            return self.loaded.layer, share, limit
+        if not self.vector:
+            return self.loaded.layer, None, limit
+        source = self._vector_source
+        known, most = source.activations([0]), source.maximum(0) or 1.0
+        return source.read, lambda x: known(x) / most, source.outlier_norm
+
+    @cached_property
+    def _vector_source(self) -> Source:
+        """The vector at the last of its layers."""
+        lm = self.loaded.lm
+        named = [Intervention(f"vector:{self.vector}", "add", 1.0)]
+        found = vector_sources(lm, self._loaded_parts.parts(self.loaded, named), self.vector)
+        order = lm.layers.list_layers()
+        return max(found, key=lambda one: order.index(one.read.name))
+
+    def stand_ins(self, stack: Sequence[Intervention], seed: int) -> dict[str, str]:
+        """What stands in for the vectors and neurons of `stack` in a control: see `stand_ins`."""
+        return stand_ins(self._loaded_parts, self.loaded, stack, seed)
 
     @cached_property
     def _loaded_parts(self) -> LoadedParts:
@@ -308,24 +349,29 @@ def _batches(written: Written) -> Iterator[tuple[int, list[int], list[list[int]]
 
 
 class TargetReader(Detector):
-    """Sums, over texts, the greatest activation of one feature on the tokens after the prompt."""
+    """Sums, over texts, the greatest activation of one target on the tokens after the prompt."""
 
     def __init__(
-        self, lm: "LanguageModel", sae: "SparseAutoencoder", target: int | None, prompt_length: int
+        self,
+        lm: "LanguageModel",
+        activations: Activations | None,
+        outlier_norm: float | None,
+        prompt_length: int,
     ) -> None:
+        """`activations`: of the target, [..., 1]; None reads nothing."""
         super().__init__()
-        self._lm, self._sae, self._target, self._first = lm, sae, target, prompt_length
+        self._lm, self._activations, self._limit = lm, activations, outlier_norm
+        self._first = prompt_length
         self.total: float = 0.0
         self.texts: int = 0
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
         x = output if output is not None else inputs
-        if self._target is None or not isinstance(x, Tensor) or x.dim() != 3:
+        if self._activations is None or not isinstance(x, Tensor) or x.dim() != 3:
             return
-        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
-        feature = torch.tensor([self._target], device=x.device)
-        acts = activations_of(self._sae.encode_sparse(x), feature)[..., 0].float() * where
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._limit)
+        acts = self._activations(x)[..., 0] * where
         self.total += float(acts[:, self._first :].amax(dim=1).sum())
         self.texts += len(acts)
 

@@ -1,6 +1,8 @@
 """The work of `mi-crow steer evaluate`: every arm of a sweep measured, with its control."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from mi_crow.errors import NotFiniteError
@@ -48,6 +50,8 @@ def run_sweep(
     )
     others = control_of_stack(indexed.store, targets, rivals, trial.seed) if trial.control else {}
     judging = config.judging
+    bench.vector = next((one.aim.name for one in stack if one.aim.kind == "vector"), "")
+    instead = bench.stand_ins(stack, trial.seed) if trial.control else {}
     bench.rater = rater_of(config.rating, judging.label, judging.description)
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))
@@ -57,14 +61,16 @@ def run_sweep(
         if any(measurement.part(arm.name) is None for arm in group):
             raise_if_stopped(progress)
             # Also those that are measured already: the rows of a batch change the last bits.
-            moved = [arm.of_other_features(others) for arm in group] if others else []
+            moved = [arm.of_other_features(others, instead) for arm in group]
+            if moved == group:
+                moved = []
             bench.write_ahead(group, moved, trial, prompts)
         for arm in group:
             progress.update(len(rows), len(arms), "arm")
             row = measurement.part(arm.name)
             if row is None:
                 raise_if_stopped(progress)
-                row = _measured(bench, arm, config, prompts, others)
+                row = _measured(bench, arm, config, prompts, others, instead)
                 measurement.keep(arm.name, row)
                 progress.checkpoint(arm.name)
             rows.append(row)
@@ -80,6 +86,7 @@ def run_sweep(
         "n": trial.n,
         "seed": trial.seed,
         "control_features": {str(one): others[one] for one in targets if one in others},
+        "control_targets": instead,
         "refused": refused,
         **judged([row for row in rows if "refused" not in row], config.most_ratio),
     }
@@ -107,7 +114,12 @@ def judged(rows: list[dict[str, Any]], most_ratio: float) -> dict[str, Any]:
 
 
 def _measured(
-    bench: Bench, arm: Arm, config: SweepConfig, prompts: list[str], others: dict[int, int]
+    bench: Bench,
+    arm: Arm,
+    config: SweepConfig,
+    prompts: list[str],
+    others: dict[int, int],
+    instead: dict[str, str],
 ) -> dict[str, Any]:
     trial = config.trial
     head = arm.as_json(config.sae_id)
@@ -115,16 +127,24 @@ def _measured(
         row = head | bench.figures(arm, trial, prompts, trial.n, trial.seed)
     except NotFiniteError as error:
         return head | {"refused": str(error)}
-    return row | (control_of(bench, arm, config, prompts, others) if others else {})
+    if not others and not instead:
+        return row
+    return row | control_of(bench, arm, config, prompts, others, instead)
 
 
 def control_of(
-    bench: Bench, arm: Arm, config: Any, prompts: list[str], others: dict[int, int]
+    bench: Bench,
+    arm: Arm,
+    config: Any,
+    prompts: list[str],
+    others: dict[int, int],
+    instead: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The figures of an arm on random features, and the share beside its own; None where their
-    predictions were not finite, or nothing is left to compare: a vector has no features."""
+    """The figures of an arm on random features and on what stands in for its vectors and neurons,
+    and the share beside its own; None where their predictions were not finite, or nothing is left
+    to compare: there is no other layer like a whole layer."""
     trial = config.trial
-    moved = arm.of_other_features(others)
+    moved = arm.of_other_features(others, instead)
     if moved == arm:
         return {"share_random": None, "random": None}
     try:
