@@ -57,6 +57,15 @@ class HookSpec:
             return f"× {self.value:g}{where}"
         return f"neurons {', '.join(map(str, self.neurons))} = {self.value:g}{where}"
 
+    def check_width(self, width: int) -> None:
+        """Raises UserError for a neuron that a layer of this width does not have."""
+        wrong = next((one for one in self.neurons if one >= width), None)
+        if wrong is not None and self.kind == "neurons":
+            raise UserError(
+                f"layer {self.layer!r} has no neuron {wrong}",
+                hint=f"it has neurons 0 to {width - 1}",
+            )
+
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "neurons": list(self.neurons)}
 

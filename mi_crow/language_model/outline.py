@@ -63,6 +63,13 @@ class Outline:
             if width is not None:
                 yield from ((f"{kind}.{number}", width) for number in range(self.blocks))
 
+    def width_at(self, layer: str) -> int | None:
+        """The width at a short name or a block's name; None where that is not known."""
+        block = _NUMBERED.fullmatch(layer)
+        if block is not None and block[1] in _BLOCK_LISTS and not block[3]:
+            layer = f"resid_post.{int(block[2])}"
+        return dict(self.points()).get(short_name(layer))
+
 
 def outline_of(
     model: str, revision: str | None = None, gguf_file: str | None = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.hooks.specs import HookSpec
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def watch(lm: "LanguageModel", text: str, hooks: Sequence[Any]) -> dict[str, Any
 
     `hooks` has what each detector found, with the texts of its greatest tokens, null for the others
     and for what is switched off; `kl` what the controllers change in the model's predictions, in
-    nats a token, null without any. Raises UserError for an empty text, NotFoundError for an unknown
-    layer.
+    nats a token, null without any. Raises UserError for an empty text, and naming the hook for one
+    whose layer or neurons the model does not have.
     """
     import torch
 
@@ -35,6 +36,9 @@ def watch(lm: "LanguageModel", text: str, hooks: Sequence[Any]) -> dict[str, Any
 
     check_text(text)
     specs = [HookSpec.from_json(one) for one in hooks]
+    for place, spec in enumerate(specs, 1):
+        if spec.enabled:
+            _check_hook(lm, place, spec)
     encoding = lm.encode([text], lm.context)
     ordinary = ~encoding.special[0]
 
@@ -64,6 +68,18 @@ def watch(lm: "LanguageModel", text: str, hooks: Sequence[Any]) -> dict[str, Any
         "hooks": [_found(hook, tokens) for hook in built],
         "kl": None if plain is None else _kl(plain[ordinary], changed[ordinary]),
     }
+
+
+def _check_hook(lm: "LanguageModel", place: int, spec: HookSpec) -> None:
+    try:
+        point = lm.layers.resolve(spec.layer)
+        if spec.kind == "neurons":
+            spec.check_width(lm.layers.width(point))
+    except MiCrowError as error:
+        raise UserError(
+            f"hook {place} ({spec.describe()}): {error}",
+            hint=f"{error.hint}; remove the hook or switch it off" if error.hint else "remove it",
+        ) from error
 
 
 def _found(hook: Any, tokens: Sequence[str]) -> dict[str, Any] | None:

@@ -277,6 +277,23 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         assert session.calls[-1][1]["hooks"] == []
 
 
+async def test_a_neuron_that_the_layer_does_not_have_is_refused_in_the_form(
+    app_workspace, run_app, session
+):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+        await press(pilot, "6", "l", "n")
+        screen = pilot.app.screen
+        screen.query_one("#field-kind", Field).value = "neurons"
+        screen.query_one("#field-layer", Field).value = "resid_post.2"
+        screen.query_one("#field-neurons", Field).value = "17, 9999"
+        await press(pilot, "ctrl+r")
+        assert pilot.app.screen is screen
+        assert "has no neuron 9999" in screen_text(pilot)
+        screen.query_one("#field-neurons", Field).value = "17"
+        await press(pilot, "ctrl+r")
+        assert "neurons 17 = 0" in screen_text(pilot)
+
+
 @pytest.mark.slow
 async def test_layers_are_filtered_and_sent_to_steer(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:

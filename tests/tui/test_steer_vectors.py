@@ -148,3 +148,18 @@ def test_picture_of_a_vector(snap_compare, app_workspace, size):
         await press(pilot, "4", "D", "enter")
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_a_vector_that_is_not_there_is_refused_in_the_form(open_steer, app_workspace):
+    add_vector(app_workspace, "calm")
+    async with open_steer(size=(120, 40)) as (pilot, _):
+        await press(pilot, "n")
+        form = pilot.app.screen
+        assert isinstance(form, FormPopup)
+        form.query_one("#field-target", Field).value = "vector:nope"
+        await press(pilot, "ctrl+r")
+        assert pilot.app.screen is form
+        assert "vector 'nope' not found" in screen_text(pilot)
+        form.query_one("#field-target", Field).value = "vector:calm"
+        await press(pilot, "ctrl+r")
+        assert pilot.app.context.steered[-1].target == "vector:calm"

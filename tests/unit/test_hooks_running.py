@@ -1,5 +1,7 @@
 """Statistics over passes, and the controllers that need no SAE."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -80,6 +82,16 @@ def test_controllers_act_in_their_order_and_leave(tiny_lm):
     with pytest.raises(UserError, match="no neuron 999"):
         after(NeuronsController(LAYER, [999]))
     assert not tiny_lm.layers.get_hooks()
+
+
+def test_a_hook_that_does_not_fit_the_model_is_named(tiny_lm):
+    hooks = [HookSpec(LAYER), HookSpec(LAYER, "neurons", 0.0, (3, 9999))]
+    with pytest.raises(UserError, match=r"hook 2 \(neurons 3, 9999 = 0\): .* has no neuron 9999"):
+        watch(tiny_lm, TEXT, [one.as_json() for one in hooks])
+    with pytest.raises(UserError, match=r"hook 1 \(× 0\): layer 'nowhere'"):
+        watch(tiny_lm, TEXT, [HookSpec("nowhere", "scale").as_json()])
+    off = replace(hooks[1], enabled=False)
+    assert watch(tiny_lm, TEXT, [off.as_json()])["hooks"] == [None]
 
 
 def test_a_text_is_watched_under_hooks(tiny_lm):

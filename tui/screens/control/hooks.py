@@ -1,6 +1,6 @@
 """Detectors and controllers on the Control screen: rows, a form, what they found; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from textual.content import Content
@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks.specs import HookSpec
 from tui.text import count, number, printable
 from tui.widgets.facts import Fact, blocks, facts_content
-from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.fields import FormField, Values, WrongValueError
 from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.row_list import Cell, Column, Row
 from tui.widgets.token_heat import quoted
@@ -61,9 +61,10 @@ def hook_fields(layer: str) -> tuple[FormField, ...]:
     )
 
 
-def from_form(values: Values) -> HookSpec:
-    """The hook that a form describes. Raises UserError with what is wrong."""
-    return HookSpec(
+def from_form(values: Values, width_of: Callable[[str], int | None] = lambda _: None) -> HookSpec:
+    """The hook that a form describes. Raises UserError with what is wrong, also for a neuron that
+    the layer does not have where `width_of` knows its width."""
+    spec = HookSpec(
         values["layer"].strip(),
         values["kind"],
         _number(values["value"] or "0", "value"),
@@ -71,6 +72,13 @@ def from_form(values: Values) -> HookSpec:
         _number(values["warn_above"], "threshold") if values["warn_above"] else None,
         _number(values["only_above"], "norm") if values["only_above"] else None,
     )
+    width = width_of(spec.layer)
+    if width is not None:
+        try:
+            spec.check_width(width)
+        except UserError as error:
+            raise WrongValueError("neurons", str(error), hint=error.hint) from error
+    return spec
 
 
 def _number(text: str, what: str) -> float:

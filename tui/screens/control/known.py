@@ -104,6 +104,15 @@ def known_layers(model: KnownModel) -> list[Layer]:
     return sorted(found.values(), key=lambda layer: _place(layer.name))
 
 
+def width_of(model: KnownModel, layer: str) -> int | None:
+    """The width of a layer's activation, as far as the files say it; None where they do not."""
+    for run in model.runs:
+        for one in run.manifest.layers:
+            if layer in (one.name, one.point):
+                return one.width
+    return model.outline.width_at(layer) if model.outline is not None else None
+
+
 def _from_files(outline: Outline, stored: Sequence[str]) -> Iterator[Layer]:
     prefix = _prefix(outline.modules, stored)
     sizes = _parameters(outline)

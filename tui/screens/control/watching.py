@@ -15,6 +15,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.screens.base import MiCrowScreen
 from tui.screens.control.hooks import detector_content, from_form, hook_fields, hook_rows
+from tui.screens.control.known import KnownModel, width_of
 from tui.screens.control.profile import profile_charts
 from tui.screens.vectors.ways import HasVectors
 from tui.text import number, printable
@@ -52,6 +53,8 @@ class WatchesLayers(HasVectors, MiCrowScreen):
         _words: str
         _read_for: tuple[str, messages.ModelAlone | None] | None
 
+        @property
+        def _known_here(self) -> KnownModel | None: ...
         def _show_rows(self) -> None: ...
         def _show_detail(self) -> None: ...
         def action_measure(self) -> None: ...
@@ -115,7 +118,9 @@ class WatchesLayers(HasVectors, MiCrowScreen):
     def action_add(self) -> None:
         layer = self.query_one("#layers", RowList).key or ""
         point = next((one.point for one in self._tree.layers if one.name == layer), "")
-        popup = FormPopup("New hook", hook_fields(point or layer), from_form, "Add")
+        known = self._known_here
+        read = from_form if known is None else partial(from_form, width_of=partial(width_of, known))
+        popup = FormPopup("New hook", hook_fields(point or layer), read, "Add")
         self.app.push_screen(popup, self._added)
 
     def _added(self, spec: HookSpec | None) -> None:

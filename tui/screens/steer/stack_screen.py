@@ -6,13 +6,16 @@ from functools import partial
 
 from textual import on
 
+from mi_crow.errors import UserError
+from mi_crow.hooks.specs import HookSpec
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.store.workspace import SaeSummary
 from tui import messages
 from tui.screens.beginnings import telling_features
 from tui.screens.feature_card import FeatureCard
 from tui.screens.prompted import PromptScreen
 from tui.screens.steer import stack as stacks
-from tui.widgets.forms.fields import Candidate
+from tui.widgets.forms.fields import Candidate, Values, WrongValueError
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.trouble import Trouble
@@ -160,6 +163,28 @@ class StackScreen(PromptScreen):
         found = store.search(words, _MOST_FOUND) if store is not None else []
         return stacks.named_target(words, found, self._layers)
 
+    def _from_form(self, sae: SaeSummary | None, values: Values) -> Intervention:
+        """The intervention of the form. Blocks on the disk; raises what is wrong, also a vector
+        that is not there and a neuron that its layer does not have, as far as files say it."""
+        from mi_crow.language_model.outline import outline_of
+        from mi_crow.mechanistic.vectors.stored import vector_path
+
+        one = stacks.from_form(values, named=self._target_named)
+        aim, condition = one.aim, one.condition
+        try:
+            if aim.kind == "vector":
+                vector_path(self.context.workspace, aim.name)
+            elif aim.neuron is not None and sae is not None and sae.model_id:
+                found = outline_of(sae.model_id)
+                width = None if found is None else found.width_at(aim.name)
+                if width is not None:
+                    HookSpec(aim.name, "neurons", 0.0, (aim.neuron,)).check_width(width)
+        except UserError as error:
+            raise WrongValueError("target", str(error), hint=error.hint) from error
+        if condition is not None and condition.vector is not None:
+            vector_path(self.context.workspace, condition.vector)
+        return one
+
     def _ask_with(self, place: int | None, targets: Sequence[Candidate]) -> None:
         if place is not None and place >= len(self._stack):
             return  # removed meanwhile
@@ -169,8 +194,7 @@ class StackScreen(PromptScreen):
         sae = self.context.find_sae(sae_id)
         two = sae is not None and bool(sae.models)
         fields = stacks.form_fields(one, targets, sae_id, adds=two)
-        read = partial(stacks.from_form, named=self._target_named)
-        popup = FormPopup(title, fields, read, "Apply")
+        popup = FormPopup(title, fields, partial(self._from_form, sae), "Apply")
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
     def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:
