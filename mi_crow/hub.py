@@ -19,7 +19,7 @@ def hub_answers() -> bool:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    if constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE") == "1":
+    if _is_offline():
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
@@ -28,12 +28,18 @@ def hub_answers() -> bool:
     return True
 
 
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE") == "1"
+
+
 def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
     """The error for a failure to get `what` (as in "model 'org/name'") from the hub.
 
     `asked` is False when only the local cache was looked at.
     """
-    names = {type(link).__name__ for link in _chain(error)}
+    names = _names(error)
     text = " ".join(str(link) for link in _chain(error)).lower()
     # The Hub says that a missing repository may be "a private or gated repo".
     absent = "RepositoryNotFoundError" in names
@@ -60,9 +66,27 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
     return UserError(f"{what} cannot be loaded ({first_line(error)})")
 
 
+def broken_off(what: str, error: BaseException) -> MiCrowError:
+    """The error for a download of `what` that the hub began and did not finish."""
+    refused = hub_error(what, error, asked=True)
+    if refused.hint or _names(error) & {"EntryNotFoundError", "RemoteEntryNotFoundError"}:
+        return refused
+    return UserError(
+        f"the download of {what} broke off ({first_line(error)})",
+        hint="run it again: it goes on where it stopped",
+    )
+
+
+def why_unreached() -> str:
+    """Why `hub_answers` said no."""
+    if _is_offline():
+        return "the hub is not asked (HF_HUB_OFFLINE)"
+    return "the hub was not reached"
+
+
 def publishing_error(error: BaseException, repository: str) -> MiCrowError:
     """The error for a failure to push to a repository; a token is never part of it."""
-    names = {type(link).__name__ for link in _chain(error)}
+    names = _names(error)
     text = " ".join(str(link) for link in _chain(error)).lower()
     if "401" in text or "403" in text or "LocalTokenNotFoundError" in names:
         return UserError(
@@ -106,6 +130,10 @@ def quiet_downloads() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, to quote in a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _names(error: BaseException) -> set[str]:
+    return {type(link).__name__ for link in _chain(error)}
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -19,6 +19,7 @@ from mi_crow.cli.devices import queue_words
 from mi_crow.cli.formatting import size
 from mi_crow.cli.streams import out
 from mi_crow.errors import CorruptDataError
+from mi_crow.hub_parts import abandoned_parts
 from mi_crow.jobs.device_lock import look_at_queues
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
 from mi_crow.store.free_space import available_memory, nearest_existing
@@ -187,11 +188,20 @@ def _leftovers(root: Path) -> Iterator[CheckResult]:
             f"{size(sum(one.bytes for one in found))}",
             "mi-crow doctor --clean removes them",
         )
+    parts = list(abandoned_parts())
+    if parts:
+        yield CheckResult(
+            "downloads",
+            "note",
+            f"{len(parts)} unfinished downloads in the hub's cache, "
+            f"{size(sum(one.bytes for one in parts))}",
+            "import again to finish one; mi-crow doctor --clean removes them",
+        )
 
 
 def clean(root: Path) -> list[CheckResult]:
-    """Removes what killed processes left in a workspace."""
-    removed = remove(leftovers(root))
+    """Removes what killed processes left in a workspace, and in the hub's cache."""
+    removed = remove([*leftovers(root), *abandoned_parts()])
     text = f"removed {len(removed)} leftover{'s' * (len(removed) != 1)} of killed processes, "
     text += size(sum(one.bytes for one in removed))
     return [CheckResult("leftovers", "ok", text), *_leftovers(root)]

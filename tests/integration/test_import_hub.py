@@ -1,9 +1,11 @@
 """`mi-crow import` from the hub: it asks for what it needs and for nothing else."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 
+from mi_crow.store.workspace import Workspace
 from tests.helpers.local_server import Answers, LocalServer, served
 from tests.helpers.sae_files import MAKERS, write_json, write_sparsify
 
@@ -29,6 +33,8 @@ class FakeHub(LocalServer):
         self.fetched: list[str] = []
         self.gated = False
         self.cuts = 0  # so many answers of weights break off in the middle
+        self.stopped = 0  # after so many bytes, answers of weights wait until the client has gone
+        self.ranges: list[str] = []  # of which parts of weights were asked for
         self.change = False  # weights arrive with another byte in them
 
 
@@ -82,6 +88,15 @@ class _Answer(Answers):
         if large and self.server.change:
             data = bytes([data[0] ^ 1]) + data[1:]
         start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+        if large and body:
+            self.server.ranges.append(self.headers.get("Range") or "all")
+        if large and body and self.server.stopped:
+            self.send_head(200, len(data), headers)
+            self.wfile.write(data[: self.server.stopped])
+            self.wfile.flush()
+            self.rfile.read(1)
+            self.close_connection = True
+            return
         if large and body and self.server.cuts:
             self.server.cuts -= 1
             self._send(200, data, body, headers, stop=len(data) // 2)
@@ -120,17 +135,27 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
         yield server
 
 
-def run(tmp_path: Path, hub: FakeHub, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    surroundings = {
+def surroundings(tmp_path: Path, hub: str) -> dict[str, str]:
+    return {
         **os.environ,
-        "HF_ENDPOINT": hub.url,
+        "HF_ENDPOINT": hub,
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(tmp_path / "home"),
         "MI_CROW_WORKSPACE": str(tmp_path / "w"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "mi_crow", "import", *arguments, "--json"]
-    return subprocess.run(command, capture_output=True, text=True, env=surroundings, timeout=120)
+
+
+def command_of(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mi_crow", *arguments, "--json"]
+
+
+def run(
+    tmp_path: Path, hub: FakeHub | str, *arguments: str, command: str = "import"
+) -> "subprocess.CompletedProcess[str]":
+    around = surroundings(tmp_path, hub if isinstance(hub, str) else hub.url)
+    words = command_of(command, *arguments)
+    return subprocess.run(words, capture_output=True, text=True, env=around, timeout=120)
 
 
 def test_only_the_files_of_one_sae_are_fetched_and_then_kept(tmp_path: Path, hub: FakeHub) -> None:
@@ -171,6 +196,82 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, hub
     done = run(tmp_path, hub, "org/run")
     assert done.returncode == 0, done.stderr
     assert hub.fetched.count("layers.1/sae.safetensors") == 2
+
+
+def parts(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "home/hub").glob("models--*/blobs/*.incomplete"))
+
+
+def kill_in_the_middle(tmp_path: Path, hub: FakeHub, stop: int) -> None:
+    """Kills an import of org/run when it has `stop` bytes of the weights."""
+    hub.stopped = stop
+    with subprocess.Popen(
+        command_of("import", "org/run"),
+        env=surroundings(tmp_path, hub.url),
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if [one.stat().st_size for one in parts(tmp_path)] == [stop]:
+                break
+            time.sleep(0.05)
+        process.kill()
+    hub.stopped = 0
+
+
+def test_a_killed_download_goes_on_and_leaves_nothing(tmp_path: Path, hub: FakeHub) -> None:
+    inputs, latents = 64, 24_000
+    tensors = {
+        "encoder.weight": torch.full((latents, inputs), 0.1),
+        "encoder.bias": torch.zeros(latents),
+        "W_dec": torch.full((latents, inputs), 0.1),
+        "b_dec": torch.zeros(inputs),
+    }
+    write_sparsify(
+        tmp_path / "hub/org/run/layers.1", tensors=tensors, d_in=inputs, num_latents=latents
+    )
+    stop = 10 * 2**20  # the Hub's client writes after so many
+    kill_in_the_middle(tmp_path, hub, stop)
+    (part,) = parts(tmp_path)
+    other = part.with_name(f"{part.stem}.0a1b2c3d.incomplete")  # as the Hub's client leaves them
+    other.write_bytes(b"0")
+    done = run(tmp_path, hub, "org/run")
+    assert done.returncode == 0, done.stderr
+    assert hub.ranges == ["all", f"bytes={stop}-"]
+    assert parts(tmp_path) == []
+
+
+def test_doctor_removes_downloads_that_nobody_goes_on_with(tmp_path: Path, hub: FakeHub) -> None:
+    blobs = tmp_path / "home/hub/models--org--run/blobs"
+    blobs.mkdir(parents=True)
+    lock = tmp_path / "home/hub/.locks/models--org--run/ab.lock"
+    lock.parent.mkdir(parents=True)
+    for name in ("ab.incomplete", "cd.incomplete", "cd.01234567.incomplete"):
+        (blobs / name).write_bytes(b"0")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        Workspace(tmp_path / "w").ensure()
+        done = run(tmp_path, hub, "--clean", command="doctor")
+    assert "removed 2 leftovers" in done.stdout, done.stderr
+    assert [one.name for one in parts(tmp_path)] == ["ab.incomplete"]
+
+
+def test_a_part_in_the_cache_is_not_blamed_on_the_repository(tmp_path: Path, hub: FakeHub) -> None:
+    write_sparsify(tmp_path / "hub/org/run/layers.1")
+    hub.cuts = 100
+    broken = run(tmp_path, hub, "org/run")
+    assert broken.returncode == 2
+    said = json.loads(broken.stderr)
+    assert "the download of SAE 'org/run' broke off" in said["error"]
+    assert said["hint"] == "run it again: it goes on where it stopped"
+    for where, arguments in (("http://127.0.0.1:9", ()), (hub, ("--offline",))):
+        absent = run(tmp_path, where, "org/run", *arguments)
+        assert absent.returncode == 2
+        said = json.loads(absent.stderr)["error"]
+        assert said.startswith(
+            "the hub is not asked when offline" if arguments else "the hub was not reached"
+        )
+        assert "its local cache of 'org/run' holds only a part (cfg.json, but no" in said
 
 
 def test_a_file_that_was_changed_on_its_way_is_refused(tmp_path: Path, hub: FakeHub) -> None:

@@ -17,7 +17,7 @@ _MARKS = {"ok": "ok  ", "note": "note", "warning": "WARN"}
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.epilog = "Always exits with 0; a warning says what to do about it."
     parser.add_argument("--deep", metavar="ID", help="verify every byte of a run or an SAE")
-    add_switch(parser, "--clean", "remove temporary files left by killed processes")
+    add_switch(parser, "--clean", "remove temporary files and downloads left by killed processes")
 
 
 def run(options: Namespace) -> int:

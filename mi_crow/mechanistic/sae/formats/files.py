@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import CancelledError, CorruptDataError, NotFoundError, UserError
-from mi_crow.hub import hub_answers, hub_error, quiet_downloads
+from mi_crow.hub import broken_off, hub_answers, hub_error, quiet_downloads, why_unreached
+from mi_crow.hub_parts import download, part_bytes
 from mi_crow.mechanistic.sae.formats.config import WHERE
 from mi_crow.mechanistic.sae.formats.detect import choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
@@ -41,6 +42,7 @@ class LocatedFiles:
     sizes: dict[str, int] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)  # sha256, where the hub says it
     only: str = ""  # the file or folder that the user wants
+    unasked: str = ""  # why the hub was not asked, where its cache alone was looked at
 
     def find(self, layer: str | None) -> FoundSae:
         """The SAE that the user means. Raises NotFoundError or UserError."""
@@ -58,6 +60,8 @@ class LocatedFiles:
             self._refuse_family({name for name in self.names if _within(name, self.only)})
         if not below and any(_within(name, self.only) for name in self.names):
             self._say_what_is_missing()
+        if not below and self.unasked:
+            raise self._not_all_here("holds no SAE")
         return choose(below, layer, self.given)
 
     def saes(self) -> list[FoundSae]:
@@ -78,7 +82,15 @@ class LocatedFiles:
         """Raises NotFoundError for a configuration without its weights."""
         for config, weights in _WEIGHTS_OF.items():
             if any(_within(name, self.only) and name.endswith(config) for name in self.names):
+                if self.unasked:
+                    raise self._not_all_here(f"holds only a part ({config}, but no {weights})")
                 raise NotFoundError(f"{self.given!r} holds {config} but no {weights}")
+
+    def _not_all_here(self, part: str) -> NotFoundError:
+        return NotFoundError(
+            f"{self.unasked}, and its local cache of {self.given!r} {part}",
+            hint="check the network (or --offline and HF_HUB_OFFLINE), then run it again",
+        )
 
     def name_of(self, found: FoundSae) -> str:
         """What to call it: the last part of the given path, and which of several it is.
@@ -114,13 +126,16 @@ class LocatedFiles:
         self._check_disks(wanted, target)
         bar = None
         if moved is not None:
-            moved.expect(self.missing_bytes(found) + 2 * self.bytes_of(found))  # read, then written
+            # Downloaded, read, then written; the bar counts what was downloaded before.
+            moved.expect(self._missing([*found.files]) + 2 * self.bytes_of(found))
             bar = counting(moved)
         roots = set()
         here = {name for name in wanted if not self._missing([name])}
         try:
             with quiet_downloads():
                 for name in wanted:
+                    if name not in here and self._in_pieces(name, bar):
+                        here.add(name)
                     # By the revision as given, so that --offline finds it under that name.
                     path = hf_hub_download(
                         self.repository, name, revision=self.asked_revision, tqdm_class=bar
@@ -131,7 +146,7 @@ class LocatedFiles:
         except (CancelledError, CorruptDataError):
             raise
         except Exception as error:
-            raise hub_error(f"SAE {self.given!r}", error, asked=True) from error
+            raise broken_off(f"SAE {self.given!r}", error) from error
         if len(roots) > 1 or self.revision != next(iter(roots)).name:
             raise UserError(
                 f"{self.given!r} changed on the hub while it was downloaded", hint="try again"
@@ -148,7 +163,21 @@ class LocatedFiles:
                 return
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        raise CorruptDataError(
+        raise self._damaged(name)
+
+    def _in_pieces(self, name: str, bar: type[Any] | None) -> bool:
+        """Whether a large file is whole in the cache now, and is what the hub has."""
+        if (said := self.sums.get(name)) is None:
+            return False
+        assert self.repository is not None
+        assert self.revision is not None
+        try:
+            return download(self.repository, name, self.revision, said, bar)
+        except CorruptDataError as error:
+            raise self._damaged(name) from error
+
+    def _damaged(self, name: str) -> CorruptDataError:
+        return CorruptDataError(
             f"{name!r} of {self.given!r} was damaged on its way (its sha256 is not the hub's)",
             hint="try again; a proxy or a mirror (HF_ENDPOINT) may change files",
         )
@@ -162,7 +191,7 @@ class LocatedFiles:
 
     def missing_bytes(self, found: FoundSae) -> int:
         """How much of the SAE has to be downloaded."""
-        return 0 if self.root is not None else self._missing([*found.files])
+        return 0 if self.root is not None else self._rest([*found.files])
 
     def _missing(self, wanted: list[str]) -> int:
         from huggingface_hub import try_to_load_from_cache
@@ -176,13 +205,20 @@ class LocatedFiles:
             )
         )
 
+    def _rest(self, wanted: list[str]) -> int:
+        """What is missing, without the parts that an earlier attempt has downloaded."""
+        assert self.repository is not None
+        sums = [self.sums[name] for name in wanted if name in self.sums]
+        there = sum(part_bytes(self.repository, one) for one in sums)
+        return max(self._missing(wanted) - there, 0)
+
     def _check_disks(self, wanted: list[str], target: Path | None) -> None:
         """Raises UserError without space for what is to be downloaded and then written."""
         from huggingface_hub import constants
 
         cache, what = Path(constants.HF_HUB_CACHE), f"{self.given!r} from the hub"
         whole = sum(self.sizes.get(name, 0) for name in wanted)
-        missing = self._missing(wanted)
+        missing = self._rest(wanted)
         if target is None or not same_disk(cache, target):
             check_disk(cache, missing, what)
         if target is not None:
@@ -257,7 +293,8 @@ def _on_hub(
     try:
         with quiet_downloads():
             if not asked:
-                return _in_cache(given, repository, inside, revision)
+                why = "the hub is not asked when offline" if offline else why_unreached()
+                return _in_cache(given, repository, inside, revision, why)
             from huggingface_hub import HfApi
 
             info: Any = HfApi().model_info(repository, revision=revision, files_metadata=True)
@@ -276,12 +313,15 @@ def _on_hub(
     )
 
 
-def _in_cache(given: str, repository: str, inside: str, revision: str | None) -> LocatedFiles:
+def _in_cache(
+    given: str, repository: str, inside: str, revision: str | None, why: str
+) -> LocatedFiles:
     from huggingface_hub import snapshot_download
 
     root = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     names = tuple(listed(root))
-    return LocatedFiles(given, names, root, repository, root.name, only=inside.rstrip("/"))
+    only = inside.rstrip("/")
+    return LocatedFiles(given, names, root, repository, root.name, only=only, unasked=why)
 
 
 def _within(name: str, folder: str) -> bool:
