@@ -112,11 +112,23 @@ async def test_the_figures_of_the_stack_stand_over_the_texts_with_the_controls(
 
         pilot.app.context.publish(messages.JobsChanged(()))
         await settle(pilot)
-        assert over("baseline") == "hits 5% of 64 texts"
-        steered = "hits 62% of 64 texts (random feature 3%) · perplexity × 1.21 (1.08) · KL 0.40"
+        assert over("baseline") == "sweep-1 · hits 5% of 64 texts"
+        steered = "sweep-1 · hits 62% of 64 texts (random feature 3%) · perplexity × 1.21 (1.08)"
         assert steered in over("steered")
         await press(pilot, "l")
         assert over("steered") == ""  # another strength was not measured
+
+
+async def test_the_figures_are_those_of_the_measurement_that_was_taken(open_steer, app_workspace):
+    measurement(app_workspace, "sweep-1", n=8, arms=[arm(0.4, 0.38, 1.21)])
+    measurement(app_workspace, "sweep-2", n=4, arms=[arm(0.4, 0.5, 1.1)])
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "M", "enter")
+        assert "38%" in screen_text(pilot)
+        await press(pilot, "enter", "ctrl+r")
+        await settle(pilot)
+        line = pilot.app.screen.query_one("#figures-steered", Static)
+        assert str(line.render()).startswith("sweep-1 · hits 38% of 8 texts")
 
 
 async def test_a_sweep_is_asked_for_and_followed(

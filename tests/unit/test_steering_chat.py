@@ -1,6 +1,7 @@
 """A conversation under interventions: both sides, only what the assistant says is steered."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_each_side_continues_what_it_said_itself(home, loaded) -> None:
     assert len(second["branches"]["steered"]) == 4
     assert set(second["samples"][0]["steered"]) > {"tokens", "acts", "kl"}
     assert not loaded.lm.layers.get_hooks()
+
+
+def test_a_role_that_nobody_has_is_refused_with_those_there_are(home, loaded) -> None:
+    asked = Branches().asked("A ferry?")
+    stack = [parse_intervention("3=+20 on role nobody")]
+    with pytest.raises(UserError, match="said by the role 'nobody'") as caught:
+        answer(home, loaded, asked, stack, max_new_tokens=2)
+    assert "user and assistant" in caught.value.hint
+    resting = [parse_intervention("3=+20 on role user"), replace(stack[0], enabled=False)]
+    assert answer(home, loaded, asked, resting, max_new_tokens=2)["steered"]
 
 
 def test_the_users_words_are_left_alone(home, loaded) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mi_crow.errors import UserError
 from mi_crow.language_model.chat import chat_prompt, token_roles
 from mi_crow.mechanistic.steering.chat.branches import Branches, Message
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
-from mi_crow.mechanistic.steering.positions import GENERATED_ROLE
+from mi_crow.mechanistic.steering.positions import GENERATED_ROLE, read_positions
 from mi_crow.mechanistic.steering.run import OnToken, steer_loaded
 from mi_crow.store.workspace import Workspace
 
@@ -34,10 +35,12 @@ def answer(
     the steered side answers, and `branches` stays as it was asked.
 
     Raises UserError for a conversation that does not end with a question, one that the template
-    refuses, and a model without a chat template.
+    refuses, an intervention on what a role says that nobody has, and a model without a chat
+    template.
     """
     branches.check_asks()
     stack = [for_answers(one) for one in interventions]
+    _check_roles(stack, branches)
     shared = {"should_stop": should_stop, "bos": bos, **options}
 
     def side(messages: Sequence[Message], own: Sequence[Intervention], **more: Any) -> Any:
@@ -66,6 +69,17 @@ def answer(
 def for_answers(one: Intervention) -> Intervention:
     """An intervention on all tokens as one on what the assistant says."""
     return replace(one, scope=f"role {GENERATED_ROLE}") if one.scope == "all" else one
+
+
+def _check_roles(stack: Sequence[Intervention], branches: Branches) -> None:
+    known = dict.fromkeys([*(one["role"] for one in branches.steered), GENERATED_ROLE])
+    for one in stack:
+        role = read_positions(one.scope).role
+        if one.enabled and role and role not in known:
+            raise UserError(
+                f"nothing in this chat is said by the role {role!r}",
+                hint=f"its roles are {' and '.join(known)}",
+            )
 
 
 def _together(baseline: dict[str, Any], steered: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class MeasuresStacks(WritingScreen):
     def __init__(self) -> None:
         super().__init__()
         self._measured: tuple[Measured, ...] = ()  # oldest first
+        self._taken = ""  # the measurement whose setting was put on the screen
         self._own_jobs: set[str] = set()  # that were started here and have not ended
 
     # What runs.
@@ -216,6 +217,7 @@ class MeasuresStacks(WritingScreen):
             self.tell(UserError("this setting cannot be read", hint="measure the stack again"))
             return
         self._constraint = arm_constraint(arm)
+        self._taken = found.name
         self.set_stack(stack)
         self.stack_changed()
         within = self._constraint.describe()
@@ -223,15 +225,20 @@ class MeasuresStacks(WritingScreen):
         self.notify(printable(words))
 
     def show_figures(self) -> None:
-        """The figures of exactly the stack that wrote, beside those of a random feature."""
-        arm = None
+        """The figures of exactly the stack that wrote, beside those of a random feature: of the
+        measurement that it was taken from, or else of the newest one; its name stands first."""
+        found, arm = None, None
         if self._board is not None and not self._board.plan.titles:
             plan = self._board.plan
-            constraint = plan.settings.constraint
-            arm = matching_arm(self._measured, plan.stacks[0], constraint, plan.sae_id)
+            of = plan.stacks[0], plan.settings.constraint, plan.sae_id
+            newest = list(reversed(self._measured))
+            newest.sort(key=lambda one: one.name != self._taken)
+            arms = ((one, matching_arm([one], *of)) for one in newest)
+            found, arm = next(((one, arm) for one, arm in arms if arm is not None), (None, None))
         for side in SIDES:
             line = self.query_one(f"#figures-{side}", Static)
-            line.update(side_figures(arm, side))
+            name = f"{printable(found.name)} · " if found is not None else ""
+            line.update(Content.assemble((name, "$muted"), side_figures(arm, side)))
             line.display = arm is not None
 
 
