@@ -1,6 +1,7 @@
 """What was saved on Inspect, opened over another text; and what stays open below an answer."""
 
 import threading
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -116,7 +117,10 @@ async def test_keys_act_while_a_model_works(open_inspect):
             await pilot.press("a")
             while not asked.is_set():
                 await pilot.pause()
-            await press(pilot, "2")
+            await pilot.press("2")
+            ends = monotonic() + 4.0  # keys for a form are held for half a minute
+            while pilot.app.current_mode != "features" and monotonic() < ends:
+                await pilot.pause(0.01)
             assert pilot.app.current_mode == "features"
         finally:
             go_on.set()

@@ -93,7 +93,8 @@ def test_a_later_run_asks_for_what_could_not_be_read(workspace, chat, capsys):
     told = explain_with(workspace, config_of(chat.url), ask=rude)
     assert told["unread"] >= 4
     gaps = shown(workspace)
-    assert not any(one.scored for one in gaps.values() if one.fuzzing is not None)
+    # One with too few texts on which it is silent is not asked about, and done without it.
+    assert sum(not one.scored for one in gaps.values()) >= 2
     assert all(one.detection is None for one in gaps.values())
     asked = len(chat.asked)
     explain_with(workspace, config_of(chat.url))
