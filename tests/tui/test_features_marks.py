@@ -108,6 +108,21 @@ async def test_tags_need_a_name_and_say_so(open_index):
         assert names(pilot) == {}
 
 
+async def test_tags_bring_proposed_names_which_is_said_before(open_index, monkeypatch):
+    async with open_index((80, 24)) as pilot:
+        marked = int(table(pilot).shown_ids[0])
+        monkeypatch.setattr(
+            "tui.screens.features.marking.proposed_by", lambda *_: {marked: ("sails", 0.9)}
+        )
+        await press(pilot, "space", "space", "T")
+        assert "enter saves: 1 gets its proposed name" in screen_text(pilot)
+        await press(pilot, *"todo", "enter")
+        assert "1 without a name left out" in notices(pilot)
+        assert names(pilot) == {marked: ["sails"]}
+        await press(pilot, "u")
+        assert names(pilot) == {}
+
+
 async def test_the_marked_become_one_stack(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "space", "space", "space")

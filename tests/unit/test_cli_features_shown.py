@@ -76,6 +76,11 @@ def test_a_proposed_name_says_what_it_is_worth(workspace: Workspace, say: Say) -
     assert "proposed gulls (token; fires too rarely to be scored)\n" in say("feature", "2")
     said = "proposed sea (label; AUROC 0.75 on 1,200 unseen firings, another's name 0.5)\n"
     assert said in say("feature", "3")
+    told = say("concepts", "tag", "feature:1-3", "#wet")
+    assert told == "2 features tagged, 2 by the proposed name, 1 without a name left out\n"
+    annotations = Annotations(workspace.annotations_path)
+    found = {one.name: (one.confidence, one.source) for one in annotations.concepts(SAE)}
+    assert found == {"gulls": (0.5, "auto"), "sea": (0.75, "auto")}
 
 
 def test_an_explanation_stands_with_its_scores(workspace: Workspace, say: Say) -> None:

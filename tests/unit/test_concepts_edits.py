@@ -60,6 +60,22 @@ def test_only_the_edited_field_is_written(annotations: Annotations, other: Annot
     assert said(annotations, 5) == [("rain", 0.9, "new", ("wet", "checked", "more"))]
 
 
+def test_tags_bring_the_proposed_names_of_features_without_one(annotations: Annotations) -> None:
+    annotations.set_concept(SAE, 5, "rain")
+    proposed = {6: ("hail", 0.83), 7: ("sleet", 0.7)}
+    told = tag_all(annotations, SAE, [5, 6, 8], ["wet"], [], proposed)
+    assert told == "2 features tagged, 1 by the proposed name, 1 without a name left out; u undoes"
+    assert said(annotations, 5) == [("rain", 1.0, "", ("wet",))]
+    assert said(annotations, 6) == [("hail", 0.83, "", ("wet",))]
+    assert annotations.concepts(SAE, 6)[0].source == "auto"
+    assert said(annotations, 7) == said(annotations, 8) == []
+    annotations.undo()
+    assert [one.name for one in annotations.concepts(SAE)] == ["rain"]
+    assert said(annotations, 5) == [("rain", 1.0, "", ())]
+    tag_all(annotations, SAE, [6], [], ["wet"], proposed)  # nothing is named to untag it
+    assert said(annotations, 6) == []
+
+
 def test_a_line_changes_what_differs_from_the_one_it_was_written_from(
     annotations: Annotations, other: Annotations
 ) -> None:

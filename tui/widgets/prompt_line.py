@@ -177,6 +177,12 @@ class PromptLine(Vertical):
             self.query_one(".prompt-trouble", Static).update(printable(trouble))
         self._make_room()
 
+    def hint(self, words: str) -> None:
+        """Says more beside the text, as long as nothing is wrong with it."""
+        self._hint = words
+        if not self._trouble:
+            self.explain("")
+
     def _make_room(self) -> None:
         """Leaves out the hint where the text would not fit beside it; what is wrong is always
         there, and whole."""

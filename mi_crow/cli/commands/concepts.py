@@ -74,7 +74,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         if name == "tag":
             add_sae(action)
             action.add_argument("query", help="query as of mi-crow features: 'label:weather'")
-            action.add_argument("line", help="name #tag ~0.8 -- note")
+            action.add_argument("line", help="name #tag ~0.8 -- note, or only #tag")
         if name in ("import", "export"):
             action.add_argument("path", type=Path, help=f"a file: {', '.join(SUFFIXES)}")
         if name == "import":
@@ -163,18 +163,26 @@ def _remove(workspace: Workspace, annotations: "Annotations", options: Namespace
 
 def _tag(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
     from mi_crow.cli.commands.features import open_store
-    from mi_crow.mechanistic.concepts.marked import name_all
+    from mi_crow.mechanistic.concepts.marked import name_all, tag_all
+    from mi_crow.mechanistic.concepts.naming_line import NamingLine, parse_naming
     from mi_crow.mechanistic.features.query_language import parse_query
+    from mi_crow.mechanistic.features.records import proposed_names
 
     if not options.query.strip():
         raise UserError(
             "an empty query would name every feature", hint="'fires>0' finds all that ever fire"
         )
     sae_id = pick_sae(workspace, options.sae)
-    features = open_store(workspace, sae_id).find(parse_query(options.query)).tolist()
+    store = open_store(workspace, sae_id)
+    features = store.find(parse_query(options.query)).tolist()
     if not features:
         raise NotFoundError(f"no feature of {sae_id} matches {quoted(options.query)}")
-    said = name_all(annotations, sae_id, features, options.line)
+    line = parse_naming(options.line)
+    if line.tags and line == NamingLine("", line.tags, None, None, line.beside):
+        proposed = proposed_names(store.rows(features, ["score"]))
+        said = tag_all(annotations, sae_id, features, line.tags, (), proposed)
+    else:
+        said = name_all(annotations, sae_id, features, options.line)
     value = {"sae_id": sae_id, "features": len(features), "line": options.line}
     print_outcome(options.json, value, said.replace("; u undoes", ""))
 

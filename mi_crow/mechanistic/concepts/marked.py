@@ -69,13 +69,26 @@ def tag_all(
     features: Sequence[int],
     added: Sequence[str],
     removed: Sequence[str],
+    proposed: Mapping[int, tuple[str, float]] | None = None,
 ) -> str:
-    """Adds and removes tags. A tag belongs to a name: features without one are left out."""
+    """Adds and removes tags. A tag belongs to a name: where some are added, features without one
+    get that of `proposed`, with its confidence, as from `auto`; the others are left out."""
 
     def tags(one: "Concept") -> dict[str, tuple[str, ...]]:
         return {"tags": retagged(one.tags, added, removed)}
 
-    return _set_all(annotations, sae_id, features, "tagged", tags)
+    now = time.time()
+    with annotations.one_change():
+        named = {one.feature for one in _concepts(annotations, sae_id, features)}
+        new = [one for one in dict.fromkeys(features) if one not in named] if added else []
+        fresh = [
+            concept_from(sae_id, one, *proposed[one], "", retagged((), added, ()), "auto", now=now)
+            for one in new
+            if proposed is not None and one in proposed
+        ]
+        annotations.apply([(None, one) for one in fresh])
+        done = f"tagged, {len(fresh):,} by the proposed name" if fresh else "tagged"
+        return _set_all(annotations, sae_id, features, done, tags)
 
 
 def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str], tag: str) -> int:

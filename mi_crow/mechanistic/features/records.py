@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -83,6 +83,18 @@ class FeatureRow:
     def meaning(self) -> str:
         """Its name, else the one proposed for it, else the label that it predicts; or nothing."""
         return self.concept or self.proposed or self.top_label or ""
+
+
+def proposed_names(rows: Iterable[FeatureRow]) -> dict[int, tuple[str, float]]:
+    """The names proposed for features without one, each with its score: an AUROC, or that of
+    chance, 0.5, where it was not scored. The rows are read with `score` in `more`."""
+    found: dict[int, tuple[str, float]] = {}
+    for row in rows:
+        if row.proposed and not row.concept:
+            score = row.detection if row.explainer else row.more.get("score")
+            known = score if score is not None and math.isfinite(score) else 0.5
+            found[row.feature] = row.proposed, round(float(known), 2)
+    return found
 
 
 def auroc_text(auroc: float, digits: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Marked features on the Features screen, and what is done with all of them at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.annotate import may_tag, name_missing, naming_mistake, write
 from tui.screens.features.listing import FeatureListScreen
-from tui.screens.features.reading import known_tags, known_words
+from tui.screens.features.reading import known_tags, known_words, proposed_by
 from tui.screens.writing_files import WritesFiles
 from tui.text import printable
 from tui.watch import check_there
@@ -88,6 +88,17 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
 
     def action_tags(self) -> None:
         self._ask_for_chosen("tags", " tags", "checked, to do; -checked removes a tag")
+        store, features = self.context.features, self._asked_for
+        if store is not None and self.prompt.is_open:
+            self.in_thread(
+                partial(proposed_by, store, features), self._say_proposed, group="proposed"
+            )
+
+    def _say_proposed(self, found: "Mapping[int, tuple[str, float]]") -> None:
+        """Says before the tags are given that features without a name get one with them."""
+        if found and self.prompt.is_open and self.prompt.purpose == "tags":
+            get = "gets its proposed name" if len(found) == 1 else "get their proposed names"
+            self.prompt.hint(f"enter saves: {len(found):,} {get}")
 
     def action_note(self) -> None:
         self._ask_for_chosen("note", " note", "a note for all; empty removes the notes")
@@ -138,12 +149,13 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
             change = partial(name_all, sae_id=sae_id, features=features, line=value)
             self._change(change, value, purpose)
         elif purpose == "tags" and value:
-            added, removed = parse_tags(value)
-            self._change(
-                partial(tag_all, sae_id=sae_id, features=features, added=added, removed=removed),
-                value,
-                purpose,
-            )
+            store, tags = self.context.features, parse_tags(value)
+
+            def tag(annotations: "Annotations") -> str:
+                proposed = proposed_by(store, features) if store is not None else {}
+                return tag_all(annotations, sae_id, features, *tags, proposed)
+
+            self._change(tag, value, purpose)
 
     def _change(
         self, change: "Callable[[Annotations], str]", typed: str = "", purpose: str = ""

@@ -99,6 +99,13 @@ def known_tags(store: "FeatureStore | None") -> Callable[[str], Sequence[str]]:
     return complete
 
 
+def proposed_by(store: "FeatureStore", features: Sequence[int]) -> dict[int, tuple[str, float]]:
+    """The proposed names of those without a name, with their scores; blocks on the index."""
+    from mi_crow.mechanistic.features.records import proposed_names
+
+    return proposed_names(store.rows(features, ["score"]))
+
+
 def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
     """Everything about one feature; blocks on the index."""
     try:
