@@ -202,6 +202,18 @@ def test_the_command_line_makes_shows_refines_and_steers(workspace, tiny_model_d
     assert {one["feature"] for one in shown["pursuit"]} == {3, 7}
     refined = run("refine", "sea", "--sae", "tiny", "--keep", "4", "--device", "cpu")
     assert (refined["name"], len(refined["made"]["refined"]["features"])) == ("sea-4", 4)
+    # What is of another layer or width is not refined: the result would not be that vector.
+    found = load_vector(workspace, "sea")
+    (own,) = found.directions.values()
+    for name, directions, sentence in (
+        ("early", {"resid_post.0": own}, "vector 'early' is for another layer than SAE 'tiny'"),
+        ("wide", {"resid_post.1": own.repeat(2)}, f"vector 'wide' has width {2 * WIDTH}, SAE"),
+    ):
+        save_vector(workspace, replace(found, name=name, directions=directions))
+        said = run("refine", name, "--sae", "tiny", "--keep", "4", "--device", "cpu")
+        assert sentence in said["error"]
+        assert said["code"] == 2
+        assert "not found" in run("show", f"{name}-4")["error"]
     assert "is not in the SAE" in run("from-feature", "x", "999", "--sae", "tiny")["error"]
     assert "does not say from which texts" in run("refine", "three", "--sae", "tiny")["error"]
     one = parse_intervention("vector:sea=+1norm@feedback")

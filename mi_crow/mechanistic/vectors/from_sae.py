@@ -86,7 +86,8 @@ def refine_vector(
     device: str = "auto",
 ) -> SteeringVector:
     """The vector made again of the `keep` features that tell its texts apart best (see
-    `in_features.refined`); of other texts where they are given. Raises UserError."""
+    `in_features.refined`) at the SAE's layer, which must be one of its own; of other texts where
+    they are given. Raises UserError."""
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.sae.centring import set_centring
     from mi_crow.mechanistic.sae.fitting import check_width
@@ -95,6 +96,13 @@ def refine_vector(
     sae = _opened(workspace, sae_id)
     if sae.transcodes:
         raise UserError("a transcoder cannot refine a vector", hint="take an SAE")
+    hint = f"it is for {', '.join(vector.directions)}: take an SAE of that layer"
+    widths = {len(one) for one in vector.directions.values()}
+    if sae.n_inputs not in widths:
+        raise UserError(
+            f"vector {vector.name!r} has width {min(widths)}, SAE {sae_id!r} {sae.n_inputs}",
+            hint=hint,
+        )
     layer = _layer_written(sae, sae_id)
     made = dict(vector.made)
     if texts_for:
@@ -112,6 +120,12 @@ def refine_vector(
     point = point_read(lm, sae)
     width = lm.layers.width(point)
     check_width(f"SAE {sae_id!r}", sae.n_inputs, f"layer {point.name!r}", width)
+    if not any(lm.layers.resolve(one).same_tensor(point) for one in vector.directions):
+        raise UserError(
+            f"vector {vector.name!r} is for another layer than SAE {sae_id!r}, which reads "
+            f"{point.point}",
+            hint=hint,
+        )
     config = replace(config, bos=metadata.bos(config.bos))
     result = refined(workspace, lm, sae, point, config, keep)
     base = replace(vector, made=made, directions={point.point: result.vector})
