@@ -115,7 +115,7 @@ async def test_tags_bring_proposed_names_which_is_said_before(open_index, monkey
             "tui.screens.features.marking.proposed_by", lambda *_: {marked: ("sails", 0.9)}
         )
         await press(pilot, "space", "space", "T")
-        assert "enter saves: 1 gets its proposed name" in screen_text(pilot)
+        assert "1 gets its proposed name" in screen_text(pilot)
         await press(pilot, *"todo", "enter")
         assert "1 without a name left out" in notices(pilot)
         assert names(pilot) == {marked: ["sails"]}

@@ -98,7 +98,7 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         """Says before the tags are given that features without a name get one with them."""
         if found and self.prompt.is_open and self.prompt.purpose == "tags":
             get = "gets its proposed name" if len(found) == 1 else "get their proposed names"
-            self.prompt.hint(f"enter saves: {len(found):,} {get}")
+            self.prompt.hint(f"{len(found):,} {get}")
 
     def action_note(self) -> None:
         self._ask_for_chosen("note", " note", "a note for all; empty removes the notes")
