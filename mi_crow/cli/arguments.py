@@ -16,8 +16,31 @@ from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
 class Parser(ArgumentParser):
     """An ArgumentParser that reports a mistake in one sentence."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.forms: dict[str, Callable[[], str]] = {}  # option -> what may follow it
+
     def error(self, message: str) -> NoReturn:
+        # What begins with a dash is taken for an option, so that nothing seems to follow.
+        for option, forms in self.forms.items():
+            if option in message and message.endswith("expected one argument"):
+                raise UserError(message, hint=forms())
         raise UserError(message, hint=f"see {self.prog} --help")
+
+
+def add_interventions(parser: ArgumentParser, help: str) -> None:
+    """Declares `--feature`, also called `--steer`: interventions."""
+    parser.add_argument(
+        "--feature", "--steer", action="append", default=[], metavar="TARGET=CHANGE", help=help
+    )
+    if isinstance(parser, Parser):
+        parser.forms["--steer"] = _interventions
+
+
+def _interventions() -> str:
+    from mi_crow.mechanistic.steering.interventions import EXAMPLES
+
+    return EXAMPLES
 
 
 class ShowVersion(Action):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mi_crow.cli import main
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.steering.measure.results import open_measurement
 from mi_crow.store.workspace import Workspace
@@ -177,6 +178,23 @@ def measured(workspace: Workspace) -> Workspace:
         result["measurement"] = name
         open_measurement(workspace, name, "sweep", {}).finish(result)
     return workspace
+
+
+def test_a_pattern_is_told_with_how_many_texts_it_holds_for(measured: Workspace, say: Say) -> None:
+    judged = {"judge": "the pattern 'joint'", "hits_heldout": None, "false_alarms": 0.0083}
+    result = {**SHARED, "arms": [arm("3=+1")], "best": None, "most_ratio": 1.25, **judged}
+    open_measurement(measured, "joint", "sweep", {}).finish({**result, "measurement": "joint"})
+    assert "the pattern 'joint'; 0.83% of held-out texts are hits" in say("results", "joint")
+
+
+@pytest.mark.parametrize("command", [["steer"], ["steer", "evaluate"]])
+def test_an_intervention_that_looks_like_an_option_is_told_the_forms(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--steer", "-1=+3"]) == 2
+    told = capsys.readouterr().err
+    for words in ("42=+8", "vector:calm", "neuron:NAME/7"):
+        assert words in told
 
 
 def test_measurements_are_listed_and_shown(measured: Workspace, say: Say) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
 from mi_crow.cli.arguments import (
     add_device,
+    add_interventions,
     add_sae,
     add_seed,
     add_setting,
@@ -35,13 +36,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("text", nargs="?", help="the prompt, or `-` for standard input")
     add_device(parser)
     add_bos(parser)
-    parser.add_argument(
-        "--feature",
-        "--steer",
-        action="append",
-        default=[],
-        metavar="TARGET=CHANGE",
-        help="intervention: 42=+8 adds to feature 42, 42=+0.8max adds in units of its maximum, "
+    add_interventions(
+        parser,
+        "intervention: 42=+8 adds to feature 42, 42=+0.8max adds in units of its maximum, "
         "42=x0 scales, 42=4 clamps, '42=floor 0.3norm' raises where it is below, '42=cap 1max' "
         "lowers where it is above, '42=project 0' removes the direction, 42=ablate, '42=swap "
         "0.3norm against 7+9' raises it and takes the others away; for 42 also other-sae/42, a "

@@ -41,10 +41,10 @@ Scope = str  # see `positions`
 
 # What is not finite is read, to be refused by name.
 _NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan)"
-_EXAMPLES = (
+EXAMPLES: str = (
     "write 42=+8, 42=+0.8max, 42=x0, 42=4, 42=floor 0.5norm, 42=cap 1max, 42=project 0 or "
-    "42=ablate; for 42 also 3+0.5*7, tag:weather, vector:calm or layer:NAME; then `against 7+9`, "
-    "`on generated`, @decay 16 or @feedback, and ?7>2"
+    "42=ablate; for 42 also 3+0.5*7, tag:weather, vector:calm, layer:NAME or "
+    "neuron:NAME/7; then `against 7+9`, `on generated`, @decay 16 or @feedback, and ?7>2"
 )
 # What a feature's activation is set by, in the units of `value`.
 _BY_AMOUNT = ("add", "clamp", "floor", "cap", "swap")
@@ -348,14 +348,14 @@ def parse_intervention(text: str) -> Intervention:
     """
     target, found, change = text.partition("=")
     if not found or not target.strip():
-        raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)
+        raise UserError(f"{text!r} is not a valid intervention", hint=EXAMPLES)
     change, asks, condition = change.partition("?")
     change, runs, schedule = change.partition("@")
     parts = _LINE.fullmatch(change.strip())
     try:
         name = parse_target(target).text
     except UserError as error:
-        raise UserError(str(error), hint=_EXAMPLES) from error
+        raise UserError(str(error), hint=EXAMPLES) from error
     scope = parts["scope"] if parts is not None else None
     rivals = parts["rivals"] if parts is not None else None
     what = parts["change"].strip() if parts is not None else ""
@@ -388,7 +388,7 @@ def _change(change: str, text: str) -> tuple[Op, float, Unit]:
     if match := re.fullmatch(rf"({_NUMBER})\s*(max|norm)?", change):
         op: Op = "add" if change[0] in "+-" else "clamp"
         return op, float(match[1]), _unit(match[2])
-    raise UserError(f"{text!r} is not a valid intervention", hint=_EXAMPLES)
+    raise UserError(f"{text!r} is not a valid intervention", hint=EXAMPLES)
 
 
 def _unit(word: str | None) -> Unit:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, TOP_P, Bounds
 from mi_crow.cli.arguments import (
+    add_interventions,
     add_job,
     add_sae,
     add_setting,
@@ -98,14 +99,7 @@ def _add_sweep(parser: ArgumentParser) -> None:
     parser.add_argument(
         "preset", nargs="?", help="a saved preset, an earlier measurement or a JSON file"
     )
-    parser.add_argument(
-        "--feature",
-        "--steer",
-        action="append",
-        default=[],
-        metavar="TARGET=CHANGE",
-        help="intervention, as for steer: '42=floor 0.3norm'; repeatable",
-    )
+    add_interventions(parser, "intervention, as for steer: '42=floor 0.3norm'; repeatable")
     judge = parser.add_argument_group("judge (default: the topic of the steered feature)")
     judge.add_argument("--label", help="texts that words tell to have this label of the corpus")
     judge.add_argument(
@@ -310,11 +304,13 @@ def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
 
 def _told(result: dict[str, Any]) -> dict[str, str]:
     """How hits were judged, on what, and where it is kept."""
-    judge = f"{result['judge']}, by words"
-    if result["hits_heldout"] is not None:
-        judge += f"; finds {share(result['hits_heldout'])} of such held-out texts"
-    if result["false_alarms"] is not None:
-        judge += f", and {share(result['false_alarms'])} of others"
+    judge, found, alarms = result["judge"], result["hits_heldout"], result["false_alarms"]
+    if found is None and alarms is not None:  # a pattern, which is about no topic
+        judge += f"; {share(alarms)} of held-out texts are hits"
+    else:
+        judge += ", by words"
+        judge += "" if found is None else f"; finds {share(found)} of such held-out texts"
+        judge += "" if alarms is None else f", and {share(alarms)} of others"
     return {
         "judge": judge,
         "prompts": f"{len(result['prompts'])}, {result['n']} continuations, seed {result['seed']}",
