@@ -43,6 +43,21 @@ def _interventions() -> str:
     return EXAMPLES
 
 
+def intermix(parser: ArgumentParser) -> None:
+    """Lets options stand between the positional arguments of a command, of which the first may be
+    left out. As a command's parser `parse_intermixed_args` itself is never called."""
+    plain = parser.parse_known_args
+
+    def parse(*given: Any, **settings: Any) -> Any:
+        parser.parse_known_args = plain
+        try:
+            return parser.parse_known_intermixed_args(*given, **settings)
+        finally:
+            parser.parse_known_args = parse
+
+    parser.parse_known_args = parse
+
+
 class ShowVersion(Action):
     """--version; argparse's own action wants the version before anybody asked for it."""
 

@@ -9,6 +9,7 @@ from mi_crow.store.json_object import JsonObject
 
 EVALUATION_NAME = "evaluation.json"
 TRAINING_NAME = "training.json"
+CHECK_NAME = "check.json"  # of an imported SAE: what its check measured
 # What screens and tables show as numbers, and the tables within `probes`.
 _READINGS = frozenset(
     {
@@ -57,6 +58,18 @@ def read_trained(folder: Path) -> dict[str, float]:
         )
     except (NotFoundError, CorruptDataError, OSError):
         return {}
+    return _readings(result)
+
+
+def read_checked(folder: Path) -> dict[str, float]:
+    """What the check of an import measured, of the SAE in `folder`; empty where there was none."""
+    try:
+        return _readings(JsonObject.of(read_json(folder / CHECK_NAME), CHECK_NAME))
+    except (NotFoundError, CorruptDataError, OSError):
+        return {}
+
+
+def _readings(result: JsonObject) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in result.values.items()

@@ -13,7 +13,7 @@ from mi_crow.clean_text import check_name
 from mi_crow.errors import CorruptDataError, MiCrowError, NotFoundError, UserError, nearest
 from mi_crow.paths import expanded
 from mi_crow.store.atomic import read_json, temporary_name, write_json
-from mi_crow.store.evaluation_file import read_evaluation, read_trained
+from mi_crow.store.evaluation_file import read_checked, read_evaluation, read_trained
 from mi_crow.store.free_space import nearest_existing
 from mi_crow.store.ids import make_folder, validate_id
 from mi_crow.store.json_object import JsonObject
@@ -52,6 +52,7 @@ class SaeSummary:
     evaluation_trouble: str = ""  # why its evaluation cannot be read, where there is one
     # What its training measured at its end; of one that was evaluated nobody asks.
     trained: dict[str, float] = field(default_factory=dict)
+    checked: dict[str, float] = field(default_factory=dict)  # and what its import's check did
     layers: tuple[str, ...] = ()  # all that it reads, of an SAE over several layers
     models: tuple[tuple[str, str, str | None], ...] = ()  # of one over two: role, model and run
 
@@ -325,6 +326,7 @@ def _sae_summary(folder: Path, cfg: JsonObject) -> SaeSummary:
         tokenizer_hash=own.text("tokenizer_hash", None),
         evaluation_trouble=trouble,
         trained={} if evaluation else read_trained(folder),
+        checked={} if evaluation else read_checked(folder),
         layers=metadata.texts("layers", ()) if "layers" in cfg.values else (),
         models=tuple(
             (one.text("role"), one.text("name"), one.text("run_id", None))

@@ -297,6 +297,8 @@ def test_an_sae_goes_in_and_comes_out_the_same(
 ) -> None:
     result(capsys, "import", str(FORMATS / "saelens_topk"))
     found = result(capsys, "export", str(tmp_path / "out"))
+    between = ("export", found["sae_id"], "--format", "saelens", str(tmp_path / "between"))
+    assert result(capsys, *between)["folder"] == str(tmp_path / "between")
     assert (found["sae_id"], found["path"]) == ("saelens_topk", str(tmp_path / "out"))
     source = load_file(FORMATS / "saelens_topk" / "sae_weights.safetensors")
     target = load_file(tmp_path / "out" / "sae_weights.safetensors")

@@ -18,7 +18,9 @@ from mi_crow.mechanistic.sae import (
     Transcoder,
     load_sae,
 )
+from mi_crow.mechanistic.sae.evaluation.standing import standing_of
 from mi_crow.mechanistic.sae.formats.fit import OUTLIER_FACTOR, check_fit
+from mi_crow.store.workspace import Workspace
 from tests.helpers.architectures import tiny
 from tests.helpers.jobs_fixture import own_queues
 
@@ -177,10 +179,19 @@ def test_the_command_checks_and_takes_over_what_the_model_says(
     assert (metadata.point, metadata.layer) == ("resid_post.2", "model.layers.2")
     assert metadata.tokenizer_hash == sample_lm.tokenizer_hash
     assert metadata.outlier_norm is not None
+    (kept,) = Workspace(tmp_path / "w").scan_saes()[0]
+    standing = standing_of(kept)
+    assert (standing.measured, standing.fvu) == ("as checked", found["fvu"])
     assert main([*arguments, "--name", "bad", "--layer", "mlp_out.1"]) == 0
     said = capsys.readouterr().out
     assert "warning: the file says resid_post.2" in said
     assert "fits better with --layer resid_post.2" in said
+    assert "mi-crow index --sae bad --dataset" in " ".join(said.split())
+    lines = tmp_path / "texts.jsonl"
+    lines.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    more = ["--name", "some", "--dataset", str(lines), "--tokens", "300", "--json"]
+    assert main([*arguments, *more]) == 0  # 8 of these documents have 160 tokens
+    assert 300 <= json.loads(capsys.readouterr().out)["tokens"] < 330
 
 
 @pytest.mark.slow

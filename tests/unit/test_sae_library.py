@@ -131,7 +131,7 @@ def test_a_damaged_table_is_one_sentence(tmp_path, monkeypatch, capsys):
 def test_the_command_line_gives_the_command_of_an_import(capsys):
     assert main(["library", "gpt2", "mlp-tm", "--layer", "3", "--json"]) == 0
     (sae,) = json.loads(capsys.readouterr().out)["saes"]
-    assert sae["command"].endswith("--check --documents 16 --scale 1.895852216 --centred")
+    assert sae["command"].endswith("--check --tokens 2000 --scale 1.895852216 --centred")
     assert main(["library", "layr:3"]) == 2
     assert main(["library", "--limit", "2"]) == 0
     assert "2 of 13," in capsys.readouterr().out

@@ -49,7 +49,8 @@ SAE_COLUMNS: Final = (
         "FVU",
         5,
         "right",
-        help="share of the variance that it does not explain, held out; in italics as trained",
+        help="share of the variance that it does not explain, held out; in italics as trained, "
+        "or as an import was checked",
     ),
     Column("index", 5, "right", help="whether its features can be looked at"),
     _extra("L0", 6, "active latents a token, as measured on held-out text"),

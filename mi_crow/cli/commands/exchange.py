@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SCALE
@@ -12,6 +13,7 @@ from mi_crow.cli.arguments import (
     add_switch,
     bounded_size,
     device_of,
+    intermix,
     number_within,
     open_workspace,
     pick_sae,
@@ -35,6 +37,7 @@ from mi_crow.mechanistic.sae.formats.config import (
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.paths import check_folder_of, expanded
 from mi_crow.same_fields import same_fields
+from mi_crow.store.workspace import read_sae_summary
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.exchange import ImportResult
@@ -59,6 +62,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default=[],
         help="a further transcoder of a set of circuit-tracer, of another layer (repeatable)",
     )
+    intermix(parser)
     _add_detach(parser)
 
 
@@ -98,6 +102,11 @@ def _add_import(parser: ArgumentParser) -> None:
     add_switch(group, "--check", "run texts through the model and report the fit")
     add_setting(group, "--dataset", "sample", "texts for the check")
     add_setting(group, "--documents", 64, "number of documents", type=positive)
+    group.add_argument(
+        "--tokens",
+        type=positive,
+        help="documents until there are so many tokens, instead of --documents",
+    )
     add_setting(group, "--context-length", 128, "tokens per document", type=bounded_size)
     add_device(parser)
     _add_detach(parser)
@@ -123,7 +132,7 @@ def _import(options: Namespace) -> int:
     dataset = DatasetSpec(options.dataset)
     if options.check:
         check_dataset(dataset)
-    check = CheckConfig(dataset, options.documents, options.context_length)
+    check = CheckConfig(dataset, options.documents, options.context_length, options.tokens)
     config = same_fields(
         ImportConfig,
         options,
@@ -141,11 +150,12 @@ def _import(options: Namespace) -> int:
     if options.json:
         print_json(result.as_json())
     else:
-        _show(result)
+        several = bool(read_sae_summary(workspace.sae_dir(result.sae_id)).layers)
+        _show(result, "--run RUN" if several else f"--dataset {quote(options.dataset)}")
     return 0
 
 
-def _show(result: "ImportResult") -> None:
+def _show(result: "ImportResult", texts: str) -> None:
     facts = {
         "SAE": result.sae_id,
         "format": result.format,
@@ -167,6 +177,8 @@ def _show(result: "ImportResult") -> None:
         facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
     if result.names is not None:
         facts["names"] = f"{count(result.names)} from Neuronpedia"
+    if result.model:
+        facts["next"] = f"mi-crow index --sae {result.sae_id} {texts}"
     print_facts(facts)
     for warning in result.warnings:
         print_line(f"warning: {warning}", style="yellow")

@@ -141,7 +141,7 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
             count(sae.n_latents),
             sae.layer,
             number((found := standing_of(sae)).fvu, 3),
-            {"evaluation": "evaluated", "training": "as trained"}.get(found.source, ""),
+            found.measured,
             "yes" if sae.has_index else "no",
             size(sae.bytes),
         ]

@@ -83,11 +83,14 @@ def table_rows(found: SaeComparison) -> list[Row]:
     return [_row(place, one) for place, one in enumerate(found.figures)]
 
 
+_MEASURED = {"evaluation": "evaluated", "training": "in training", "check": "as checked"}
+
+
 def _row(place: int, one: SaeFigures) -> Row:
     measured = one.measured
     best = "" if measured.source == "evaluation" else "$muted"
     declared = one.k if one.k is not None else one.target_l0
-    source = {"evaluation": "evaluated", "training": "in training"}.get(measured.source, "no")
+    source = _MEASURED.get(measured.source, "no")
     dead = "–" if measured.dead_share is None else f"{100 * measured.dead_share:.1f}%"
     return Row(
         one.sae_id,

@@ -145,7 +145,7 @@ def beside(sae: PublishedSae, shown: Sequence[PublishedSae]) -> str:
 def import_values(sae: PublishedSae) -> dict[str, str]:
     """What the form of an import starts with; the fit is measured."""
     texts = {"path": sae.source, "model.model": sae.model, "check": "yes"}
-    texts["check.documents"] = str(CHECKED)
+    texts["check.tokens"] = str(CHECKED)
     if sae.neuronpedia:
         texts["names"] = "yes"
     if sae.scale is not None:

@@ -140,8 +140,9 @@ def short_model(model_id: str) -> str:
 
 
 def _measured(sae: SaeSummary, name: str, digits: int = 3) -> Cell:
-    """What an evaluation measured on held-out text; in italics what the training did at its end."""
-    value = (sae.evaluation or sae.trained).get(name)
+    """What an evaluation measured on held-out text; in italics what the training or an
+    import's check did."""
+    value = (sae.evaluation or sae.trained or sae.checked).get(name)
     if not isinstance(value, int | float):
         return Cell("–", "$muted")
     return Cell(number(value, digits), "$muted" if sae.evaluation else "italic $muted", value=value)

@@ -147,13 +147,12 @@ def _trained(saes: Sequence[SaeSummary], standings: Sequence[Standing]) -> Conte
     lines = []
     for sae in reversed(saes):
         one = known.get(sae.sae_id, Standing(sae.sae_id))
-        measured = {"evaluation": "evaluated", "training": "as trained"}.get(one.source, "")
         lines.append(
             Content.assemble(
                 f"{printable(sae.sae_id):<{names}}",
                 (f"  {printable(sae.architecture)}, {count(sae.n_latents)} latents", "$muted"),
                 f"  FVU {number(one.fvu)}  L0 {number(one.l0, 1)}" if one.source else "",
-                (f"  {measured}" if measured else "", "$muted"),
+                (f"  {one.measured}" if one.measured else "", "$muted"),
             )
         )
     return section("SAEs trained on it", Content("\n").join(lines))

@@ -207,7 +207,8 @@ def _layer_figures(one: Mapping[str, Any]) -> str:
 
 
 def _quality_of(sae: SaeSummary, reading: SaeReading | None, width: int) -> list[Content]:
-    """The evaluation and its probes; before one, what training measured at its end."""
+    """The evaluation and its probes; before one, what training measured at its end,
+    or the check of an import."""
     if sae.evaluation is not None:
         result = reading.training.get("result") if reading is not None else None
         return measured(sae.evaluation, result if isinstance(result, Mapping) else {}, width)
@@ -221,9 +222,12 @@ def _quality_of(sae: SaeSummary, reading: SaeReading | None, width: int) -> list
         facts = [
             Fact("FVU", number(standing.fvu)),
             Fact("L0", number(standing.l0, 1)),
-            Fact("dead latents", metric("dead_share", standing.dead_share or 0.0)),
         ]
-        parts.append(section("Held out, after training", facts_content(facts, 14, width)))
+        if standing.dead_share is not None or standing.source != "check":
+            dead = metric("dead_share", standing.dead_share or 0.0)
+            facts.append(Fact("dead latents", dead))
+        head = "As checked" if standing.source == "check" else "Held out, after training"
+        parts.append(section(head, facts_content(facts, 14, width)))
     return parts
 
 

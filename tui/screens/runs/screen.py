@@ -280,8 +280,21 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self.train_on(event.key)
         elif (job := self._selected_job) is not None and job.status == "failed":
             self.action_again()
+        elif job is not None and job.status == "finished" and job.kind == "import":
+            await self._follow_import(job)
         else:
             self.action_show_log()
+
+    async def _follow_import(self, job: "JobState") -> None:
+        """The features of the imported SAE, or the form of its index; its log once it is gone."""
+        sae = self.context.find_sae(str(job.output or job.name or ""))
+        if sae is None:
+            self.action_show_log()
+        elif sae.has_index:
+            self.mi_crow.open_sae(sae.sae_id)
+            await self.mi_crow.go("features")
+        else:
+            self.index_imported(sae, job)
 
     def action_again(self) -> None:
         """The form with the values of the selected job."""

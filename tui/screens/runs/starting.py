@@ -13,7 +13,7 @@ from tui.watch import check_there
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
     from mi_crow.mechanistic.sae.library.published import PublishedSae
-    from mi_crow.store.workspace import RunSummary
+    from mi_crow.store.workspace import RunSummary, SaeSummary
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.forms.finding import Situation
     from tui.screens.runs.forms.job_form import JobForm
@@ -113,6 +113,17 @@ class StartsJobs(_Screen):
         from tui.screens.runs.library import import_values
 
         self._ask(new_form("import", self._situation(), import_values(chosen)))
+
+    def index_imported(self, sae: "SaeSummary", job: "JobState") -> None:
+        """The form of the index of an SAE that came in, over the texts that it was checked on."""
+        from tui.screens.runs.forms.kinds import new_form
+
+        check = job.params.get("check") or {}
+        texts = str((check.get("dataset") or {}).get("source") or "sample")
+        given = {"sae_id": sae.sae_id}
+        if not sae.layers:  # those over several layers read a run
+            given["live.dataset.source"] = texts
+        self._ask(new_form("index", self._situation(), given))
 
     def on_capture_layer(self, message: messages.CaptureLayer) -> None:
         """The form of a capture, with the model and layer that another screen names."""

@@ -55,7 +55,7 @@ def _row(sae: PublishedSae) -> list[str]:
 def import_command(sae: PublishedSae) -> str:
     """The command that imports it and measures whether it fits its hook point."""
     words = ["mi-crow", "import", sae.source, "--model", sae.model]
-    words += ["--check", "--documents", str(CHECKED)]
+    words += ["--check", "--tokens", str(CHECKED)]
     if sae.scale is not None:
         words += ["--scale", f"{sae.scale:.10g}"]
     if sae.centred:

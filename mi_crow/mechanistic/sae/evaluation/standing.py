@@ -1,4 +1,5 @@
-"""How good an SAE is, from its files: as evaluated, else as its training ended. Torch-free."""
+"""How good an SAE is, from its files: as evaluated, else as its training ended or its
+import was checked. Torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +10,28 @@ from mi_crow.store.evaluation_file import TRAINING_NAME
 from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import SaeSummary
 
+_MEASURED = {"evaluation": "evaluated", "training": "as trained", "check": "as checked"}
+
 
 @dataclass(frozen=True)
 class Standing:
-    """Measurements on held-out tokens; None for what was not measured."""
+    """Measurements on held-out tokens, or on those of an import's check; None for what was not
+    measured."""
 
     sae_id: str
     fvu: float | None = None
     l0: float | None = None
     dead_share: float | None = None
-    source: str = ""  # evaluation | training; empty: not measured
+    source: str = ""  # evaluation | training | check; empty: not measured
     loss_recovered: float | None = None
     ce_added: float | None = None  # nats that replacing the activations costs
     c_dec: float | None = None  # mean |cosine| of two decoder rows; see `decoder_correlation`
     probe_accuracy: float | None = None  # of probes on the most latents, mean over labels
+
+    @property
+    def measured(self) -> str:
+        """How it was measured, in words; empty where it was not."""
+        return _MEASURED.get(self.source, "")
 
     def as_json(self) -> dict[str, Any]:
         keys = ("fvu", "l0", "dead_share", "loss_recovered", "ce_added", "c_dec")
@@ -34,7 +43,9 @@ def standing_of(sae: SaeSummary) -> Standing:
     """The best readings there are of one SAE."""
     if sae.evaluation:
         return _standing(sae.sae_id, sae.evaluation, "evaluation")
-    return _standing(sae.sae_id, sae.trained, "training")
+    if sae.trained or not sae.checked:
+        return _standing(sae.sae_id, sae.trained, "training")
+    return _standing(sae.sae_id, sae.checked, "check")
 
 
 def training_of(sae: SaeSummary) -> dict[str, Any]:

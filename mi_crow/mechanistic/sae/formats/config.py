@@ -19,8 +19,11 @@ class CheckConfig:
     dataset: DatasetSpec
     documents: int = 64
     context_length: int = 128  # tokens per document
+    tokens: int | None = None  # documents until there are so many, instead of `documents`
 
     def __post_init__(self) -> None:
+        if self.tokens is not None and self.tokens < 1:
+            raise UserError(f"tokens must be at least 1, not {self.tokens}")
         if self.documents < 1:
             raise UserError(f"documents must be at least 1, not {self.documents}")
 

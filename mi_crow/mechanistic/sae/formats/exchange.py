@@ -28,7 +28,8 @@ from mi_crow.mechanistic.sae.hook_names import hook_name_of, point_of
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
 from mi_crow.paths import expanded
 from mi_crow.progress import NullProgress, Progress
-from mi_crow.store.atomic import whole_folder
+from mi_crow.store.atomic import whole_folder, write_json
+from mi_crow.store.evaluation_file import CHECK_NAME
 from mi_crow.store.free_space import check_disk, check_memory, gigabytes
 from mi_crow.store.ids import timestamp_id, validate_id
 from mi_crow.store.leftovers import leftovers, remove
@@ -118,7 +119,9 @@ def import_sae(
     sae.centred = metadata.centred_weights and not sae.transcodes
     fit = None
     if config.check is not None:
-        progress.log(f"checking it on {config.check.documents} documents")
+        wanted = config.check
+        some = f"{wanted.tokens} tokens" if wanted.tokens else f"{wanted.documents} documents"
+        progress.log(f"checking it on {some}")
         fit = _checked(sae, config, opened.file_point, progress)
     workspace.ensure()
     progress.log(f"writing {sae_id}")
@@ -127,6 +130,8 @@ def import_sae(
         explained_writing(target),
         nullcontext(target) if output_dir else whole_folder(target) as folder,
     ):
+        if fit is not None:
+            write_json(folder / CHECK_NAME, fit.as_json())
         sae.to("cpu").save(folder)  # its cfg.json last, without which it is unfinished
     moved.finish()
     return ImportResult(
@@ -201,10 +206,9 @@ def _checked(
     sae: SparseAutoencoder, config: ImportConfig, file_point: str, progress: Progress
 ) -> "Fit":
     """Tries the SAE on its model, and fills in its metadata from the model."""
-    from mi_crow.datasets.loading import load_texts
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.config import ModelSpec
-    from mi_crow.language_model.token_ids import ids_decoder
+    from mi_crow.mechanistic.sae.formats.check_texts import texts_to_check
     from mi_crow.mechanistic.sae.formats.fit import check_fit
 
     assert config.check is not None
@@ -220,10 +224,8 @@ def _checked(
             device=config.device,
             offline=config.offline,
         )
-    dataset = replace(config.check.dataset, limit=config.check.documents)
     lm = LanguageModel.from_spec(spec)
-    decode = ids_decoder(lm.tokenizer)
-    texts = [text for text, _ in load_texts(dataset, config.offline, decode=decode).rows()]
+    texts = texts_to_check(lm, config.check, config.offline)
     fit = check_fit(lm, sae, texts, config.check.context_length, file_point, progress=progress)
     seen = replace(
         sae.metadata,

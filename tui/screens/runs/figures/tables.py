@@ -95,7 +95,7 @@ def standings_table(standings: Sequence[Standing], sae_id: str, width: int) -> C
         [
             printable(row.sae_id),
             *(_figure(getattr(row, key), digits) for _, key, digits in columns),
-            {"evaluation": "evaluated", "training": "as trained"}.get(row.source, ""),
+            row.measured,
         ]
         for row in known
     ]
