@@ -87,6 +87,21 @@ def outline_of(
         return None
 
 
+def has_chat_template(model: str, revision: str | None = None) -> bool | None:
+    """Whether the files of a model's tokenizer have a chat template; None where they do not say.
+    Never asks the network, never raises for damaged files."""
+    try:
+        place = place_of(model.removeprefix(_RANDOM), revision)
+        if place is None or not (settings := place / "tokenizer_config.json").is_file():
+            return None
+        if [*place.glob("chat_template*"), *place.glob("tekken*"), *place.glob("additional_chat*")]:
+            return True
+        held = read_json(settings)
+        return bool(held.get("chat_template")) if isinstance(held, dict) else None
+    except (MiCrowError, OSError, ValueError, TypeError):
+        return None
+
+
 def check_layers(names: Iterable[str], found: Outline | None) -> None:
     """Raises LayerNotFoundError for a layer that a model with this outline cannot have. What its
     files leave open passes: the loaded model decides."""

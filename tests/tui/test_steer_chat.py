@@ -9,6 +9,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from mi_crow.language_model.outline import has_chat_template
 from mi_crow.mechanistic.concepts.generation_files import as_markdown
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.session import SessionDied
@@ -24,6 +25,12 @@ from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.stream_text import StreamText
+
+
+@pytest.fixture(autouse=True)
+def template_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of the small models have no chat template; their sessions bring one."""
+    monkeypatch.setattr("tui.screens.steer.chat_screen.has_chat_template", lambda *_: None)
 
 
 def field(pilot: Pilot) -> Area:
@@ -108,6 +115,30 @@ async def test_a_model_without_a_template_says_so_and_the_message_is_kept(
         assert not pilot.app.screen.query_one("#steer-mode", Static).display
         await say(pilot, "A ferry")
         assert "failed" not in screen_text(pilot)
+
+
+async def test_a_model_whose_files_have_no_template_is_refused_before_a_chat_begins(
+    open_steer, monkeypatch
+):
+    monkeypatch.setattr("tui.screens.steer.chat_screen.has_chat_template", has_chat_template)
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "B")
+        assert "this model has no chat template" in notices(pilot)
+        assert not pilot.app.screen.query_one("#steer-mode", Static).display
+        assert field(pilot).text == "The harbour"
+
+
+async def test_the_prompt_is_back_where_a_chat_is_left(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "B", "escape", "ctrl+r")
+        assert field(pilot).text == ""
+        await press(pilot, "B", "p")
+        assert field(pilot).text == "The harbour"
+        await press(pilot, "B", "escape")
+        await say(pilot, "Who works there?")
+        field(pilot).text = "The docks"  # typed and not sent
+        await press(pilot, "B", "p")
+        assert field(pilot).text == "The docks"
 
 
 async def test_turns_are_edited_and_cut_and_a_question_is_answered_again(open_steer):

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from mi_crow.errors import LayerNotFoundError
-from mi_crow.language_model.outline import Outline, cached_models, check_layers, outline_of
+from mi_crow.language_model.outline import (
+    Outline,
+    cached_models,
+    check_layers,
+    has_chat_template,
+    outline_of,
+)
 
 CONFIG = {"num_hidden_layers": 30, "hidden_size": 576, "num_attention_heads": 9}
 
@@ -63,6 +69,34 @@ def test_the_points_are_the_stream_first_and_z_as_wide_as_its_heads(tmp_path):
     assert points["mlp_out.1"] == 576
     assert points["z.0"] == 1152
     assert "z.2" not in points
+
+
+def test_a_block_and_its_points_have_the_width_of_the_stream(tmp_path):
+    found = Outline(2, 8, heads_width=6)
+    for layer, width in (
+        ("resid_post.1", 8),
+        ("model.layers.1", 8),
+        ("blocks.0.hook_resid_pre", 8),
+        ("z.0", 6),
+        ("resid_post.2", None),
+        ("model.layers.1.mlp.up_proj", None),
+    ):
+        assert found.width_at(layer) == width
+
+
+def test_the_files_of_a_tokenizer_say_whether_it_has_a_chat_template(tmp_path):
+    settings = tmp_path / "tokenizer_config.json"
+    assert has_chat_template(str(tmp_path)) is None
+    settings.write_text("{}")
+    assert has_chat_template(str(tmp_path)) is False
+    settings.write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert has_chat_template(str(tmp_path)) is True
+    settings.write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert has_chat_template(str(tmp_path)) is True
+    settings.write_text("torn")
+    (tmp_path / "chat_template.jinja").unlink()
+    assert has_chat_template(str(tmp_path)) is None
 
 
 def test_a_gguf_file_says_the_same_in_its_header(tmp_path):

@@ -2,12 +2,14 @@
 goes on with what it said itself."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from textual.content import Content
 from textual.widgets import Static
 
 from mi_crow.errors import MiCrowError, UserError
+from mi_crow.language_model.outline import has_chat_template
 from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.store.json_object import JsonObject
 from tui.preferences.key_words import key
@@ -40,6 +42,8 @@ class Chats(WritingScreen):
         self._editing: Edit | None = None
         self._typed = ""  # the message that was asked last; "" for a question once more
         self._unsaid: tuple[Branches, str] | None = None  # as it was before what is answered now
+        self._prompt = ""  # what was in the field when the chat began
+        self._templates: dict[str, bool | None] = {}  # by model: whether it has a chat template
 
     # What is asked.
 
@@ -114,10 +118,42 @@ class Chats(WritingScreen):
         if self._said is not None:
             self.app.push_screen(TurnsPopup(self._said), self._turn_chosen)
             return
-        if self._is_writing:
-            self.stop_running()
+        if self._can_chat():
+            if self._is_writing:
+                self.stop_running()
+            self._begin()
+            self.area.focus()
+
+    def _begin(self) -> None:
+        self._prompt = self.area.text
         self._continue(Branches())
-        self.area.focus()
+
+    @property
+    def _asked_model(self) -> str:
+        own, alone = self.context.sae(), self.model_alone
+        return alone.model if alone is not None else (own.model_id if own is not None else "")
+
+    def _look_for_template(self) -> None:
+        """Reads whether the model has a chat template, where that is not known."""
+        if (model := self._asked_model) and model not in self._templates:
+            revision = None if self.model_alone is None else self.model_alone.revision
+            self._templates[model] = None  # until then it is not known
+            self.in_thread(
+                partial(has_chat_template, model, revision),
+                lambda found: self._templates.update({model: found}),
+                failed=lambda _: None,
+            )
+
+    def _can_chat(self) -> bool:
+        """Whether the model may have a chat template; if not, says why."""
+        if self._templates.get(self._asked_model) is not False:
+            return True
+        self.tell(
+            UserError(
+                "this model has no chat template", hint="write a prompt, or take a chat model"
+            )
+        )
+        return False
 
     def _turn_chosen(self, choice: TurnChoice | None) -> None:
         said = self._said
@@ -130,15 +166,24 @@ class Chats(WritingScreen):
         elif choice.action == "new":
             self._continue(Branches().with_system(said.system))
         elif choice.action == "prompt":
-            self._continue(None)
+            self._end(said)
         else:
             self._continue(said.from_side(choice.action))
             self.notify(f"Both sides go on from the {choice.action} one")
 
+    def _end(self, said: Branches) -> None:
+        """Goes back to a prompt: what is in the field, or the one that the chat began with."""
+        first = next((one["content"] for one in said.steered if one["role"] == "user"), "")
+        typed = "" if self._editing is not None else self.area.text
+        self._continue(None)
+        self.area.text = next(filter(str.strip, (typed, self._prompt, first)), "")
+
     def action_system(self) -> None:
         """Edits the system prompt; begins a chat where there is none."""
         if self._said is None:
-            self._continue(Branches())
+            if not self._can_chat():
+                return
+            self._begin()
         assert self._said is not None
         self._begin_edit(self._said, TurnChoice("system"))
 
@@ -233,6 +278,7 @@ class Chats(WritingScreen):
 
     def _say_empty(self) -> None:
         super()._say_empty()
+        self._look_for_template()
         if self._said is not None and self.model_alone is None and self.context.sae_id is None:
             return
         if self._said is not None:
@@ -249,11 +295,13 @@ class Chats(WritingScreen):
         """Takes up what `chat_state` gave. Raises UserError."""
         chat = saved.object("chat", {})
         if chat.values:
+            self._prompt = ""
             self._continue(Branches.from_json(dict(chat.values)))
 
     def take_up_chat(self, plan: Plan, baseline: str, steered: str) -> None:
         """Goes on from a saved generation."""
         self._editing = self._unsaid = None
+        self._prompt = ""
         self._said = None if plan.chat is None else plan.chat.answered(baseline, steered)
         if plan.chat is not None:
             self.area.text = ""
