@@ -212,6 +212,37 @@ def test_a_missing_file_is_named(name: str, file: str, said: str, tmp_path: Path
     assert "\n" not in caught.value.sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "bias", "matrix"),
+    [
+        ("gemma_scope_2_crosscoder", "params_layer_1.safetensors", "b_enc", "w_enc"),
+        ("mntss_clt_jumprelu", "W_enc_1.safetensors", "b_enc_1", "W_enc_1"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused_with_their_file(
+    name: str, file: str, bias: str, matrix: str, tmp_path: Path
+) -> None:
+    copytree(FIXTURES / name, tmp_path / name)
+    [path] = (tmp_path / name).rglob(file)
+    good = load_file(path)
+
+    def spoil(tensor: str) -> None:
+        bad = good[tensor].clone()
+        bad.view(-1)[3] = torch.nan
+        save_file({**good, tensor: bad}, path)
+
+    spoil(bias)
+    with pytest.raises(CorruptDataError, match=file):
+        load_sae(tmp_path / name)
+    spoil(matrix)
+    sae = cross_layer(tmp_path / name)
+    with pytest.raises(CorruptDataError, match=file):
+        sae.encode({(number := sae.layer_numbers[1]): expected(name)["x"][number]})
+    with pytest.raises(CorruptDataError, match=file):
+        sae.save(tmp_path / "own")
+    assert not (tmp_path / "own/cfg.json").exists()
+
+
 def test_options_of_one_layer_are_refused(tmp_path: Path) -> None:
     place = FIXTURES / "gemma_scope_2_crosscoder"
     with pytest.raises(UserError, match="takes --layer KIND of hook point, not"):

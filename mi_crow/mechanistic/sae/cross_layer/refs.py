@@ -19,6 +19,7 @@ class TensorRef:
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
     pick: Callable[[Index], Tensor] | None = None  # reads a part; None: the whole is read for it
+    source: Path | None = None  # the file that it is in, for messages
 
     @classmethod
     def of(cls, tensor: Tensor) -> "TensorRef":
@@ -27,11 +28,11 @@ class TensorRef:
 
     def t(self) -> "TensorRef":
         """The transposed matrix."""
-        return TensorRef(self.shape[::-1], lambda: self.read().t())
+        return TensorRef(self.shape[::-1], lambda: self.read().t(), source=self.source)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "TensorRef":
         """The tensor with `change`, which keeps the shape, applied when it is read."""
-        return TensorRef(self.shape, lambda: change(self.read()))
+        return TensorRef(self.shape, lambda: change(self.read()), source=self.source)
 
     def times(self, factor: float) -> "TensorRef":
         """The tensor times `factor`, in fp32."""
@@ -41,6 +42,7 @@ class TensorRef:
             self.shape,
             lambda: self.read().float() * factor,
             lambda index: self._part(index).float() * factor,
+            self.source,
         )
 
     def at(self, dim: int, number: int) -> "TensorRef":
@@ -50,7 +52,7 @@ class TensorRef:
         def pick(index: Index) -> Tensor:
             return self._part((*index[:dim], number, *index[dim:]))
 
-        return TensorRef(shape, lambda: pick((slice(None),) * len(shape)), pick)
+        return TensorRef(shape, lambda: pick((slice(None),) * len(shape)), pick, self.source)
 
     def rows(self, numbers: Sequence[int]) -> Tensor:
         """The rows `numbers` [n, ...], without the others where the file allows it."""
@@ -63,6 +65,17 @@ class TensorRef:
 
     def _part(self, index: Index) -> Tensor:
         return self.pick(index) if self.pick is not None else self.read()[index]
+
+
+def weights(
+    ref: TensorRef, name: str, place: Path, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """A tensor of weights, whole. Raises CorruptDataError naming its file, or else `place`."""
+    found = ref.read()
+    check_weights(found, name, ref.source or place)
+    found = found.to(device, dtype).contiguous()
+    check_finite(found, name.partition(".")[0], ref.source or place)
+    return found
 
 
 def check_weights(tensor: Tensor, name: str, place: Path) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRecord, LayerRecord
-from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef, check_finite, check_weights
+from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef, check_finite, weights
 from mi_crow.mechanistic.sae.cross_layer.saving import save_layers
 from mi_crow.mechanistic.sae.kernels.entries import Entries, decode_entries, encode_above
 from mi_crow.mechanistic.sae.metadata import SaeMetadata
@@ -224,6 +224,7 @@ class CrossLayerSae(SparseAutoencoder):
         if places:
             read = ref.rows([latents[place] - own.start for place in places])
             rows[places] = read.to(self.device, torch.float32)
+            check_finite(rows, "W_dec", ref.source or self._place)
         return rows
 
     # Side by side.
@@ -285,7 +286,7 @@ class CrossLayerSae(SparseAutoencoder):
             own = rows[self.first_latents[number] :][: layer.n_latents]
             for to, ref in layer.decoders.items():
                 if self.architecture == TRANSCODER or to == last:
-                    own += ref.read().to(self.device, torch.float32)
+                    own += weights(ref, "W_dec", self._place, self.device, torch.float32)
         return rows
 
     def latent_units(self, x: Tensor) -> Tensor | float:
@@ -307,7 +308,7 @@ class CrossLayerSae(SparseAutoencoder):
     def save(self, folder: str | Path) -> Path:
         """Writes `sae_weights.safetensors`, one tensor at a time, and then `cfg.json`, which names
         the layers: a layout of our own."""
-        return save_layers(self.record, self.metadata, self.dtype, Path(folder))
+        return save_layers(self.record, self.metadata, self.dtype, Path(folder), self._place)
 
     def training_output(self, x: Tensor, target: Tensor, context: LossContext) -> TrainingOutput:
         """Raises UserError: what has been trained is not trained further."""
@@ -392,9 +393,5 @@ class CrossLayerSae(SparseAutoencoder):
         """A tensor of a layer, read when it is first asked for. Raises CorruptDataError."""
         key = number, name
         if key not in self._read:
-            found = ref.read()
-            check_weights(found, name, self._place)
-            found = found.to(self.device, self.dtype).contiguous()
-            check_finite(found, name.partition(".")[0], self._place)
-            self._read[key] = found
+            self._read[key] = weights(ref, name, self._place, self.device, self.dtype)
         return self._read[key]

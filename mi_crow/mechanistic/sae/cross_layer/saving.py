@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord
-from mi_crow.mechanistic.sae.cross_layer.refs import check_finite, check_weights
+from mi_crow.mechanistic.sae.cross_layer.refs import weights
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME, WEIGHTS_NAME, SaeMetadata
 from mi_crow.store.atomic import whole_file, write_json
 from mi_crow.store.checksums import sum_of
@@ -22,13 +22,18 @@ _NAMES = {
 
 
 def save_layers(
-    record: CrossLayerRecord, metadata: SaeMetadata, dtype: torch.dtype, folder: Path
+    record: CrossLayerRecord,
+    metadata: SaeMetadata,
+    dtype: torch.dtype,
+    folder: Path,
+    place: Path | None = None,
 ) -> Path:
     """Writes the weights in `dtype`, one tensor after the other, then `cfg.json`: a folder with a
-    `cfg.json` is complete. Raises CorruptDataError for weights that are not finite."""
+    `cfg.json` is complete. `place` is where they come from, for messages. Raises CorruptDataError
+    for weights that are not finite."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / WEIGHTS_NAME) as path:
-        _write(record, dtype, path, folder)
+        _write(record, dtype, path, place or folder)
     config = _config(record, metadata, dtype)
     config["metadata"]["mi_crow"]["weights"] = asdict(sum_of(folder / WEIGHTS_NAME))
     write_json(folder / CONFIG_NAME, config)
@@ -78,8 +83,5 @@ def _write(record: CrossLayerRecord, dtype: torch.dtype, path: Path, place: Path
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, ref in refs.items():
-            tensor = ref.read()
-            check_weights(tensor, name, place)
-            tensor = tensor.to("cpu", dtype).contiguous()
-            check_finite(tensor, name.partition(".")[0], place)
+            tensor = weights(ref, name, place, torch.device("cpu"), dtype)
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

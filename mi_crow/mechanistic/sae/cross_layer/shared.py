@@ -127,8 +127,8 @@ class SharedCrosscoder(CrossLayerSae):
         key = self.last, name
         if key not in self._read:
             parts = [ref.read().to(self.device, torch.float32) for ref in refs]
-            for part in parts:
-                check_finite(part, name, self._place)
+            for ref, part in zip(refs, parts, strict=True):
+                check_finite(part, name, ref.source or self._place)
             side_by_side = parts[0].ndim == 2
             whole = torch.cat(parts, dim=1) if side_by_side else torch.stack(parts).sum(0)
             self._read[key] = whole.to(self.dtype)

@@ -29,9 +29,14 @@ def build(
 
     `dtype` None is that of the file (float32 where it names none, or where something is folded).
     Raises UserError when k does not fit or a scale is missing, CorruptDataError when tensors do
-    not fit each other. Of an SAE over several layers nothing is read yet.
+    not fit each other. Of an SAE over several layers only biases and thresholds are
+    read: its matrices are checked when they are.
     """
     if isinstance(record, CrossLayerRecord):
+        for layer in record.layers:
+            for name, ref in layer.tensors().items():
+                if len(ref.shape) == 1:
+                    check_finite(ref.read(), name.partition(".")[0], ref.source or place)
         return open_cross_layer(record, place, device, dtype)
     if record.wants_input_scale and record.input_scale is None:
         raise UserError(

@@ -147,7 +147,7 @@ def _pursuit(cfg: JsonObject) -> dict[str, Any]:
     """When a pursuit stops; keys that are missing have SAELens's defaults."""
     found: dict[str, Any] = {}
     if "residual_threshold" in cfg.values:
-        found["residual_threshold"] = cfg.number("residual_threshold")
+        found["residual_threshold"] = cfg.number("residual_threshold", least=0)
     if cfg.values.get("max_iterations") is not None:
         found["max_iterations"] = _count(cfg, "max_iterations")
     if "stop_on_duplicate_support" in cfg.values:

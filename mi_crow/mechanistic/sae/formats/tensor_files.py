@@ -99,7 +99,9 @@ def _read_one_safetensors(path: Path) -> dict[str, TensorRef]:
         return found[tuple(0 if isinstance(at, int) else slice(None) for at in index)]
 
     return {
-        name: TensorRef(shape, lambda name=name: one(name), lambda at, name=name: part(name, at))
+        name: TensorRef(
+            shape, lambda name=name: one(name), lambda at, name=name: part(name, at), path
+        )
         for name, shape in shapes.items()
     }
 
@@ -127,7 +129,10 @@ def read_npz(path: Path) -> dict[str, TensorRef]:
             array = np.lib.format.read_array(cast(Any, file), allow_pickle=False)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
-    return {name: TensorRef(shape, lambda name=name: one(name)) for name, shape in shapes.items()}
+    return {
+        name: TensorRef(shape, lambda name=name: one(name), source=path)
+        for name, shape in shapes.items()
+    }
 
 
 @contextmanager

@@ -43,10 +43,13 @@ class MatchingPursuitSae(SparseAutoencoder):
         stop_on_duplicate_support: bool = True,
         **options: Unpack[SaeOptions],
     ) -> None:
-        """`max_iterations` None: as many as there are inputs. Raises UserError for none."""
+        """`max_iterations` None: as many as there are inputs. Raises UserError for none,
+        or a negative threshold."""
         super().__init__(n_latents, n_inputs, **options)
         if max_iterations is not None and max_iterations < 1:
             raise UserError(f"max_iterations must be at least 1, not {max_iterations}")
+        if not residual_threshold >= 0:
+            raise UserError(f"residual_threshold must be at least 0, not {residual_threshold:g}")
         self.residual_threshold: float = residual_threshold
         self.max_iterations: int = n_inputs if max_iterations is None else max_iterations
         self.stop_on_duplicate_support = stop_on_duplicate_support
