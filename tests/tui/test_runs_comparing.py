@@ -46,6 +46,20 @@ def sweep(app_workspace):
     return app_workspace
 
 
+async def test_the_table_has_what_a_sweep_chooses_its_k_by(sweep, run_app):
+    folder = sweep.sae_dir("sweep-k8")
+    (folder / "evaluation.json").write_text(json.dumps({**EVALUATION, "c_dec": 0.0317}))
+    async with run_app(sweep, size=(80, 24)) as pilot:
+        for name in ("sweep-k8", "sweep-k64"):
+            await select(pilot, "saes", name)
+            await press(pilot, "space")
+        await press(pilot, "equals_sign")
+        heading, first, second = screen_text(pilot).splitlines()[2:5]
+        assert heading.split()[-4:-1] == ["dead", "c_dec", "probes"]
+        known = next(line for line in (first, second) if "sweep-k8" in line)
+        assert known.split()[-3:-1] == ["0.032", "0.990"]
+
+
 async def test_marked_saes_are_compared_and_enter_selects_one(sweep, run_app):
     async with run_app(sweep, size=(120, 40)) as pilot:
         rows = await select(pilot, "saes", "sweep-k8")

@@ -12,7 +12,6 @@ from mi_crow.store.workspace import SaeSummary
 from tui.actions import bindings
 from tui.screens.runs.charts import place_name
 from tui.screens.runs.comparison import (
-    COLUMNS,
     SaeComparison,
     comparison_charts,
     table_rows,
@@ -35,7 +34,7 @@ class SaeComparePopup(Popup[str]):
     def __init__(self, found: SaeComparison) -> None:
         super().__init__(classes="comparing")
         self._found = found
-        self._table = SortedList(COLUMNS, id="comparing-table")
+        self._table = SortedList(found.columns, id="comparing-table")
         self._charts = DetailLines(id="comparing-charts")
 
     def compose_box(self) -> ComposeResult:

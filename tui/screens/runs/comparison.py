@@ -23,7 +23,7 @@ _LETTERS_ON_A_CURVE = 3
 _BESIDE = 110  # cells from which two charts are next to each other
 _LOWEST, _HIGHEST = 6, 24  # lines of a plot
 
-COLUMNS = (
+_COLUMNS = (
     Column("SAE"),
     Column("architecture", 12, from_width=84),
     Column("latents", 7, "right"),
@@ -37,6 +37,14 @@ COLUMNS = (
     Column("time", 7, "right", from_width=104),
     Column("layer", from_width=120),
 )
+
+# What else a sweep chooses its k by, in columns where one of the SAEs has it: before _MEASURED_AT.
+_MEASURED_AT = 8
+_WHICH_K = {
+    "ce_added": Column("CE add.", 7, "right", from_width=70),
+    "c_dec": Column("c_dec", 6, "right", from_width=56),
+    "probe_accuracy": Column("probes", 6, "right", from_width=56),
+}
 
 # The overlaid curves, in the order of interest.
 _CURVES = {
@@ -54,6 +62,21 @@ class SaeComparison:
     figures: tuple[SaeFigures, ...]
     curves: Mapping[str, Curves] = field(default_factory=dict)  # by SAE
     standings: tuple[tuple[str, Standing], ...] = ()  # name of the place, every SAE on it
+
+    @property
+    def by_k(self) -> tuple[str, ...]:
+        """Of the readings that a sweep chooses its k by, those that are known of one of them."""
+        return tuple(
+            name
+            for name in _WHICH_K
+            if any(getattr(one.measured, name) is not None for one in self.figures)
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of the table."""
+        more = (_WHICH_K[name] for name in self.by_k)
+        return (*_COLUMNS[:_MEASURED_AT], *more, *_COLUMNS[_MEASURED_AT:])
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -80,13 +103,13 @@ def title_text(found: SaeComparison) -> str:
 def table_rows(found: SaeComparison) -> list[Row]:
     """A row an SAE; `k` is what its file declares (or its training aimed for), the rest was
     measured."""
-    return [_row(place, one) for place, one in enumerate(found.figures)]
+    return [_row(place, one, found.by_k) for place, one in enumerate(found.figures)]
 
 
 _MEASURED = {"evaluation": "evaluated", "training": "in training", "check": "as checked"}
 
 
-def _row(place: int, one: SaeFigures) -> Row:
+def _row(place: int, one: SaeFigures, by_k: Sequence[str]) -> Row:
     measured = one.measured
     best = "" if measured.source == "evaluation" else "$muted"
     declared = one.k if one.k is not None else one.target_l0
@@ -108,6 +131,10 @@ def _row(place: int, one: SaeFigures) -> Row:
             Cell(number(measured.fvu), best, value=measured.fvu),
             Cell(number(measured.loss_recovered), best, value=measured.loss_recovered),
             Cell(dead, best, value=measured.dead_share),
+            *(
+                Cell(number(value := getattr(measured, name), 3), best, value=value)
+                for name in by_k
+            ),
             Cell(source, "$muted"),
             Cell("–" if one.tokens is None else count(one.tokens), "$muted", value=one.tokens),
             Cell(
