@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mi_crow.bounds import SHARE
@@ -72,11 +73,11 @@ def write(
     app.in_thread(work, written, failed=not_written)
 
 
-def naming_mistake(line: str) -> str:
+def naming_mistake(line: str, offered: str = "") -> str:
     """What is wrong with a line that names a feature; empty when nothing is."""
     from mi_crow.mechanistic.concepts.naming_line import parse_naming
 
-    return _mistake(parse_naming, line)
+    return _mistake(partial(parse_naming, offered=offered), line)
 
 
 def name_missing(line: str) -> str:
@@ -109,6 +110,7 @@ class Naming:
     feature: int
     before: str | None  # its present name
     proposed: tuple[str, float] | None = None  # a name for it, and the score of that
+    offered: str = ""  # what stands as ghost text in the line
 
 
 def name_feature(
@@ -127,7 +129,7 @@ def name_feature(
 
     sae_id, feature, before = naming.sae_id, naming.feature, naming.before
     try:
-        said = parse_naming(line)
+        said = parse_naming(line, naming.offered)
     except UserError as error:
         app.tell(error)
         return None

@@ -142,7 +142,7 @@ def test_what_a_server_refuses_is_told_in_one_sentence(chat, monkeypatch):
 
 def test_answers_are_data():
     assert explanation_in("A thought.\n**Explanation: the word boat.**") == "the word boat"
-    assert "\x1b" not in explanation_in("Explanation: \x1b[2J boats")
+    assert explanation_in("Explanation: \x1b[31mred\x1b[0m \x1b]0;title\x07boats") == "red boats"
     assert len(explanation_in(f"Explanation: {'long ' * 100}")) <= 160
     assert chosen_in("I think\nAnswer: [1, 3]", 3) == {0, 2}
     for rubbish in ("", "Answer: 1, 3", "Answer: [4]", "Answer: [1]\nand so on"):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.commands.meaning.explain import show_explanations
-from mi_crow.errors import UserError
+from mi_crow.errors import CorruptDataError, UserError
 from mi_crow.language_model.endpoint import Endpoint
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.mechanistic.explain.explanations.job import chosen_features, explain_with
-from mi_crow.mechanistic.features.beside.explanations import all_explanations, explanations_path
+from mi_crow.mechanistic.features.beside.explanations import (
+    add_explanations,
+    all_explanations,
+    explanations_path,
+    kept_explanations,
+    read_explanations,
+    weights_of,
+    write_explanations,
+)
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.records import Explanation
 from mi_crow.store.workspace import Workspace
@@ -154,3 +163,35 @@ def test_questions_that_are_put_again_wait_for_their_turn(chat):
     chat.faults = [429, 503]
     endpoint.ask("Explanation: ...\n1. a <<b>>")
     assert turns == [0, 1, 2]
+
+
+def test_jobs_that_write_at_once_lose_nothing_of_each_other(tmp_path):
+    path = tmp_path / "explanations.parquet"
+
+    def write(writer: int) -> None:
+        held = []
+        for number in range(20):
+            held.append(Explanation(100 * writer + number, "t", f"model {writer}", 0, False))
+            add_explanations(path, held, 1.0)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert len(kept_explanations(path)) == 80
+
+
+def test_a_damaged_file_is_not_written_over(tmp_path):
+    path = tmp_path / "explanations.parquet"
+    path.write_bytes(b"torn")
+    with pytest.raises(CorruptDataError, match="cannot be read"):
+        add_explanations(path, [Explanation(1, "t", "m", 0, False)], 1.0)
+    assert path.read_bytes() == b"torn"
+
+
+def test_an_index_with_other_settings_has_the_same_weights(workspace):
+    store = FeatureStore.open(workspace, SAE)
+    path = explanations_path(workspace, SAE)
+    said = [Explanation(n, "t", "m", 0, False, weights=of) for n, of in enumerate("abc")]
+    write_explanations(path, said, 1.0)
+    known = weights_of({"weights": "a", "weights_content": "b", "other": "c"})
+    assert read_explanations(store.connection, path, known).keys() == {0, 1}
+    assert read_explanations(store.connection, path, weights_of({})).keys() == {0, 1, 2}

@@ -8,6 +8,7 @@ import pytest
 from mi_crow.cli import main
 from mi_crow.cli.commands.meaning.contrast import tag_found
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.marked import tag_named
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import copy_index
@@ -66,6 +67,15 @@ def test_a_tag_of_a_contrast_is_for_the_features_of_the_first_set(workspace: Wor
     assert tag_found(workspace, {"sae_id": "s", "features": rows}, "first") == 1
     found = Annotations(workspace.annotations_path).concepts("s")
     assert {one.feature for one in found if "first" in one.tags} == {3}
+
+
+def test_a_tag_gives_a_proposed_name_with_the_score_of_that(tmp_path: Path) -> None:
+    annotations = Annotations(tmp_path / "a.sqlite")
+    tag_named(annotations, "s", {1: "rain", 2: "label"}, "wet", {1: ("rain", 0.83)})
+    assert [(c.name, c.confidence, c.source) for c in annotations.concepts("s")] == [
+        ("rain", 0.83, "auto"),
+        ("label", 0.5, "auto"),
+    ]
 
 
 def test_a_report_is_of_a_tag_a_filter_or_a_feature(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations_rows import Concept
     from mi_crow.mechanistic.concepts.naming_line import NamingLine
 
+_UNTESTED = 0.5  # confidence in a name that was not scored
+
 
 def name_all(annotations: "Annotations", sae_id: str, features: Sequence[int], line: str) -> str:
     """Gives the features one name more, by a line `name #tag ~0.8 -- note`. Tags are added to those
@@ -91,14 +93,21 @@ def tag_all(
         return _set_all(annotations, sae_id, features, done, tags)
 
 
-def tag_named(annotations: "Annotations", sae_id: str, names: Mapping[int, str], tag: str) -> int:
+def tag_named(
+    annotations: "Annotations",
+    sae_id: str,
+    names: Mapping[int, str],
+    tag: str,
+    proposed: Mapping[int, tuple[str, float]],
+) -> int:
     """Tags the features of `names`, and gives those without a name the one that is there, as
-    from `auto`; how many there are."""
+    from `auto` and as sure as that of `proposed` is; how many there are."""
     with annotations.one_change():
         for feature, name in names.items():
             old = annotations.concepts(sae_id, feature)
             if not old:
-                annotations.set_concept(sae_id, feature, name, tags=[tag], source="auto")
+                sure = proposed[feature][1] if feature in proposed else _UNTESTED
+                annotations.set_concept(sae_id, feature, name, sure, "", [tag], "auto")
             for one in old:
                 tags = retagged(one.tags, [tag], ())
                 annotations.set_concept(

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mi_crow.errors import UserError
 
 _NOTE = re.compile(r"(?:^|\s)--(?:\s+|$)")
 _LAST_WORD = re.compile(r"(?:^|\s)(?P<word>[#~]\S+)\s*$")
+_STANDS_IN = "name"  # for one that was offered
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,22 @@ class NamingLine:
     beside: bool = False  # a further name, beside those that the feature has
 
 
-def parse_naming(text: str) -> NamingLine:
+def parse_naming(text: str, offered: str = "") -> NamingLine:
     """The line, read from its end: a `#` or `~` inside a name stays where it is. One that begins
-    with `+` is a further name.
+    with `+` is a further name. A name that was `offered`, and stands at its beginning, is a name
+    whatever is in it: what a language model wrote sets no tags and no confidence.
 
     Raises UserError for a confidence that is none.
 
     >>> parse_naming("rain #weather ~0.8 -- also hail").note
     'also hail'
+    >>> parse_naming("words -- ~2 #wet", offered="words -- ~2").name
+    'words -- ~2'
     """
+    if offered and text.startswith(offered):
+        more = parse_naming(_STANDS_IN + text[len(offered) :])
+        if more.name == _STANDS_IN:
+            return replace(more, name=offered.strip())
     head, *note = _NOTE.split(text, maxsplit=1)
     tags: list[str] = []
     confidence = None

@@ -1,6 +1,7 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -263,7 +264,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         label = (row.top_label or "") if goes_on else ""
         offered = "" if row.concept else row.proposed or label
         proposed = (row.proposed, score) if row.proposed and score is not None else None
-        self._naming = Naming(self._sae_id, row.feature, row.concept, proposed)
+        self._naming = Naming(self._sae_id, row.feature, row.concept, proposed, offered)
         self.prompt.ask(
             "tag",
             f"#{row.feature} is",
@@ -272,7 +273,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             placeholder="what it stands for  #tag  ~0.8  -- note",
             proposal=offered,
             hint=TAKES if offered else SAVES,
-            check=naming_mistake,
+            check=partial(naming_mistake, offered=offered),
             refuse=None if row.concept else name_missing,
             select=True,
             opens=True,

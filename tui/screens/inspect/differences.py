@@ -15,6 +15,7 @@ from mi_crow.mechanistic.steering.targets import group_of
 from tui.actions import bindings
 from tui.annotate import may_tag, write
 from tui.preferences.key_words import key
+from tui.screens.features.reading import proposed_by
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import FoundPopup, Wanted
 from tui.text import number, printable, progress_bar
@@ -29,6 +30,7 @@ from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
+    from mi_crow.mechanistic.features.queries import FeatureStore
     from tui.workbench import Workbench
 
 _BAR = 8
@@ -328,7 +330,9 @@ class DifferencesPopup(FoundPopup):
 
         def tagged(tags: list[str] | None) -> None:
             if tags is not None:
-                write(app, partial(_tag, sae_id, named, tags))
+                store = app.context.features
+                own = store is not None and store.meta().sae_id == sae_id
+                write(app, partial(_tag, sae_id, named, tags, store if own else None))
 
         field = FormField("tags", "Tags", "", "several with commas between them")
         count = "1 feature" if len(named) == 1 else f"{len(named)} features"
@@ -336,11 +340,16 @@ class DifferencesPopup(FoundPopup):
 
 
 def _tag(
-    sae_id: str, names: Mapping[int, str], tags: Sequence[str], annotations: "Annotations"
+    sae_id: str,
+    names: Mapping[int, str],
+    tags: Sequence[str],
+    store: "FeatureStore | None",
+    annotations: "Annotations",
 ) -> str:
+    proposed = proposed_by(store, list(names)) if store is not None else {}
     with annotations.one_change():
         for tag in tags:
-            tag_named(annotations, sae_id, names, tag)
+            tag_named(annotations, sae_id, names, tag, proposed)
     count = "1 feature" if len(names) == 1 else f"{len(names)} features"
     return f"{count} tagged {', '.join(tags)}; {key('app.undo')} undoes"
 

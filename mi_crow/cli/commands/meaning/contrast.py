@@ -118,14 +118,17 @@ def tag_found(workspace: Workspace, found: dict[str, Any], tag: str | None) -> i
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.concepts.marked import tag_named
     from mi_crow.mechanistic.explain.two_sets import meanings
+    from mi_crow.mechanistic.features.records import proposed_names
     from mi_crow.mechanistic.steering.known import KnownFeatures
 
     sae_id = found["sae_id"]
     features = [row["feature"] for row in found["features"] if not _is_of_second(row)]
-    names = meanings(KnownFeatures(workspace), sae_id, features)
+    known = KnownFeatures(workspace)
+    names, store = meanings(known, sae_id, features), known.store(sae_id)
     if not names:
         raise UserError("none of these features has a name", hint=f"mi-crow explain --sae {sae_id}")
-    return tag_named(Annotations(workspace.annotations_path), sae_id, names, tag)
+    proposed = proposed_names(store.rows(features, ["score"])) if store is not None else {}
+    return tag_named(Annotations(workspace.annotations_path), sae_id, names, tag, proposed)
 
 
 def _is_of_second(row: Mapping[str, Any]) -> bool:

@@ -242,8 +242,7 @@ def _explanations(
     if not said and proposed and detail.explanation is not None:
         return [explained_row(detail.explanation, *named, now)]
     if not said and proposed and proposal is not None and proposal.name:
-        feature, name = detail.row.feature, proposal.name
-        said.append(proposal_row(feature, name, *named, now))
+        said.append(proposal_row(proposal, *named, now))
     return said
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from mi_crow.causes import machine_error
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Concept
-from mi_crow.mechanistic.features.records import SCORES, Explanation
+from mi_crow.mechanistic.features.records import SCORES, Explanation, Proposal
 from mi_crow.store.field_types import is_moment
 from mi_crow.store.json_file import parse_json
 
@@ -193,13 +193,14 @@ def explained_row(
 
 
 def proposal_row(
-    feature: int, name: str, model_id: str, source_id: str, author: str, now: float
+    said: Proposal, model_id: str, source_id: str, author: str, now: float
 ) -> dict[str, Any]:
-    """A proposed name as a row of the table `Explanation`."""
-    return _row(feature, name, model_id, source_id, author) | {
-        "id": _id(f"{model_id}/{source_id}/{feature}/proposed/{name}"),
+    """A proposed name as a row of the table `Explanation`, with its score."""
+    return _row(said.feature, said.name, model_id, source_id, author) | {
+        "id": _id(f"{model_id}/{source_id}/{said.feature}/proposed/{said.name}"),
         "notes": "proposed by mi-crow without a language model",
         "createdAt": moment_text(now),
+        **({} if said.score is None else {"scoreV2": said.score}),
     }
 
 

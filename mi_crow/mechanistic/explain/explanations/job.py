@@ -36,10 +36,10 @@ from mi_crow.mechanistic.explain.explanations.texts import (
 )
 from mi_crow.mechanistic.features.beside.explanations import (
     UNTRAINED_NAME,
-    all_explanations,
+    add_explanations,
     explanations_path,
-    identity_of,
-    write_explanations,
+    kept_explanations,
+    weights_of,
 )
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
@@ -241,9 +241,11 @@ class _Work:
         progress: Progress,
         ask: KeptAnswers,
     ) -> None:
-        self._path, self._connection = path, store.connection
+        self._path = path
         self._built_at = store.meta().built_at
-        self._weights = str(store.meta().other.get("weights", ""))
+        other = store.meta().other
+        self._weights = str(other.get("weights_content") or other.get("weights") or "")
+        self._known_as = weights_of(other)
         self._texts = texts
         self._config = config
         self._progress = progress
@@ -258,7 +260,7 @@ class _Work:
 
     def start(self, *, earlier: bool = True) -> None:
         """Begins with what is kept of this explainer and seed, also from `earlier` indexes."""
-        for one in all_explanations(self._connection, self._path):
+        for one in kept_explanations(self._path):
             before = self.held.get(one.feature)
             now = one.index_built_at == self._built_at
             usable = now or (earlier and self._is_done(one))
@@ -271,7 +273,7 @@ class _Work:
         return (
             (one.explainer, one.seed) == mine
             and one.endpoint in ("", self._config.endpoint)
-            and (not self._weights or one.weights in ("", self._weights))
+            and (not self._known_as or one.weights in ("", *self._known_as))
         )
 
     def _is_done(self, one: Explanation) -> bool:
@@ -299,10 +301,7 @@ class _Work:
             self._keep()
 
     def _keep(self) -> None:
-        # Read again: another job may have written meanwhile.
-        known = {identity_of(one): one for one in all_explanations(self._connection, self._path)}
-        known |= {identity_of(one): one for one in self.held.values()}
-        write_explanations(self._path, known.values(), self._built_at)
+        add_explanations(self._path, self.held.values(), self._built_at)
         self._progress.checkpoint(f"{len(self.held)} features")
 
     def explain(self, feature: int) -> Explanation | None:

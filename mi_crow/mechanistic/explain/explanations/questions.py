@@ -73,6 +73,11 @@ def explain_question(material: Material) -> str:
     )
 
 
+# ECMA-48 control sequences, and what a terminal takes for its title: all of them, not their first
+# character alone.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+
+
 def explanation_in(answer: str) -> str:
     """The explanation on the last line. Raises RubbishError where there is none."""
     lines = [line.strip().strip("*`") for line in answer.splitlines() if line.strip()]

@@ -16,6 +16,7 @@ from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.mechanistic.features.beside.explanations import (
     EXPLANATIONS_NAME,
     read_explanations,
+    weights_of,
 )
 from mi_crow.mechanistic.features.records import Explanation, FeatureRow, Proposal
 from mi_crow.store.atomic import whole_file
@@ -156,8 +157,8 @@ class ProposalReader:
         """What a chat model says of features. It comes before the names proposed without one."""
         if self._identity[1] is None:
             return {}
-        rows = self._connection.rows("SELECT value FROM idx.meta WHERE key = 'weights'")
-        return read_explanations(self._connection, self._explanations, rows[0][0] if rows else "")
+        meta = dict(self._connection.rows("SELECT key, value FROM idx.meta"))
+        return read_explanations(self._connection, self._explanations, weights_of(meta))
 
     @cached_property
     def exist(self) -> bool:
