@@ -80,7 +80,8 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 def explanation_in(answer: str) -> str:
     """The explanation on the last line. Raises RubbishError where there is none."""
-    lines = [line.strip().strip("*`") for line in answer.splitlines() if line.strip()]
+    plain = _ESCAPES.sub("", answer)
+    lines = [line.strip().strip("*`") for line in plain.splitlines() if line.strip()]
     match = _ANSWER.fullmatch(lines[-1]) if lines else None
     text = " ".join(visible(match[1]).split()).strip(" .\"'") if match is not None else ""
     if not text:

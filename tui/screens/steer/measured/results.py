@@ -155,7 +155,7 @@ def told(found: Measured) -> str:
     if (heldout := figure(result, "hits_heldout")) is not None:
         parts.append(f"finds {share_text(heldout)} of held-out texts")
     if (alarms := figure(result, "false_alarms")) is not None:
-        parts.append(f"{share_text(alarms)} of others")
+        parts.append(f"{100 * alarms:.3g}% of others")
     if (plain := next((figure(one, "share_baseline") for one in found.arms), None)) is not None:
         parts.append(f"baseline {share_text(plain)}")
     parts.append(f"{result.get('n')} texts of {len(result.get('prompts') or ())} prompts")
