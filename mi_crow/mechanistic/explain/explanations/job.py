@@ -244,7 +244,8 @@ class _Work:
         self._path = path
         self._built_at = store.meta().built_at
         other = store.meta().other
-        self._weights = str(other.get("weights_content") or other.get("weights") or "")
+        # An index of before says the weights only together with its settings: that fits no other.
+        self._weights = str(other.get("weights_content") or "")
         self._known_as = weights_of(other)
         self._texts = texts
         self._config = config
