@@ -5,6 +5,7 @@ from mi_crow.store.workspace import Workspace
 from tests.tui.conftest import NOW, RunApp, add_run
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
+from tests.tui.vector_files import add_vector
 from tui import messages
 from tui.app import MiCrowApp
 from tui.widgets.area import Area
@@ -54,7 +55,8 @@ async def test_a_model_is_chosen_from_the_palette_and_kept(open_steer):
         assert session.asked[-1][1]["sae_id"] == "demo-topk"
 
 
-async def test_vectors_and_swaps_keep_what_they_are_in_the_form(open_steer):
+async def test_vectors_and_swaps_keep_what_they_are_in_the_form(open_steer, app_workspace):
+    add_vector(app_workspace, "calm")
     async with open_steer() as (pilot, _):
         await pilot.app.go("steer", messages.VectorToSteer("calm"))
         await settle(pilot)

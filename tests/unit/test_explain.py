@@ -92,7 +92,7 @@ def test_names_of_another_build_are_not_shown(named: tuple[Workspace, ExplainRes
         store = FeatureStore.open(workspace, SAE)
         assert store.rows([0])[0].proposed == ""
         assert store.detail(0).proposal is None
-        with pytest.raises(NotFoundError, match="no proposed names") as caught:
+        with pytest.raises(UserError, match="no proposed names") as caught:
             store.find(parse_query("proposed:harbour"))
         assert caught.value.hint == f"mi-crow explain --sae {SAE}"
     finally:

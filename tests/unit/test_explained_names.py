@@ -64,7 +64,10 @@ def test_features_are_found_and_ordered_by_detection(workspace: Workspace) -> No
     assert told == pytest.approx([fires[0], fires[1] * (1 - 0.8), fires[2]], rel=1e-5)
 
 
-def test_the_command_line_prints_the_score_of_the_name(workspace, capsys, tmp_path: Path) -> None:
+def test_the_command_line_prints_the_score_of_the_name(
+    workspace, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     at = ["--workspace", str(workspace.root), "--sae", SAE]
     assert main(["features", *at, "--sort", "detection", "--limit", "2"]) == 0
     head, *lines = [line for line in capsys.readouterr().out.splitlines() if "  " in line][:3]
