@@ -22,6 +22,7 @@ else:
 
 Answer = TypeVar("Answer")
 REST_S = 0.12  # without another key, after which what follows a cursor is read
+HOLD_S = 1.0  # what is typed within it after a question to a model is for the answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class _Task:
     failed: Callable[[Exception], object]
     trouble: "Trouble | None"
     opens: bool  # the answer opens a popup
-    holds_keys: bool  # what is typed meanwhile is for that
+    slow: bool  # what is typed meanwhile is for that only for a moment
 
     def succeeded(self, answer: Any) -> object:
         if self.trouble is not None:
@@ -53,6 +54,7 @@ class ThreadWork(_Node):
         super().__init__(*arguments, **settings)
         self._newest_tasks: dict[str, _Task] = {}  # by group, while a thread of the group runs
         self._rests: dict[str, tuple[float, Callable[[], object]]] = {}  # until when, then what
+        self._hold_keys: set[_Task] = set()  # what is typed waits for their popups
 
     def in_thread(
         self,
@@ -68,14 +70,14 @@ class ThreadWork(_Node):
         """Calls `work` in a thread, then `then` with what it returned, or `failed` (by default
         `tell`) with what it raised, on the message pump. `trouble` is the place in the pane that
         keeps what was raised until the next success. With `opens`, the answer opens a popup: what
-        is typed meanwhile is for that, unless the work is `slow` as that of a model is, and on a
-        screen that was left it waits until one is back.
+        is typed meanwhile is for that, of work that is `slow` as that of a model is for a moment
+        only, and on a screen that was left it waits until one is back.
 
         A group has one thread at a time. Work asked for meanwhile waits, only the latest of it is
         done, and answers that it made obsolete are dropped. Without a group everything runs at
         once and every answer arrives: for writes.
         """
-        task = _Task(work, then or _ignore, failed or self.tell, trouble, opens, opens and not slow)
+        task = _Task(work, then or _ignore, failed or self.tell, trouble, opens, slow)
         running = group in self._newest_tasks
         if group:
             self._newest_tasks[group] = task
@@ -123,8 +125,11 @@ class ThreadWork(_Node):
             else:
                 self.call_later(self._thread_ended, group, task, partial(task.succeeded, answer))
 
-        if task.holds_keys:
+        if task.opens:
+            self._hold_keys.add(task)
             cast("Workbench", self.app).opening(1)
+            if task.slow:
+                self.set_timer(HOLD_S, partial(self._let_keys_go, task))
         self.run_worker(run, thread=True, group=group or "default", exit_on_error=False)
 
     async def _thread_ended(self, group: str, task: _Task, deliver: Callable[[], object]) -> None:
@@ -140,8 +145,12 @@ class ThreadWork(_Node):
             if isawaitable(result):
                 await result
         finally:
-            if task.holds_keys:
-                cast("Workbench", self.app).opening(-1)
+            self._let_keys_go(task)
+
+    def _let_keys_go(self, task: _Task) -> None:
+        if task in self._hold_keys:
+            self._hold_keys.remove(task)
+            cast("Workbench", self.app).opening(-1)
 
 
 def told_words(error: Exception) -> tuple[str, str]:

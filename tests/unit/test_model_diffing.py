@@ -405,7 +405,7 @@ def test_its_index_says_which_model_each_feature_is_of(
     with pytest.raises(CorruptDataError, match="is not readable"):
         FeatureStore.open(captured, "sae").find(parse_query("relative_norm>0.1"))
     (captured.sae_dir("sae") / FILE).unlink()
-    with pytest.raises(NotFoundError, match="does not say which model"):
+    with pytest.raises(UserError, match="does not say which model"):
         FeatureStore.open(captured, "sae").find(parse_query("origin:base"))
 
 

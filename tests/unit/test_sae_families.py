@@ -218,7 +218,11 @@ def damaged(tmp_path: Path, name: str, ending: str, change: dict[str, object]) -
         ("saelens_matching_pursuit", {"max_iterations": 0}, "max_iterations is 0"),
         ("saelens_matching_pursuit", {"max_iterations": 2.5}, "not a whole number"),
         ("saelens_matching_pursuit", {"residual_threshold": "x"}, "residual_threshold"),
-        ("saelens_matching_pursuit", {"residual_threshold": -3}, "residual_threshold is -3"),
+        (
+            "saelens_matching_pursuit",
+            {"residual_threshold": -3},
+            "must be at least 0, not -3",
+        ),
         ("saelens_matching_pursuit", {"d_in": 17}, "holds (64, 16) for W_dec"),
         ("saelens_abstopk", {"max_iterations": 3}, "max_iterations"),
         ("qwen_scope", {"d_sae": 95}, "d_sae = 95, the weights 96"),
