@@ -126,7 +126,7 @@ class Reporter:
         self._write(text)
 
     def _write(self, line: str) -> None:
-        """A line in the log alone, for somebody who looks at it while there is no other."""
+        """A line that goes to the log only, so that a log just opened is not empty."""
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
     def checkpoint(self, name: str) -> None:

@@ -158,7 +158,7 @@ async def test_a_prompt_ends_when_the_focus_goes_elsewhere_and_not_before(open_c
 async def test_a_file_that_is_not_there_is_told(open_concepts):
     async with open_concepts() as pilot:
         await press(pilot, "I", *"nowhere.json", "enter")
-        assert "there is no file 'nowhere.json'" in " ".join(screen_text(pilot).split())
+        assert "file 'nowhere.json' not found" in " ".join(screen_text(pilot).split())
         assert pilot.app.screen.prompt.is_open
         assert names(pilot) == sorted(NAMES.values())
 

@@ -201,7 +201,7 @@ def test_a_file_without_rows_says_so(
     path = tmp_path / name
     path.write_text(text)
     assert main(["concepts", "import", str(path)]) == 0
-    assert capsys.readouterr().out == "imported 0 concepts: there is no row in it\n"
+    assert capsys.readouterr().out == "imported 0 concepts: the file has no rows\n"
 
 
 @pytest.mark.parametrize("name", ["c.csv", "c.json", "c.jsonl"])

@@ -69,19 +69,21 @@ def test_a_sweep_stopped_between_arms_gives_what_an_uninterrupted_one_gives(home
     assert run_sweep(home, other, None, loaded)["arms"] != whole["arms"]
 
 
+SEARCH = AutoConfig(
+    SAE_ID,
+    label="sailing",
+    recipes=("floor", "means"),
+    development=4,
+    most_ratio=50.0,
+    trial=Trial(n=4, max_new_tokens=6, documents=0),
+    device="cpu",
+    name="whole",
+)
+
+
 @pytest.mark.slow
 def test_a_search_stopped_early_or_late_gives_and_leaves_what_an_uninterrupted_one_does(home):
-    config = AutoConfig(
-        SAE_ID,
-        label="sailing",
-        recipes=("floor", "means"),
-        tries=2,
-        development=4,
-        most_ratio=50.0,
-        trial=Trial(n=4, max_new_tokens=6, documents=0),
-        device="cpu",
-        name="whole",
-    )
+    config = replace(SEARCH, tries=2)
     loaded = load_for_work(home, SAE_ID, "cpu")
     first = Watched()
     whole = run_auto(home, config, first, loaded)
@@ -105,17 +107,7 @@ def test_a_search_that_is_resumed_leaves_no_vector_that_lost(home, monkeypatch):
         return [one for one in decided(found) if one.tried.recipe.name in only]
 
     monkeypatch.setattr(search, "decided", chosen)
-    config = AutoConfig(
-        SAE_ID,
-        label="sailing",
-        recipes=("floor", "means"),
-        tries=1,
-        development=4,
-        most_ratio=50.0,
-        trial=Trial(n=4, max_new_tokens=6, documents=0),
-        device="cpu",
-        name="whole",
-    )
+    config = replace(SEARCH, tries=1)
     loaded = load_for_work(home, SAE_ID, "cpu")
 
     def left() -> list[str]:

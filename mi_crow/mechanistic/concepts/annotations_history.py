@@ -145,7 +145,7 @@ def check_undone(
         "AND undone_by IS NULL ORDER BY id DESC LIMIT 1",
         (first.sae_id, first.feature, first.id),
     ).fetchone()
-    hint = "what it made is no longer there"
+    hint = "the names that it gave are gone"
     if row is not None:
         later = lines_of(connection, int(row["change"]))
         hint = f"undo change {later[0].change} first ({describe(later)})"

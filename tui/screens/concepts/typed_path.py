@@ -49,4 +49,4 @@ def wrong_source(text: str) -> str:
         path = typed_path(text)
     except UserError as error:
         return error.sentence
-    return f"there is no file {str(path)!r}" if text and not path.exists() else ""
+    return f"file {str(path)!r} not found" if text and not path.exists() else ""

@@ -76,7 +76,7 @@ class Imported:
     def outcome(self) -> str:
         """`in_words`; of a file without a row, that."""
         rows = self.concepts + self.removed + self.kept + self.skipped
-        return self.in_words() if rows else "there is no row in it"
+        return self.in_words() if rows else "the file has no rows"
 
     def in_words(self) -> str:
         """`2 new, 1 changed, 2 of yours removed for them`; `nothing` where nothing is there."""
