@@ -11,7 +11,9 @@ from mi_crow.errors import CancelledError
 
 
 class Progress(Protocol):
-    """What long work calls while it runs. Calls are cheap: the receiver throttles them."""
+    """What long work calls while it runs, from any of its threads. Calls are cheap: the receiver
+    throttles them.
+    """
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None

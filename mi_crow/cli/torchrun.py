@@ -6,6 +6,7 @@ rank only reports a failure of its own.
 
 import os
 import signal
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -149,6 +150,7 @@ class ForegroundProgress:
 
     def __init__(self, display: Display | None) -> None:
         self._display = display
+        self._lock = threading.Lock()  # the rate: work calls from any of its threads
         self._rate = RateMeter()
         self._started = time.monotonic()
         self._last = float("-inf")
@@ -168,10 +170,11 @@ class ForegroundProgress:
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
     ) -> None:
         now = time.monotonic()
-        rate = self._rate.add(now, done, unit)
-        if done < total and now - self._last < update_gap(now - self._started):
-            return
-        self._last = now
+        with self._lock:
+            rate = self._rate.add(now, done, unit)
+            if done < total and now - self._last < update_gap(now - self._started):
+                return
+            self._last = now
         reading = {"done": done, "total": total, "unit": unit, "metrics": dict(metrics or {})}
         eta = (total - done) / rate if rate and total > done else None
         self._show({"event": "progress", "rate": rate, "eta_s": eta} | reading)

@@ -100,10 +100,10 @@ class Reporter:
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
     ) -> None:
         now = time.monotonic()
-        rate = self._rate.add(now, done, unit)
-        eta = (total - done) / rate if rate and total > done else None
         readings = {key: float(value) for key, value in (metrics or {}).items()}
         with self._lock:
+            rate = self._rate.add(now, done, unit)
+            eta = (total - done) / rate if rate and total > done else None
             due = now - self._last_event >= update_gap(now - self._started)
             if due and readings.keys().isdisjoint(READINGS):  # else a rank has told its own
                 self._memory = memory_readings()

@@ -1,12 +1,14 @@
 """Why a job of several processes ended: the cause is told, not its consequences."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mi_crow.errors import CancelledError, MiCrowError, UserError
+from mi_crow.jobs.distributed import rank as rank_module
 from mi_crow.jobs.distributed.exchange import Exchange
 from mi_crow.jobs.distributed.rank import RankProgress, _record_failure
 from mi_crow.jobs.distributed.ranked import RankFailedError, _result
@@ -146,6 +148,25 @@ def test_reports_come_whole_and_in_order_and_the_last_reading_is_not_lost(tmp_pa
     assert [report["call"] for report in reports] == ["update", "checkpoint", "log"]
     assert reports[0]["done"] == 7
     assert reports[2]["message"] == "ü"
+
+
+def test_a_checkpoint_of_another_thread_does_not_take_the_reading_that_is_being_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, progress = Exchange(tmp_path), RankProgress(Exchange(tmp_path), 0)
+    writers: list[threading.Thread] = []
+
+    def read_memory() -> dict[str, float]:
+        if not writers:  # a part is written while the reading is on its way
+            writers.append(threading.Thread(target=progress.checkpoint, args=("part-1",)))
+            writers[0].start()
+            writers[0].join(0.2)
+        return {}
+
+    monkeypatch.setattr(rank_module, "memory_readings", read_memory)
+    progress.update(1, 8, "document")
+    writers[0].join()
+    assert [report["call"] for report in exchange.new_reports()] == ["update", "checkpoint"]
 
 
 def test_only_rank_0_reports_and_all_see_the_wish_to_stop(

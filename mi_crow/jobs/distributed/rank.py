@@ -7,6 +7,7 @@ that process writes the job's own files.
 import argparse
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ class RankProgress:
     def __init__(self, exchange: Exchange, rank: int) -> None:
         self._exchange, self._rank = exchange, rank
         self._started = time.monotonic()
+        self._lock = threading.Lock()  # the readings: work calls from any of its threads
         self._reading: dict[str, Any] | None = None  # the latest, not yet reported
         self._last_report = self._last_look = float("-inf")
         self._stop = False
@@ -99,10 +101,14 @@ class RankProgress:
         if self._rank:
             return
         readings = {key: float(value) for key, value in (metrics or {}).items()}
-        self._reading = {"done": int(done), "total": int(total), "unit": unit, "metrics": readings}
+        reading = {"done": int(done), "total": int(total), "unit": unit, "metrics": readings}
         now = time.monotonic()
-        if now - self._last_report >= update_gap(now - self._started):
-            self._last_report = now
+        with self._lock:
+            self._reading = reading
+            due = now - self._last_report >= update_gap(now - self._started)
+            if due:
+                self._last_report = now
+        if due:
             self.flush()
 
     def log(self, message: str) -> None:
@@ -125,7 +131,9 @@ class RankProgress:
 
     def flush(self) -> None:
         """Reports the latest reading, with the memory of this rank."""
-        if self._reading is not None:
+        with self._lock:
+            if self._reading is None:
+                return
             self._reading["metrics"] |= memory_readings()
             self._exchange.report("update", **self._reading)
             self._reading = None
