@@ -34,6 +34,7 @@ from tui.terminal.colours import has_few_colours
 from tui.text import printable
 from tui.themes.named import DEFAULT, KNOWN, OWN, in_sixteen_colours, theme
 from tui.threads import error_sentence
+from tui.widgets.forms.drafts import drafts_as_json
 from tui.widgets.frame.too_small import LEAST_COLUMNS, LEAST_LINES
 from tui.workbench import Workbench
 
@@ -108,10 +109,11 @@ class MiCrowApp(Workbench):
             self.theme = wanted
         for sentence in self.preferences.mistakes:
             self.notify(printable(sentence), severity="warning")
-        try:
-            self.take_up_history(saved)
-        except MiCrowError as error:
-            self.tell(error)
+        for take_up in (self.take_up_history, self.take_up_drafts):
+            try:
+                take_up(saved)
+            except MiCrowError as error:
+                self.tell(error)
         if self.context.sae_id:
             self.switch_mode("features")
             return
@@ -140,6 +142,7 @@ class MiCrowApp(Workbench):
             screens,
             self.preferences.theme,
             self.history.as_json(),
+            tuple(drafts_as_json(self)),
         )
 
     def exit(self, *arguments: Any, **settings: Any) -> None:

@@ -1,7 +1,7 @@
 """What the app was doing, for its next start: a JSON file for each workspace of the user."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class SavedState:
     screens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     theme_set: str = ""  # that of the settings then: whichever was changed last holds
     history: Mapping[str, Any] = field(default_factory=dict)  # of places, as `History` gives it
+    drafts: Sequence[Mapping[str, Any]] = ()  # of forms, as `drafts_as_json` gives them
 
 
 class StateFile:
@@ -48,6 +49,7 @@ class StateFile:
             {name: screens.object(name).values for name in screens},
             data.text("theme_set", ""),
             data.object("history", {}).values,
+            tuple(one.values for one in data.objects("drafts", ())),
         )
 
     def write(self, state: SavedState) -> None:
@@ -63,5 +65,6 @@ class StateFile:
                 "theme_set": state.theme_set,
                 "screens": state.screens,
                 "history": state.history,
+                "drafts": list(state.drafts),
             },
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.app import ScreenStackError
 from textual.message import Message
@@ -34,11 +34,9 @@ from tui.terminal.app import TerminalApp
 from tui.text import printable
 from tui.threads import ThreadWork, error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
+from tui.widgets.forms.drafts import take_up_drafts
 from tui.widgets.frame.endings import ending_line, news_line, next_step, place_of, way_there
 from tui.widgets.frame.header import HeaderBar
-
-if TYPE_CHECKING:
-    pass
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
@@ -367,6 +365,12 @@ class Workbench(ThreadWork, TerminalApp):
         """Goes on with the history of the last start. Raises CorruptDataError."""
         places = JsonObject.of(saved.history, "the saved history")
         self.history = History.from_json(places, SCREENS)
+
+    def take_up_drafts(self, saved: SavedState) -> None:
+        """Goes on with the forms of the last start. Raises CorruptDataError."""
+        drafts = [JsonObject.of(one, "a saved form") for one in saved.drafts]
+        for title in take_up_drafts(self, drafts):
+            self.notify(printable(f"{title}: the form opens as it was left"))
 
     async def action_back(self) -> None:
         self._forget_removed()

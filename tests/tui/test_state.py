@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import notices, press, screen_text, settle
 from tui.app import MiCrowApp
 from tui.screens.features.opening import saved_look
 from tui.state import SavedState, StateFile
@@ -108,6 +108,28 @@ async def test_a_state_of_another_kind_is_told_and_harms_nothing(
     assert any("explode" in sentence for sentence in told)
 
 
+async def test_a_form_left_half_filled_by_a_kill_opens_as_it_was(indexed: Workspace) -> None:
+    async with started(indexed).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "1", "n", "c", *"gpt2")
+        the_app(pilot).look_now()
+        await settle(pilot)
+        saved = StateFile(indexed.root).read()  # all that a kill leaves
+        await press(pilot, "ctrl+u", "escape")
+    assert saved.drafts[-1]["texts"]["model.model"] == "gpt2"
+    StateFile(indexed.root).write(saved)
+    async with started(indexed).run_test(size=(80, 24), notifications=True) as pilot:
+        await settle(pilot)
+        assert "the form opens as it was left" in notices(pilot)
+        await press(pilot, "n", "c")
+        assert the_app(pilot).screen.query(Field).first().value == "gpt2"
+        assert "As it was left" in screen_text(pilot)
+        await press(pilot, "ctrl+n")
+        the_app(pilot).look_now()
+        await settle(pilot)
+        assert StateFile(indexed.root).read().drafts == ()
+
+
 @pytest.mark.slow
 def test_each_workspace_has_its_own_state(tmp_path: Path) -> None:
     one, other = StateFile(tmp_path / "one"), StateFile(tmp_path / "other")
@@ -116,7 +138,7 @@ def test_each_workspace_has_its_own_state(tmp_path: Path) -> None:
     assert one.read() == SavedState("steer")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"screens": []}', '{"screen": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"screens": []}', '{"screen": 3}', '{"drafts": {}}'])
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     file = StateFile(tmp_path)
     file.write(SavedState("steer"))

@@ -19,7 +19,7 @@ from tui.text import printable
 from tui.threads import error_sentence
 from tui.widgets.field import Field
 from tui.widgets.forms.candidates import CandidateList
-from tui.widgets.forms.drafts import draft_key, drafts_of
+from tui.widgets.forms.drafts import Draft, draft_key, drafts_of, keep_draft
 from tui.widgets.forms.fields import (
     Advice,
     FormField,
@@ -92,7 +92,8 @@ class FormPopup(Popup[Result]):
         yield CandidateList()
 
     def compose_box(self) -> ComposeResult:
-        self._draft = drafts_of(self.app).get(self._draft_key)
+        left = drafts_of(self.app).get(self._draft_key)
+        self._draft = dict(left.texts) if left is not None else None
         if self._draft is not None:
             said = f"As it was left; {key('form.anew')} begins anew"
             self._note = "\n".join(filter(None, (self._note, said)))
@@ -166,6 +167,7 @@ class FormPopup(Popup[Result]):
     def _changed(self, event: Field.Changed) -> None:
         if isinstance(event.input, FormInput):
             event.input.text_changed()
+            self._keep_draft(is_open=True)
             self._summarise()
             if self._study is None:
                 self._check_typed(event.input)
@@ -286,13 +288,19 @@ class FormPopup(Popup[Result]):
             self.query_one("#submit", Button).focus()
             return
         else:
-            drafts_of(self.app)[self._draft_key] = texts
+            self._keep_draft(is_open=False)
             if texts != self._draft:
                 self.app.notify("What was typed is there when the form is opened again")
         super().action_close()
 
+    def _keep_draft(self, *, is_open: bool) -> None:
+        """What is in the form comes back, also when the connection drops while it is open."""
+        texts = self.texts
+        draft = Draft(texts, is_open) if texts != self._at_first else None
+        keep_draft(self.app, self._draft_key, draft)
+
     def _forget_draft(self) -> None:
-        drafts_of(self.app).pop(self._draft_key, None)
+        keep_draft(self.app, self._draft_key, None)
 
     def action_anew(self) -> None:
         """What the form began with, before anything was typed."""
