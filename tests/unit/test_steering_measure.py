@@ -100,7 +100,7 @@ def test_the_front_and_the_best_go_by_hits_and_perplexity():
     assert best_of(points, 1.1) is None
 
 
-def test_strengths_are_bisected_between_what_fits_and_what_does_not():
+def test_strengths_are_sought_where_the_ratio_should_be_met():
     tried: list[tuple[float, float]] = []
     for strength in iter(lambda: next_strength(tried, 1.5), None):
         tried.append((strength, 1 + strength**2))  # fits up to 0.7071
@@ -113,6 +113,17 @@ def test_strengths_are_bisected_between_what_fits_and_what_does_not():
     while (strength := next_strength(rising, 1.5)) is not None:
         rising.append((strength, 1.0))
     assert 3 < rising[-1][0] <= 6
+
+
+def test_what_a_change_costs_says_how_far_the_limit_is():
+    def ratio(strength: float) -> float:
+        return math.exp(11 * strength**2)  # 1.5 at 0.192
+
+    at = [(first, ratio(first)) for first in (0.4, 0.16)]
+    for told in (at[:1], at[1:], at):
+        assert next_strength(told, 1.5) == pytest.approx(0.192, abs=0.001)
+    assert next_strength([(0.9, 1e9)], 1.5) == pytest.approx(0.3)  # a step is not too far
+    assert next_strength([(0.9, math.inf)], 1.5) == pytest.approx(0.3)
 
 
 def test_a_judge_goes_by_words(store):

@@ -17,6 +17,8 @@ from mi_crow.progress import Progress, raise_if_stopped
 _DEVELOPMENT_SEED = 1_000_003  # added to the seed: no continuation is measured twice
 _LEAST, _MOST = 0.01, 6.0  # norms
 _STEP = 1.6
+_NEAR, _FAR = 1.2, 3.0  # a step from one side alone, at least and at most
+_DEAREST = 5.0  # of the logarithm of a ratio: beyond it nothing is told
 _CLOSE = 1.1  # strengths nearer than this are not told apart
 MARGIN = 0.85  # of what the perplexity may rise by, in a try
 _HEAT = 2  # strengths of each recipe before the worse are dropped
@@ -294,23 +296,38 @@ def bought(tried: Sequence[tuple[float, float, float]], limit: float) -> tuple[f
 def next_strength(
     tried: Sequence[tuple[float, float]], most_ratio: float, first: float = 0.3
 ) -> float | None:
-    """The next strength to try after some (strength, ratio of perplexities): `first`, then between
-    the strongest that fits and the weakest that does not, or a step further; None where nothing is
-    left between.
+    """The next strength to try after some (strength, ratio of perplexities): `first`, then where
+    the ratio should be `most_ratio`; None where nothing is left between.
+
+    The logarithm of the ratio grows about with the square of the strength: so between the strongest
+    that fits and the weakest that does not, and from either alone, by a step of at most `_FAR`.
     """
     if not tried:
         return first
-    fitting = [strength for strength, ratio in tried if ratio <= most_ratio]
-    above = [strength for strength, ratio in tried if ratio > most_ratio]
-    low = max((one for one in fitting if not above or one < min(above)), default=None)
+    wanted = math.log(most_ratio)
+    fitting = [one for one in tried if one[1] <= most_ratio]
+    above = [one for one in tried if one[1] > most_ratio]
     high = min(above, default=None)
+    low = max((one for one in fitting if high is None or one < high), default=None)
     if high is None:
-        following = max(fitting) * _STEP
+        strength, ratio = max(fitting)
+        following = strength * min(max((wanted / _cost(ratio)) ** 0.5, _NEAR), _STEP)
         return following if following <= _MOST else None
+    strength, ratio = high
     if low is None:
-        following = high / _STEP
+        following = strength / min(max((_cost(ratio) / wanted) ** 0.5, _NEAR), _FAR)
         return following if following >= _LEAST else None
-    return (low * high) ** 0.5 if high / low > _CLOSE else None
+    weak, cheap = low
+    if strength / weak <= _CLOSE:
+        return None
+    way = (wanted - math.log(cheap)) / (_cost(ratio) - math.log(cheap))
+    following = (weak**2 + way * (strength**2 - weak**2)) ** 0.5
+    return min(max(following, weak * _CLOSE**0.5), strength / _CLOSE**0.5)
+
+
+def _cost(ratio: float) -> float:
+    """The logarithm of a ratio, above 0 and finite."""
+    return min(max(math.log(ratio), 1e-3), _DEAREST) if math.isfinite(ratio) else _DEAREST
 
 
 def short(tried: Tried) -> list[dict[str, float | None]]:
