@@ -13,7 +13,18 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import SAE, give_index
 from tui import messages
 from tui.app import MiCrowApp
+from tui.screens.steer.constraint import NO_CONSTRAINT
 from tui.screens.steer.measured.popups import ArmsPopup
+from tui.screens.steer.measured.results import (
+    Measured,
+    arm_chart,
+    arm_columns,
+    arm_rows,
+    arm_stack,
+    matching_arm,
+    side_figures,
+    told,
+)
 from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.forms.line import input_id
@@ -206,6 +217,43 @@ async def test_auto_takes_a_feature_a_label_or_a_description(
         await press(pilot, "ctrl+r")
         assert asked[-1]["rating"]["endpoint"] == "http://localhost:1/v1"
         assert len(asked) == 4
+
+
+async def test_a_job_that_was_started_elsewhere_is_told_when_it_ends(open_steer, fake_jobs):
+    job = fake_jobs.add("running", "steer-sweep", params={"sae_id": SAE}, done=2, total=5)
+    async with open_steer(3) as (pilot, _):
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "measuring" in screen_text(pilot)
+        fake_jobs.finish(job, {"seconds": 1.0})
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "measured: M shows it" in screen_text(pilot)
+
+
+def test_figures_say_what_judged_and_what_was_steered_beside():
+    def of(target: str, stand_in: str = "", **result: Any) -> tuple[Measured, str]:
+        held = {"target": target, "op": "add", "value": 0.4, "unit": "norm", "scope": "all"}
+        one = arm(0.4, 0.62, 1.21, interventions=[held], overall=1.25, overall_baseline=0.5)
+        instead = {target: stand_in} if stand_in else {}
+        more = {"sae_id": SAE, "n": 64, "arms": [one], "control_targets": instead, **result}
+        found = Measured("sweep-1", "sweep", NOW, more)
+        stack = arm_stack(one, SAE)
+        return found, side_figures(
+            matching_arm([found], stack or (), NO_CONSTRAINT, SAE), "steered"
+        ).plain
+
+    found, words = of("vector:calm", "vector:random-1")
+    assert "(random direction 3%) · rated 1.25" in words
+    assert "random directions" in arm_chart(found, 0, 60, 12)[0].plain
+    assert [one.title for one in arm_columns(found)][1] == "rated"
+    assert len(arm_columns(found)) == len(arm_rows(found)[0].cells)
+    assert "(random neuron 3%)" in of("neuron:mlp_in.3/17", "neuron:mlp_in.3/4")[1]
+    assert "(random feature 3%)" in of("feature:3")[1]
+    heard = {"judge": "the pattern 'sea'", "hits_heldout": None, "false_alarms": 0.031}
+    said = told(of("feature:3", **heard)[0])
+    assert "the pattern 'sea' · 3.1% of held-out texts match it" in said
+    assert "by words" not in said
 
 
 @pytest.mark.parametrize("size", [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)])

@@ -38,6 +38,7 @@ from mi_crow.mechanistic.steering.measure.config import (
     SweepConfig,
     Trial,
 )
+from mi_crow.mechanistic.steering.measure.results import by_pattern
 from mi_crow.same_fields import same_fields
 
 
@@ -305,8 +306,8 @@ def _show_arms(arms: list[dict[str, Any]], best: str | None) -> None:
 def _told(result: dict[str, Any]) -> dict[str, str]:
     """How hits were judged, on what, and where it is kept."""
     judge, found, alarms = result["judge"], result["hits_heldout"], result["false_alarms"]
-    if found is None and alarms is not None:  # a pattern, which is about no topic
-        judge += f"; {share(alarms)} of held-out texts are hits"
+    if by_pattern(result):
+        judge += "" if alarms is None else f"; {share(alarms)} of held-out texts match it"
     else:
         judge += ", by words"
         judge += "" if found is None else f"; finds {share(found)} of such held-out texts"

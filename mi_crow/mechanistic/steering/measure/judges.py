@@ -12,6 +12,7 @@ import numpy as np
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.measure.aims.described import texts_described
 from mi_crow.mechanistic.steering.measure.config import Judging
+from mi_crow.mechanistic.steering.measure.results import PATTERN
 from mi_crow.mechanistic.steering.measure.texts import Document, IndexedTexts
 
 FALSE_ALARMS = 0.05  # of texts on other topics that a topic's judge lets pass
@@ -129,7 +130,7 @@ def _by_pattern(pattern: str, texts: IndexedTexts, words: int, seed: int) -> Jud
     heldout = [one for one in texts.documents if one.heldout]
     cut = cut_texts(heldout, words, seed)
     alarms = sum(hits(cut)) / len(cut) if cut else None
-    return Judge(f"the pattern {pattern!r}", hits, None, alarms)
+    return Judge(f"{PATTERN}{pattern!r}", hits, None, alarms)
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:

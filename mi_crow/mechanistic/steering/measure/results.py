@@ -14,6 +14,7 @@ from mi_crow.store.json_file import read_object
 from mi_crow.store.workspace import Workspace
 
 FOLDER = "steering"
+PATTERN = "the pattern "  # how a judge by a regular expression is called
 
 
 def measurement_id(kind: str, config: Mapping[str, Any], weights: str | None) -> str:
@@ -83,6 +84,11 @@ def list_measurements(workspace: Workspace) -> list[dict[str, Any]]:
                 }
             )
     return sorted(found, key=lambda one: one["updated"] or 0.0)
+
+
+def by_pattern(result: Mapping[str, Any]) -> bool:
+    """Whether a pattern decided what a hit is, and not which words texts on a topic have."""
+    return str(result.get("judge", "")).startswith(PATTERN)
 
 
 def remove_measurement(workspace: Workspace, name: str) -> None:

@@ -41,7 +41,7 @@ class MeasuresStacks(WritingScreen):
         super().__init__()
         self._measured: tuple[Measured, ...] = ()  # oldest first
         self._taken = ""  # the measurement whose setting was put on the screen
-        self._own_jobs: set[str] = set()  # that were started here and have not ended
+        self._own_jobs: set[str] = set()  # that were started here or shown, and have not ended
 
     # What runs.
 
@@ -60,6 +60,7 @@ class MeasuresStacks(WritingScreen):
         """The line over the texts: what is measured now, or how it ended."""
         line, job = self.query_one("#steer-job", Static), self._active_job()
         if job is not None:
+            self._own_jobs.add(job.job_id)  # whoever started it: its end is told too
             line.update(job_line(job))
             line.display = True
         elif ended is not None:

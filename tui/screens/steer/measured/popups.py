@@ -14,10 +14,10 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
 from tui.preferences.key_words import key
 from tui.screens.steer.measured.results import (
-    ARM_COLUMNS,
     MEASUREMENT_COLUMNS,
     Measured,
     arm_chart,
+    arm_columns,
     arm_rows,
     measured_rows,
     subject,
@@ -97,7 +97,7 @@ class ArmsPopup(Popup[Mapping[str, Any]]):
     def __init__(self, found: Measured) -> None:
         super().__init__(classes="comparing measured")
         self._found = found
-        self._table = RowList(ARM_COLUMNS, empty="nothing was measured", id="arms-table")
+        self._table = RowList(arm_columns(found), empty="nothing was measured", id="arms-table")
         self._chart = DetailLines(id="arms-chart")
 
     def heading(self) -> str:

@@ -9,12 +9,15 @@ from textual.content import Content
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.results import by_pattern
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
 from tui.text import number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
 from tui.widgets.plot import Axis, Mark, chart
 
+_CONTROLS = {"vector": "direction", "neuron": "neuron"}  # of other targets: a feature
+_RATED = Column("rated", 5, "right")
 ARM_COLUMNS = (
     Column("setting"),
     Column("hits", 5, "right"),
@@ -67,6 +70,19 @@ class Measured:
     def limit(self) -> float | None:
         return figure(self.result, "most_ratio")
 
+    @property
+    def rated(self) -> bool:
+        """Whether a chat model rated the texts."""
+        return bool(self.arms) and all("overall" in one for one in self.arms)
+
+    def control_of(self, arm: Mapping[str, Any]) -> str:
+        """What was steered beside the targets of an arm: `feature`, `direction`, `neuron`."""
+        instead = self.result.get("control_targets") or {}
+        targets = [str(held.get("target", "")) for held in arm.get("interventions") or ()]
+        kinds = [one.partition(":")[0] if one in instead else "" for one in targets]
+        found = dict.fromkeys(_CONTROLS.get(kind, "feature") for kind in kinds)
+        return next(iter(found)) if len(found) == 1 else "target"
+
 
 def figure(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
@@ -91,6 +107,11 @@ def arm_constraint(one: Mapping[str, Any]) -> Constraint:
     return Constraint(figure(one, "plausible"), figure(one, "kl_budget"))
 
 
+def arm_columns(found: Measured) -> tuple[Column, ...]:
+    """What the table of arms says; with the ratings where a chat model gave some."""
+    return (ARM_COLUMNS[0], _RATED, *ARM_COLUMNS[1:]) if found.rated else ARM_COLUMNS
+
+
 def arm_rows(found: Measured) -> list[Row]:
     """The arms, with ★ at the best and ● at those that no other beats in hits and perplexity."""
     rows = []
@@ -106,6 +127,7 @@ def arm_rows(found: Measured) -> list[Row]:
         assert isinstance(random, Mapping)
         cells = (
             Cell(name, style),
+            *((Cell(number(figure(one, "overall"), 2), "bold"),) if found.rated else ()),
             Cell(share_text(figure(one, "share")), "bold $accent"),
             Cell(share_text(figure(one, "share_random")), "$muted"),
             Cell(number(ratio, 2), "$warning" if dear else ""),
@@ -122,7 +144,7 @@ def arm_rows(found: Measured) -> list[Row]:
 
 def arm_chart(found: Measured, cursor: int | None, width: int, height: int) -> list[Content]:
     """Hits against the ratio of perplexities: ◆ the arm under the cursor, ★ the best, ● the front,
-    · the others, ○ their random features."""
+    · the others, ○ the random targets beside them."""
     marks: list[Mark] = []
     for place, one in enumerate(found.arms):
         share, ratio = figure(one, "share"), figure(one, "perplexity_ratio")
@@ -144,18 +166,22 @@ def arm_chart(found: Measured, cursor: int | None, width: int, height: int) -> l
     lines = chart(x, y, width, height, [], marks)
     if not lines:
         return []
-    legend = "  ◆ here  ★ best  ● front  ○ random features"
+    beside_them = dict.fromkeys(map(found.control_of, found.arms))
+    what = next(iter(beside_them)) if len(beside_them) == 1 else "target"
+    legend = f"  ◆ here  ★ best  ● front  ○ random {what}s"
     return [Content.assemble(("Hits", "bold $primary"), (legend, "$muted")), *lines]
 
 
 def told(found: Measured) -> str:
     """What the figures are of, in one line."""
     result = found.result
-    parts = [f"hits: {result.get('judge', '')}, by words"]
+    matches = by_pattern(result)
+    parts = [f"hits: {result.get('judge', '')}" + ("" if matches else ", by words")]
     if (heldout := figure(result, "hits_heldout")) is not None:
         parts.append(f"finds {share_text(heldout)} of held-out texts")
     if (alarms := figure(result, "false_alarms")) is not None:
-        parts.append(f"{100 * alarms:.3g}% of others")
+        of = "held-out texts match it" if matches else "others"
+        parts.append(f"{100 * alarms:.3g}% of {of}")
     if (plain := next((figure(one, "share_baseline") for one in found.arms), None)) is not None:
         parts.append(f"baseline {share_text(plain)}")
     parts.append(f"{result.get('n')} texts of {len(result.get('prompts') or ())} prompts")
@@ -227,7 +253,8 @@ def matching_arm(
             held = arm_stack(one, sae_id)
             same = held is not None and [_bare(each) for each in held] == wanted
             if same and arm_constraint(one) == constraint:
-                return {**one, "n": found.result.get("n")}
+                control = found.control_of(one)
+                return {**one, "n": found.result.get("n"), "control": control}
     return None
 
 
@@ -237,11 +264,14 @@ def _bare(one: Intervention) -> dict[str, Any]:
 
 
 def side_figures(arm: Mapping[str, Any] | None, side: str) -> Content:
-    """The figures of an arm for the line over one text, each with the random feature's."""
+    """The figures of an arm for the line over one text, each with that of a random feature or
+    direction."""
     if arm is None:
         return Content("")
     if side == "baseline":
         words = f"hits {share_text(figure(arm, 'share_baseline'))} of {arm.get('n')} texts"
+        if (rated := figure(arm, "overall_baseline")) is not None:
+            words += f" · rated {number(rated, 2)}"
         return Content.styled(words, "$muted")
     random = arm.get("random")
     beside: Mapping[str, Any] = random if isinstance(random, Mapping) else {}
@@ -250,8 +280,10 @@ def side_figures(arm: Mapping[str, Any] | None, side: str) -> Content:
         (f" of {arm.get('n')} texts", "$muted"),
     ]
     if beside:
-        parts.append((f" (random feature {share_text(figure(beside, 'share'))})", "$muted"))
+        what = arm.get("control") or "feature"
+        parts.append((f" (random {what} {share_text(figure(beside, 'share'))})", "$muted"))
     for title, name in (
+        ("rated", "overall"),
         ("perplexity ×", "perplexity_ratio"),
         ("KL", "kl"),
         ("loss +", "ce_added"),
