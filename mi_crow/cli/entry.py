@@ -93,7 +93,7 @@ def run_command_line(argv: Sequence[str] | None) -> int:
 def as_commands(arguments: Sequence[str]) -> list[str]:
     """The arguments with commands of two words as one: `steer evaluate`, `steer --auto`."""
     found = list(arguments)
-    place = next((at for at, word in enumerate(found) if word in COMMANDS), None)
+    place = command_place(found)
     if place is None or found[place] != "steer":
         return found
     two = " ".join(found[place : place + 2])
@@ -104,6 +104,19 @@ def as_commands(arguments: Sequence[str]) -> list[str]:
     elif "--sweep" in found:
         found[place] = "steer evaluate"
     return found
+
+
+def command_place(arguments: Sequence[str]) -> int | None:
+    """Where the command's name stands; a workspace may be called like a command."""
+    for place, word in enumerate(arguments):
+        if word in COMMANDS and (place == 0 or not _takes_folder(arguments[place - 1])):
+            return place
+    return None
+
+
+def _takes_folder(word: str) -> bool:
+    """Whether the next word is the value of --workspace, which may be cut short as far as --w."""
+    return len(word) > len("--") and "--workspace".startswith(word)
 
 
 def _run(options: Namespace) -> int:
