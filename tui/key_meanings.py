@@ -60,7 +60,7 @@ MEANINGS = {
     "s": Meaning("steer", ("steer",)),
     "t": Meaning("tag", ("tag",)),
     "v": Meaning("mark a range", ("mark_range",)),
-    "w": Meaning("write to a file", ("export",)),
+    "w": Meaning("write to a file, or a layer's activations to a run", ("export", "capture")),
     "x": Meaning("remove", ("remove",)),
     "y": Meaning("copy", ("copy",)),
     # The log of a job and the load of a model are both `l`; in a text it is the way to the right.
@@ -86,7 +86,7 @@ MEANINGS = {
     "R": Meaning("resume", ("resume",)),
     "S": Meaning("save", ("save",)),
     "T": Meaning("tags of all that are marked", ("tags",)),
-    "V": Meaning("vary the strength", ("sweep",)),
+    "V": Meaning("vary the strength, or make a vector of a layer", ("sweep", "vector")),
     "W": Meaning("windows over a long text", ("windows",)),
     "X": Meaning("names that contradict each other", ("conflicts",)),
     # Signs.

@@ -11,7 +11,7 @@ CONTROL = (
     Action("control.remove", "x", "remove", "remove", "Remove the hook"),
     Action("control.steer", "s", "steer", "steer", "Put the layer on the stack of Steer"),
     Action("control.vectors", "D", "vectors", "vectors", "The vectors of the workspace"),
-    Action("control.vector", "", "vector", "vector here", "Make a vector at this layer"),
-    Action("control.capture", "", "capture", "capture", "Capture the activations of this layer"),
+    Action("control.vector", "V", "vector", "vector here", "Make a vector at this layer"),
+    Action("control.capture", "w", "capture", "capture", "Capture the activations of this layer"),
     Action("control.load", "l", "load_model", "load model", "Load the model of the open SAE"),
 )
