@@ -198,7 +198,7 @@ def _other_lists(screen: Screen) -> Iterator[Row]:
         for key in keys:
             screen.key(key, REST_S)
         screen.until_read()
-        yield from _moves(f"{name}: cursor", [screen.key(key, REST_S) for key in "jkjkjkjk"])
+        yield from _moves(f"{name}: cursor", [screen.key(key, REST_S) for key in "jk" * 12])
         if len(keys) > 1:
             screen.key("\x1b", REST_S)
 
