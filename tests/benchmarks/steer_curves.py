@@ -171,7 +171,11 @@ class Curves:
         options = self._options
         head = {"sae_id": self._loaded.sae_id, "model": self._loaded.lm.model_id}
         asked = {key: getattr(options, key) for key in ("n", "tokens", "development", "recipes")}
-        ready = {label: row for label, row in self.rows.items() if "prompting" in row}
+        ready = {
+            label: row
+            for label, row in self.rows.items()
+            if "prompting" in row and row["methods"].keys() >= {*CURVES}
+        }
         report = {**head, **asked, "prompts": FRESH, "development_prompts": DEVELOPMENT}
         write_json(
             options.out,
