@@ -104,6 +104,14 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_tuned_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model of `tiny_model_dir` as if trained further. Do not write to it."""
+    from tests.helpers.tiny_models import save_tuned
+
+    return save_tuned(tiny_model_dir, tmp_path_factory.mktemp("tuned") / "tiny-tuned")
+
+
+@pytest.fixture(scope="session")
 def _tiny_lm(tiny_model_dir: Path) -> "LanguageModel":
     from mi_crow.language_model import LanguageModel
 

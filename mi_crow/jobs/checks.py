@@ -5,6 +5,7 @@ A check raises UserError; what depends on the model or the network is left to th
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from mi_crow.bounds import LATENTS
@@ -32,7 +33,6 @@ from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from mi_crow.mechanistic.sae.stored_layers import (
-    captured_first,
     check_names_together,
     layers_together,
     stored_layer,
@@ -104,10 +104,9 @@ def check_index(workspace: Workspace, config: IndexConfig) -> None:
 
         check_umap()
     sae = read_sae_summary(workspace.sae_dir(config.sae_id))
-    if sae.layers and (config.live is not None or not (config.run_id or sae.run_id)):
-        raise captured_first(sae.sae_id, sae.model_id, sae.layers)
     if config.live is None:
-        check_sae_and_run(workspace, config.sae_id, config.run_id)
+        hint = "name one with --run, or texts with --dataset"
+        check_sae_and_run(workspace, config.sae_id, config.run_id, hint)
     else:
         _check_live(sae, config.live)
 
@@ -119,8 +118,10 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
             hint="name one with --model",
         )
     model = live.model or ModelSpec(sae.model_id)
-    live.capture(model, sae.layer or "layer")
+    live.capture(model, sae.layers or (sae.layer or "layer",))
     check_model(model)
+    for _, other, _ in sae.models[:-1]:  # read beside it
+        check_model(replace(model, model=other, revision=None, gguf_file=None))
     check_dataset(live.dataset)
 
 
@@ -210,10 +211,12 @@ def run_manifest(workspace: Workspace, run_id: str) -> RunManifest:
     return manifest
 
 
-def check_sae_and_run(workspace: Workspace, sae_id: str, run_id: str | None) -> SaeSummary:
+def check_sae_and_run(
+    workspace: Workspace, sae_id: str, run_id: str | None, hint: str = ""
+) -> SaeSummary:
     """The SAE, checked against the run to read. Raises UserError when they do not match."""
     sae = read_sae_summary(workspace.sae_dir(sae_id))
-    run_id = run_of(sae_id, run_id, sae.run_id)
+    run_id = run_of(sae_id, run_id, sae.run_id, hint)
     try:
         manifest = run_manifest(workspace, run_id)
     except NotFoundError as error:

@@ -5,8 +5,14 @@ from torch import Tensor
 
 from mi_crow.mechanistic.sae import CrossLayerSae, SaeMetadata
 from mi_crow.mechanistic.sae.cross_layer.kinds import Crosscoder, CrossLayerTranscoder
-from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord, LayerRecord
+from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord, LayerRecord, ModelRead
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
+from mi_crow.mechanistic.sae.train.across.crosscoder import (
+    BatchTopKCrosscoder,
+    crosscoder_record,
+)
 
 WIDTH, LATENTS = 32, 40  # of each layer
 
@@ -38,6 +44,25 @@ def small(kind: str, numbers: tuple[int, ...] = (0, 1, 2), model: str = "") -> C
     record = CrossLayerRecord(architecture, layers, SaeMetadata(model_name=model))
     made = CrossLayerTranscoder if clt else Crosscoder
     return made(record.checked("a test"))
+
+
+def shared(
+    numbers: tuple[int, ...], models: tuple[ModelRead, ...] = (), seed: int = 1
+) -> SharedCrosscoder:
+    """A random crosscoder whose latents read all of these layers, of both models where there are
+    two."""
+    roles = tuple(model.role for model in models for _ in numbers)
+    layers = [(number, f"resid_post.{number}") for number in numbers]
+    if models:
+        named = [(place, layers[place % len(layers)][1]) for place in range(len(roles))]
+        layers = named
+    rule = BatchTopKCrosscoder(LATENTS, (WIDTH,) * len(layers), 4, seed=seed).requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    rule.b_dec.copy_(0.1 * torch.randn(WIDTH * len(layers), generator=generator))
+    scales = [1.0 + 0.5 * place for place in range(len(layers))]
+    metadata = SaeMetadata(model_name=models[-1].name if models else "")
+    record = crosscoder_record(rule, layers, scales, metadata, roles, models)
+    return (TwoModelCrosscoder if models else SharedCrosscoder)(record)
 
 
 def dense(sae: CrossLayerSae, x: dict[int, Tensor]) -> Tensor:

@@ -84,9 +84,25 @@ def build_model(architecture: str, vocabulary: int, eos: int | None = None) -> A
     return model
 
 
-def save_tiny_llama(folder: Path) -> Path:
+def save_tiny_llama(folder: Path, vocabulary: int = 384) -> Path:
     """Writes a random Llama with its tokenizer to `folder`, as the hub would hold it."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(vocabulary=vocabulary)
     build_model("llama", len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_tuned(model_dir: Path, folder: Path) -> Path:
+    """The model of `model_dir` with other weights, as if it had been trained further."""
+    from mi_crow.language_model import LanguageModel
+
+    lm = LanguageModel.from_huggingface(model_dir, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in lm.model.model.layers.parameters():
+            if parameter.ndim == 2:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter += 0.5 * parameter.std() * noise
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
     return folder

@@ -514,13 +514,13 @@ def test_a_continued_sae_keeps_its_architecture_and_size(app_workspace):
     assert (job.params["init"], job.params["arch"]) == ("demo-topk", "topk")
 
 
-def test_an_index_of_several_layers_asks_for_a_run_of_them(app_workspace):
+def test_an_index_of_several_layers_is_of_a_run_or_of_texts(app_workspace):
     at = situation(app_workspace)
     across = replace(at.saes[0], run_id=None, layers=("resid_post.1", "resid_post.2"))
     form = FORMS["index"](replace(at, saes=(across,)))
-    assert "reads 2 layers, which an index takes from a run" in trouble_of(advice(form))
-    texts = {"live__dataset__source": "sample"}
-    assert "reads 2 layers" in trouble_of(advice(form, **texts))
+    assert not trouble_of(advice(form, live__dataset__source="sample"))
+    (job,) = jobs_of(form, live__dataset__source="sample")
+    assert job.params["live"]["dataset"]["source"] == "sample"
 
 
 # What to expect.

@@ -208,25 +208,9 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], says: str
 # Two small models.
 
 
-@pytest.fixture(scope="module")
-def tuned_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with other weights, as if it had been trained further."""
-    lm = LanguageModel.from_huggingface(tiny_model_dir, device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in lm.model.model.layers.parameters():
-            if parameter.ndim == 2:
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter += 0.5 * parameter.std() * noise
-    folder = tmp_path_factory.mktemp("tuned") / "tiny-tuned"
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def tuned_lm(tuned_dir: Path) -> LanguageModel:
-    return LanguageModel.from_huggingface(tuned_dir, device="cpu")
+def tuned_lm(tiny_tuned_dir: Path) -> LanguageModel:
+    return LanguageModel.from_huggingface(tiny_tuned_dir, device="cpu")
 
 
 @pytest.fixture

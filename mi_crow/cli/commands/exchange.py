@@ -37,7 +37,6 @@ from mi_crow.mechanistic.sae.formats.config import (
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.paths import check_folder_of, expanded
 from mi_crow.same_fields import same_fields
-from mi_crow.store.workspace import read_sae_summary
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.formats.exchange import ImportResult
@@ -150,8 +149,7 @@ def _import(options: Namespace) -> int:
     if options.json:
         print_json(result.as_json())
     else:
-        several = bool(read_sae_summary(workspace.sae_dir(result.sae_id)).layers)
-        _show(result, "--run RUN" if several else f"--dataset {quote(options.dataset)}")
+        _show(result, f"--dataset {quote(options.dataset)}")
     return 0
 
 

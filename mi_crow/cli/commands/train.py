@@ -265,11 +265,9 @@ def run(options: Namespace) -> int:
 
 
 def _source_of_index(config: TrainConfig) -> str:
-    """What an index has to be told of a training without a run: its texts, or a run to come."""
+    """What an index has to be told of a training without a run: its texts."""
     if config.stream is None:
         return ""
-    if config.family != SAE:
-        return " --run RUN, a run of its layers"
     return f" --dataset {quote(config.stream.dataset.source)}"
 
 

@@ -58,8 +58,11 @@ class Forward:
     def part(self, plan: PartPlan) -> Iterator[Copy]:
         """The batches of a part, in smaller pieces when memory runs out."""
         for batch in plan.batches:
-            run = partial(self._rows, batch)
-            yield from self._size.pieces(len(batch.counts), run)
+            yield from self.batch(batch)
+
+    def batch(self, batch: Batch) -> Iterator[Copy]:
+        """One batch, in smaller pieces when memory runs out."""
+        yield from self._size.pieces(len(batch.counts), partial(self._rows, batch))
 
     def _rows(self, batch: Batch, rows: slice) -> Copy:
         return self._run(batch.rows(rows))

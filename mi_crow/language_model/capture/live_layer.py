@@ -1,6 +1,6 @@
 """Layers of the running model, for training and indexing without a captured run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from time import time
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mi_crow.datasets import Texts
-from mi_crow.language_model.capture.forward import Forward
+from mi_crow.language_model.capture.forward import Copy, Forward
 from mi_crow.language_model.capture.plan import Batch, PartPlan
 from mi_crow.language_model.capture.source import CaptureSource
 from mi_crow.language_model.capture.writer import not_finite
@@ -60,16 +60,42 @@ class LiveLayer:
             status="complete",
         )
 
+    @property
+    def read(self) -> tuple[LayerSpec, ...]:
+        """What `every` gives, in this order."""
+        return self.layers
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Of the models that are read."""
+        return (self.dtype,)
+
     def rows(self, plan: PartPlan) -> Iterator[tuple[Batch, StoredRows]]:
         """The rows of a part at the first layer, batch by batch. Raises MiCrowError for rows that
         are not finite."""
-        for batch, rows in self.every(plan):
-            yield batch, rows[self.layer.name]
+        for batch, (first, *_) in self.every(plan):
+            yield batch, first
 
-    def every(self, plan: PartPlan) -> Iterator[tuple[Batch, dict[str, StoredRows]]]:
-        """As `rows`, at each layer by its name."""
-        names = {layer.name: layer.point for layer in self.layers}
+    def every(self, plan: PartPlan) -> Iterator[tuple[Batch, tuple[StoredRows, ...]]]:
+        """As `rows`, at each layer that is read."""
         for copy in self._forward.part(plan):
-            if not bool(copy.finite.all()):
-                raise not_finite(copy, names, self.dtype)
-            yield copy.batch, copy.rows
+            yield copy.batch, self._checked(copy)
+
+    def of_batch(self, batch: Batch) -> tuple[StoredRows, ...]:
+        """The rows of one batch, at each layer that is read."""
+        pieces = [self._checked(copy) for copy in self._forward.batch(batch)]
+        return tuple(_joined(parts) for parts in zip(*pieces, strict=True))
+
+    def _checked(self, copy: Copy) -> tuple[StoredRows, ...]:
+        if not bool(copy.finite.all()):
+            names = {layer.name: layer.point for layer in self.layers}
+            raise not_finite(copy, names, self.dtype)
+        return tuple(copy.rows[layer.name] for layer in self.layers)
+
+
+def _joined(parts: Sequence[StoredRows]) -> StoredRows:
+    """Rows in the model's dtype, which have no scales, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    values, norms = [part.values for part in parts], [part.norms for part in parts]
+    return StoredRows(torch.cat(values), torch.cat(norms), None)

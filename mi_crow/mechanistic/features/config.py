@@ -26,10 +26,10 @@ class LiveTexts:
     batch_size: int | None = None
     shard_size: int = 512
 
-    def capture(self, model: ModelSpec, layer: str) -> CaptureConfig:
+    def capture(self, model: ModelSpec, layers: tuple[str, ...]) -> CaptureConfig:
         """The capture that would write the same activations. Raises UserError."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return CaptureConfig(**own | {"model": model, "layers": (layer,)})
+        return CaptureConfig(**own | {"model": model, "layers": layers})
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class IndexConfig:
             raise UserError(f"map {self.map!r} is not known", hint=f"use {' or '.join(MAPS)}")
         if self.live is not None and self.run_id is not None:
             raise UserError("a run and texts were both given", hint="leave out --run or --dataset")
+        if self.live is not None and self.tuned_run is not None:
+            raise UserError(
+                "a run of the tuned model and texts were both given",
+                hint="leave out --tuned-run or --dataset",
+            )
 
 
 def check_umap() -> None:

@@ -134,13 +134,3 @@ def _no_input(point: str, *, stream: bool) -> UserError:
         one, out = (f"{kind}.{number}" for kind in (_READ, _PREDICTED))
         hint = f"give --layer {one}; its output, {out}, is read beside it"
     return UserError(f"a cross-layer transcoder reads the inputs of MLPs, not {point!r}", hint=hint)
-
-
-def captured_first(sae_id: str, model: str, layers: Sequence[str]) -> UserError:
-    """For an SAE over several layers that has no run to read."""
-    flags = " ".join(f"--layer {layer}" for layer in layers)
-    return UserError(
-        f"SAE {sae_id!r} reads {len(layers)} layers, which an index takes from a run",
-        hint=f"mi-crow capture --model {model or 'MODEL'} {flags}, with --dataset for other texts "
-        "than the sample; then name that run with --run",
-    )

@@ -120,9 +120,7 @@ class StartsJobs(_Screen):
 
         check = job.params.get("check") or {}
         texts = str((check.get("dataset") or {}).get("source") or "sample")
-        given = {"sae_id": sae.sae_id}
-        if not sae.layers:  # those over several layers read a run
-            given["live.dataset.source"] = texts
+        given = {"sae_id": sae.sae_id, "live.dataset.source": texts}
         self._ask(new_form("index", self._situation(), given))
 
     def on_capture_layer(self, message: messages.CaptureLayer) -> None:

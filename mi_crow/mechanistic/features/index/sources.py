@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.features.index.live_run import LiveRun
+from mi_crow.mechanistic.features.index.live_run import LiveRun, open_live_run
 from mi_crow.mechanistic.features.index.origins import Origin, check_unchanged, known_origins
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
@@ -22,7 +22,7 @@ from mi_crow.mechanistic.sae.fitting import (
     report_differences,
     run_of,
 )
-from mi_crow.mechanistic.sae.stored_layers import captured_first, stored_layer
+from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.mechanistic.sae.targets import check_same_points
 from mi_crow.progress import Progress
 from mi_crow.store.runs.joined import JoinedReader
@@ -98,7 +98,7 @@ def find_sources(
     readers = [
         stored[origin.run_id]
         if origin.run_id is not None
-        else _live_run(lm, origin, sae, config.sae_id, progress)
+        else _live(lm, origin, sae, config.sae_id, progress)
         for origin in wanted
     ]
     revision = readers[0].manifest.revision
@@ -118,9 +118,6 @@ def find_sources(
 
 def _wanted(workspace: Workspace, config: IndexConfig, sae: SparseAutoencoder) -> list[Origin]:
     """What is in the index already, if it is appended to, and what is new."""
-    no_run = config.live is not None or not (config.run_id or sae.metadata.run_id)
-    if isinstance(sae, CrossLayerSae) and no_run:
-        raise captured_first(config.sae_id, sae.metadata.model_name, sae.layers)
     if config.live is not None:
         new = Origin(texts=config.live)
     else:
@@ -239,26 +236,10 @@ def _check_model(
             check_same_points(lm, sae, [reader.layer], sae_id)
 
 
-def _live_run(
+def _live(
     lm: "LanguageModel", origin: Origin, sae: SparseAutoencoder, sae_id: str, progress: Progress
 ) -> LiveRun:
-    from mi_crow.datasets import load_texts
-    from mi_crow.language_model.chat import chat_renderer
-    from mi_crow.language_model.token_ids import ids_decoder
-
     assert origin.texts is not None
-    spec = origin.texts.model or ModelSpec(lm.model_id)
-    layer = sae.metadata.layer_signature
-    where = f"layer {layer!r} of model {lm.model_id!r}"
-    check_width(f"SAE {sae_id!r}", sae.n_inputs, where, lm.layers.width(layer), _ITS_MODEL)
-    texts = load_texts(
-        origin.texts.dataset,
-        spec.offline,
-        chat_renderer(lm.tokenizer),
-        ids_decoder(lm.tokenizer),
-    )
-    capture = origin.texts.capture(spec, layer)
-    capture = replace(capture, bos=sae.metadata.bos(capture.bos))
-    run = LiveRun(lm, texts, capture, progress)
+    run = open_live_run(lm, origin.texts, sae, sae_id, progress)
     check_unchanged(origin, run.manifest)
     return run

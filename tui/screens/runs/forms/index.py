@@ -105,13 +105,6 @@ class IndexForm(SaeForm):
             elif name.startswith("live.model.") and not model:
                 said = f"{field.label} is for another model than the SAE's"
                 yield WrongValueError(name, said, hint="name the model first, or empty it")
-        sae = self.sae_of(reading)
-        if sae is not None and sae.layers and (live or not (reading.typed("run_id") or sae.run_id)):
-            field = "live.dataset.source" if live else "run_id"
-            said = f"the SAE reads {len(sae.layers)} layers, which an index takes from a run"
-            yield WrongValueError(
-                field, said, hint=f"capture {', '.join(sae.layers)}, name the run"
-            )
         if live and reading.typed("run_id"):
             said = "a run and texts were both given"
             yield WrongValueError("run_id", said, hint="empty one of them")

@@ -58,16 +58,22 @@ class _Opened:
 class LiveLayers(LiveSource):
     """As `JoinedTokens`, of the running model: the first block decides the units of each layer."""
 
-    _order: tuple[LayerSpec, ...] = ()  # empty: that of the config
+    _order: tuple[int, ...] = ()  # places in what the model gives; empty: as it gives them
     _n_written = 0  # of them the last, which are predicted and not read
 
     def read_in_order(self, reads: Sequence[LayerSpec], writes: Sequence[LayerSpec] = ()) -> None:
         """The SAE reads `reads`, and predicts also `writes`; to be said before any token is."""
-        self._order, self._n_written = (*reads, *writes), len(writes)
+        every = self._live.read
+        self._order = tuple(every.index(layer) for layer in (*reads, *writes))
+        self._n_written = len(writes)
+
+    @property
+    def _places(self) -> tuple[int, ...]:
+        return self._order or tuple(range(len(self._live.read)))
 
     @property
     def _layers(self) -> tuple[LayerSpec, ...]:
-        return self._order or self._live.layers
+        return tuple(self._live.read[place] for place in self._places)
 
     @property
     def _n_read(self) -> int:
@@ -79,7 +85,7 @@ class LiveLayers(LiveSource):
 
     @property
     def width(self) -> int:
-        return sum(layer.width for layer in self._live.layers)
+        return sum(layer.width for layer in self._live.read)
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -114,12 +120,13 @@ class LiveLayers(LiveSource):
 
     def _read(self, plan: PartPlan) -> tuple[Tensor, Tensor]:
         """Rows [n, sum of the widths] as the model gives them, and the norm at each layer."""
-        device, names = self._live.lm.device, [layer.name for layer in self._layers]
+        device, places = self._live.lm.device, self._places
         x = [torch.empty(0, self.width, device=device)]
-        norms = [torch.empty(0, len(names), device=device)]
-        for _, rows in self._live.every(plan):
-            x.append(torch.cat([rows[name].values.float() for name in names], dim=1))
-            norms.append(torch.stack([rows[name].norms.float() for name in names], dim=1))
+        norms = [torch.empty(0, len(places), device=device)]
+        for _, found in self._live.every(plan):
+            rows = [found[place] for place in places]
+            x.append(torch.cat([one.values.float() for one in rows], dim=1))
+            norms.append(torch.stack([one.norms.float() for one in rows], dim=1))
         # Cloned out of inference mode, since training saves its inputs for the backward pass.
         return torch.cat(x).clone(), torch.cat(norms).clone()
 
