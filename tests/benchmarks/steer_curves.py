@@ -2,7 +2,8 @@
 
 Every method has its strength moved until the ratio of perplexities lies around the limits; its
 share at a limit is interpolated between the two measurements beside it, linear in the logarithm of
-the ratio. So all methods are compared at equal ratios, and no one gains by a lucky strength.
+the ratio. So all methods are compared at equal ratios, and no one gains by a lucky strength. The
+summary also has, as `at most`, the greatest share that each reaches within the limit.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mi_crow.mechanistic.steering.measure.setup import WORDS_A_TOKEN, make_bench
 from mi_crow.mechanistic.steering.measure.texts import IndexedTexts
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
+from tests.benchmarks.steer_points import most_within, next_on_curve, share_at
 
 # Of four words each, which nearly every tokenizer makes four tokens: one batch.
 FRESH = (
@@ -51,44 +52,9 @@ DEVELOPMENT = (
     *("You can see that", "At the end of", "My friend told me", "If you want to"),
 )
 FRESH_SEED, DEVELOPMENT_SEED = 77_000, 55_000
-_STEEPNESS = 2.0  # log ratio ~ strength ** this, until it is measured
-_BOUNDS = (0.5, 4.0)  # of the steepness
-_FURTHER = 2.0  # at most so many times the strongest that was measured
-_MOST = 6.0  # norms
 FIRST = 0.3
 _CLOSE = 0.05  # strengths nearer than this are not told apart
 CURVES = ("auto", "add", "dom")
-
-
-def share_at(points: Sequence[dict[str, Any]], baseline: float, limit: float) -> float:
-    """The share at a ratio of perplexities of `limit`; that of the strongest where none costs more.
-    At strength 0 it is `baseline`, at a ratio of 1."""
-    ordered = sorted(points, key=lambda one: one["strength"])
-    curve = [(1.0, baseline), *((one["perplexity_ratio"], one["share"]) for one in ordered)]
-    for (ratio, share), (above, further) in reversed(list(pairwise(curve))):
-        if ratio <= limit < above:
-            way = math.log(limit / ratio) / math.log(above / ratio)
-            return share + way * (further - share)
-    return curve[-1][1]
-
-
-def next_on_curve(points: Sequence[dict[str, Any]], limits: Sequence[float]) -> float:
-    """The strength at which the limit that is farthest from what was measured should be met."""
-    ordered = sorted(points, key=lambda one: one["strength"])
-    costs = [(one["strength"], max(math.log(one["perplexity_ratio"]), 1e-3)) for one in ordered]
-    steepness = _STEEPNESS
-    if len(costs) > 1 and costs[-1][1] > costs[0][1]:
-        (low, cheap), (high, dear) = costs[0], costs[-1]
-        steepness = math.log(dear / cheap) / math.log(high / low)
-        steepness = min(max(steepness, _BOUNDS[0]), _BOUNDS[1])
-
-    def apart(limit: float) -> float:
-        return min(abs(math.log(limit) - cost) for _, cost in costs)
-
-    wanted = math.log(max(limits, key=apart))
-    strength, cost = min(costs, key=lambda one: abs(math.log(one[1] / wanted)))
-    found = strength * (wanted / cost) ** (1 / steepness)
-    return min(max(found, costs[0][0] / _FURTHER), costs[-1][0] * _FURTHER, _MOST)
 
 
 def one_against_others(label: str, texts: IndexedTexts, words: int) -> Judge:
@@ -355,15 +321,16 @@ def summary(rows: dict[str, Any], limits: Sequence[float]) -> dict[str, Any]:
     if not rows:
         return {}
     found: dict[str, Any] = {"labels": len(rows)}
-    for limit in (f"{limit:g}" for limit in limits):
-        shares = {
-            name: [row["methods"][name]["at"][limit] for row in rows.values()] for name in CURVES
-        }
-        found[limit] = {name: statistics.mean(some) for name, some in shares.items()}
-        for name in CURVES[1:]:
-            ahead = [a - b for a, b in zip(shares["auto"], shares[name], strict=True)]
-            behind = sum(one < 0 for one in ahead)
-            found[limit][f"auto - {name}"] = {"mean": statistics.mean(ahead), "behind": behind}
+    for limit in limits:
+        for way, share in (("", share_at), (" at most", most_within)):
+            shares = {
+                name: [
+                    share(row["methods"][name]["points"], row["share_baseline"], limit)
+                    for row in rows.values()
+                ]
+                for name in CURVES
+            }
+            found[f"{limit:g}{way}"] = _beside_others(shares)
     for name in ("random", "prompting"):
         held = [row[name] for row in rows.values() if name in row]
         if held:
@@ -372,6 +339,16 @@ def summary(rows: dict[str, Any], limits: Sequence[float]) -> dict[str, Any]:
                 for key in ("share", "perplexity_ratio")
             }
     found["share_baseline"] = statistics.mean(row["share_baseline"] for row in rows.values())
+    return found
+
+
+def _beside_others(shares: dict[str, list[float]]) -> dict[str, Any]:
+    """The mean of each method, and how far the search is ahead of the others."""
+    found: dict[str, Any] = {name: statistics.mean(some) for name, some in shares.items()}
+    for name in CURVES[1:]:
+        ahead = [a - b for a, b in zip(shares["auto"], shares[name], strict=True)]
+        behind = sum(one < 0 for one in ahead)
+        found[f"auto - {name}"] = {"mean": statistics.mean(ahead), "behind": behind}
     return found
 
 
