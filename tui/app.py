@@ -25,6 +25,7 @@ from tui.allocation import keep_little
 from tui.annotate import redo, undo, write
 from tui.clipboard import copy_focused
 from tui.ending import run_to_its_end
+from tui.message_log import Place
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
@@ -167,7 +168,7 @@ class MiCrowApp(Workbench):
             self.base_screen.action_zoom()
 
     def action_jump(self) -> None:
-        from tui.widgets.frame.jump import JumpPopup
+        from tui.widgets.frame.jump import JumpPopup, targets
 
         async def jump(chosen: Widget | str | None) -> None:
             if isinstance(chosen, Widget):
@@ -175,18 +176,24 @@ class MiCrowApp(Workbench):
             elif chosen is not None:
                 await self.go(chosen)
 
-        if self.base_screen is self.screen:
+        if isinstance(self.screen, MiCrowScreen) or len(targets(self.screen)) > 1:
             self.push_screen(JumpPopup(self.screen), jump)
+        else:
+            self.notify("There is one pane here")
 
     def action_help(self) -> None:
-        from tui.widgets.frame.help import HelpPopup, screen_scopes
+        from tui.widgets.frame.help import HelpPopup, help_over, screen_scopes
+        from tui.widgets.frame.popup import Popup
 
-        self.push_screen(HelpPopup(screen_scopes(self.current_mode), self.keymap))
+        if isinstance(self.screen, Popup):
+            self.push_screen(help_over(self.screen, self.keymap))
+        else:
+            self.push_screen(HelpPopup(screen_scopes(self.current_mode), self.keymap))
 
     def action_palette(self) -> None:
         from tui.widgets.frame.palette import PalettePopup
 
-        if isinstance(self.screen, MiCrowScreen):
+        if not isinstance(self.screen, PalettePopup):
             self.push_screen(PalettePopup(self.screen, self.keymap), self._run_chosen)
 
     async def _run_chosen(self, chosen: tuple[str, Widget | None] | None) -> None:
@@ -264,6 +271,21 @@ class MiCrowApp(Workbench):
         self.clear_notifications()  # they are in the list, and would cover it
         self.push_screen(MessagesPopup(self.message_log.read()), self.show_place)
         self._refresh_header()
+
+    async def show_place(self, place: Place | None) -> None:
+        """Goes where a message points to; what is open over that screen is closed."""
+        from tui.widgets.frame.popup import Popup
+
+        if place is None:
+            return
+        await self.go(place.screen)
+        for popup in reversed(self.screen_stack[1:]):
+            if isinstance(popup, Popup):
+                popup.leave()
+        if place.screen == "features":
+            self.open_sae(place.key)
+        else:
+            await self.go(place.screen, messages.ShowInRuns(place.rows, place.key))
 
     def action_picture(self) -> None:
         from tui.screens.picture import PicturePopup, picture_name, taken

@@ -149,16 +149,6 @@ class Workbench(ThreadWork, TerminalApp):
             return True
         return await super().run_action(action, default_namespace, namespaces)
 
-    async def show_place(self, place: Place | None) -> None:
-        """Goes where a message points to."""
-        if place is None:
-            return
-        if place.screen == "features":
-            self.open_sae(place.key)
-            await self.go("features")
-        else:
-            await self.go("runs", messages.ShowInRuns(place.rows, place.key))
-
     # Looking at the workspace.
 
     def _start_looking(self) -> None:

@@ -8,6 +8,7 @@ from textual.screen import Screen
 
 from tui.actions import BY_ID, NO_KEY, SCREENS, Action
 from tui.screens.base import MiCrowScreen
+from tui.widgets.frame.bound import bound_here
 from tui.widgets.frame.palette import node_for, offered, possible
 from tui.widgets.frame.popup import Popup
 
@@ -28,12 +29,7 @@ def open_popup(app: "MiCrowApp") -> str:
 def bound_actions(screen: Screen) -> dict[str, DOMNode]:
     """The actions whose keys act now, each with who does it: the focused widget, what it is
     in, the screen, or, where no popup covers it, the app; which takes a picture of popups too."""
-    found: dict[str, DOMNode] = {PICTURE: screen.app}
-    for node, bindings in screen._modal_binding_chain:
-        for several in bindings.key_to_bindings.values():
-            for binding in several:
-                if binding.id in BY_ID:
-                    found.setdefault(binding.id, node)
+    found = {PICTURE: screen.app, **bound_here(screen)}
     return {name: node for name, node in found.items() if _acts(BY_ID[name], node)}
 
 

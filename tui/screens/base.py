@@ -1,9 +1,10 @@
 """The frame that every screen shares: header above, footer below, and what escape does."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
-from textual.app import ComposeResult
+from textual.app import ComposeResult, ScreenStackError
 from textual.containers import Container
 from textual.events import DescendantFocus
 from textual.widget import Widget
@@ -142,9 +143,19 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
 
     # Escape: stop what runs, close a popup, leave the field; never leave the screen.
 
+    @property
+    def can_stop(self) -> bool:
+        """Whether something runs on this screen that escape stops. Screens that run override it."""
+        return False
+
     def stop_running(self) -> bool:
         """Stops what runs on this screen; False when nothing does. Screens that run override it."""
         return False
+
+    def work_changed(self) -> None:
+        with suppress(ScreenStackError):  # the app ends
+            if self.app.screen_stack[0] is self and self.app.screen is not self:
+                self.app.screen.refresh_bindings()  # a popup says what escape does
 
     def close_popup(self) -> bool:
         """Closes what is open inside this screen (a filter line); False when nothing is."""

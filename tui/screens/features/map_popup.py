@@ -1,7 +1,7 @@
 """The map of features, as large as the screen."""
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.containers import Vertical
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import FeatureRow
     from tui.widgets.lists.feature_marks import FeatureMarks
-    from tui.workbench import Workbench
 
 
 class MapPopup(Popup[int]):
     """Dismisses with the feature to open. Regions change `marks` at once."""
 
-    BINDINGS = bindings("popup", "close") + bindings("app", "help")
+    BINDINGS = bindings("popup", "close")
 
     def __init__(
         self,
@@ -85,11 +84,6 @@ class MapPopup(Popup[int]):
     def on_resize(self) -> None:
         self.call_after_refresh(self._show_legend)
 
-    def action_help(self) -> None:
-        from tui.widgets.frame.help import HelpPopup
-
-        self.app.push_screen(HelpPopup(("map",), cast("Workbench", self.app).keymap))
-
     # The feature at the cursor.
 
     @on(MapView.Moved)
@@ -143,9 +137,14 @@ class MapPopup(Popup[int]):
         self._view.set_colours(self._colours)
         self._show_legend()
 
+    @property
+    def close_words(self) -> str:
+        return "leave the region" if self._view.is_marking else super().close_words
+
     def action_close(self) -> None:
         if self._view.stop_marking():
             self._show_row()
+            self.refresh_bindings()
         else:
             super().action_close()
 

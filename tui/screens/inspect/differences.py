@@ -60,7 +60,7 @@ class DifferencesPopup(FoundPopup):
     cursor."""
 
     BINDINGS = bindings("popup", "close") + bindings("differences")
-    SCOPES = ("differences", "list", "tokens")
+    SCOPE = "differences"
 
     def __init__(
         self,

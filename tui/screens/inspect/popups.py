@@ -52,10 +52,9 @@ Ablate = Callable[[Sequence[tuple[str, int]], int], dict[str, Any]]
 
 class FoundPopup(Popup[Wanted]):
     """Shows what was found out about a text, which can be saved. More keys act on it than a narrow
-    footer has room for; SCOPES are theirs."""
+    footer has room for; SCOPE is theirs."""
 
-    BINDINGS = bindings("app", "help")
-    SCOPES: ClassVar[tuple[str, ...]] = ()
+    SCOPE: ClassVar[str] = ""
 
     def __init__(self, found: Found | None, classes: str) -> None:
         super().__init__(classes=classes)
@@ -68,15 +67,9 @@ class FoundPopup(Popup[Wanted]):
         """Says in the border what goes on."""
         self.query_one(".popup-box").border_subtitle = words
 
-    def action_help(self) -> None:
-        from tui.widgets.frame.help import HelpPopup
-
-        def possible(action: Action) -> bool:
-            own = action.scope == self.SCOPES[0]
-            return not own or self.check_action(action.action, ()) is not False
-
-        keymap = cast("Workbench", self.app).keymap
-        self.app.push_screen(HelpPopup(self.SCOPES, keymap, possible))
+    def listed_in_help(self, action: Action) -> bool:
+        own = action.scope == self.SCOPE
+        return not own or self.check_action(action.action, ()) is not False
 
     def action_save(self) -> None:
         if self._kept is not None:
@@ -94,7 +87,7 @@ class CausesPopup(FoundPopup):
     feature to open or to steer."""
 
     BINDINGS = bindings("popup", "close") + bindings("causes")
-    SCOPES = ("causes", "list")
+    SCOPE = "causes"
 
     def __init__(
         self,
@@ -230,7 +223,7 @@ class GridPopup(FoundPopup):
     explains the token over the grid."""
 
     BINDINGS = bindings("popup", "close") + bindings("grid")
-    SCOPES = ("grid", "tokens")
+    SCOPE = "grid"
 
     def __init__(
         self,

@@ -204,8 +204,12 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         self._show_token_list()
         self._show_titles()
 
+    @property
+    def can_stop(self) -> bool:
+        return self.is_working("inspect") or self.is_working("explain")
+
     def stop_running(self) -> bool:
-        if not self.is_working("inspect") and not self.is_working("explain"):
+        if not self.can_stop:
             return False
         self.in_thread(partial(self.context.session.interrupt, None))
         return True

@@ -239,8 +239,12 @@ class WritingScreen(StackScreen):
         self._show_titles("failed")
         self.refresh_bindings()
 
+    @property
+    def can_stop(self) -> bool:
+        return self._is_writing and not self._stopped
+
     def stop_running(self) -> bool:
-        if not self._is_writing or self._stopped:
+        if not self.can_stop:
             return False
         self._stopped = True
         self.context.session.interrupt(None)

@@ -40,6 +40,7 @@ class CandidateList(RowList, can_focus=False):
         self.set_rows(rows)
         self.cursor = next((at for at, row in enumerate(rows) if row.key == chosen), 0)
         self.display = True
+        self.screen.refresh_bindings()  # what escape does
         self._stand()
         self.refresh(layout=True)
 
@@ -58,6 +59,8 @@ class CandidateList(RowList, can_focus=False):
     def close(self) -> bool:
         """False when it was not open."""
         was_open, self.display = self.display, False
+        if was_open:
+            self.screen.refresh_bindings()
         return was_open
 
 

@@ -169,6 +169,7 @@ class FormPopup(Popup[Result]):
             event.input.text_changed()
             self._keep_draft(is_open=True)
             self._summarise()
+            self.refresh_bindings()  # what escape does
             if self._study is None:
                 self._check_typed(event.input)
             self._look_at_texts(REST_S)
@@ -270,7 +271,7 @@ class FormPopup(Popup[Result]):
         if action == "anew":
             return self._draft is not None
         if action == "copy":
-            return bool(self._advice.command) and not isinstance(self.focused, FormInput)
+            return bool(self._advice.command)
         return True
 
     @on(Button.Pressed, "#copy")
@@ -284,7 +285,7 @@ class FormPopup(Popup[Result]):
         texts = self.texts
         if self._study is None or texts == self._at_first:
             self._forget_draft()
-        elif isinstance(self.focused, FormInput) and texts != self._draft:
+        elif self._leaves_field:
             self.query_one("#submit", Button).focus()
             return
         else:
@@ -292,6 +293,29 @@ class FormPopup(Popup[Result]):
             if texts != self._draft:
                 self.app.notify("What was typed is there when the form is opened again")
         super().action_close()
+
+    def leave(self) -> None:
+        if self._study is None:
+            self._forget_draft()
+        else:
+            self._keep_draft(is_open=False)
+        super().leave()
+
+    @property
+    def close_words(self) -> str:
+        focused = self.focused
+        if isinstance(focused, FormInput) and self.query_one(CandidateList).display:
+            return "close the list"
+        if self._leaves_field:
+            return "leave the field"
+        kept = "close" if self._study is not None else ""  # what was typed stays
+        return super().close_words or kept
+
+    @property
+    def _leaves_field(self) -> bool:
+        """Whether escape leaves a field of a form that was edited."""
+        typed = self.texts if isinstance(self.focused, FormInput) else self._at_first
+        return self._study is not None and typed not in (self._at_first, self._draft)
 
     def _keep_draft(self, *, is_open: bool) -> None:
         """What is in the form comes back, also when the connection drops while it is open."""

@@ -88,6 +88,7 @@ class FooterBar(Widget):
         zoom: Item | None = None
         focused = self.screen.focused
         first: Sequence[str] = getattr(self.screen, "first_keys", ())
+        closes = getattr(self.screen, "close_words", "")
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
@@ -96,11 +97,15 @@ class FooterBar(Widget):
                 zoom = (key_label(binding.key), "", binding.key)
             shows = binding.show or binding.id in first
             if shows and active.enabled and binding.id and binding.id not in found:
-                found[binding.id] = (key_label(binding.key), binding.description, binding.key)
+                words = closes if binding.key == "escape" and closes else binding.description
+                found[binding.id] = (key_label(binding.key), words, binding.key)
         ids = sorted(found, key=lambda name: (_rank(name, first), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if own := self._own_keys():
-            shown = [(key_label(key), words, key) for key, words in own]
+            shown = [
+                (key_label(key), closes if key == "escape" and closes else words, key)
+                for key, words in own
+            ]
         elif self._typing():
             shown.insert(0, ("esc", "leave the field", "escape"))
         elif zoom is not None and getattr(self.screen, "zoomed", None) is not None:

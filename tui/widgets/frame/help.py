@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
-from typing import Final
+from typing import Any, Final
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
@@ -11,6 +11,7 @@ from textual.widgets import Static
 
 from tui.actions import BY_ID, Action, bindings, scope_actions, shown_keys
 from tui.preferences.key_words import key
+from tui.widgets.frame.bound import bound_within
 from tui.widgets.frame.popup import Popup
 
 _KEYS: Final = 20  # cells
@@ -20,7 +21,9 @@ _TWO_COLUMNS: Final = 160  # cells of the terminal
 # As the stylesheet has it: the width of the box, its border, padding and scrollbar, a column's gap.
 _NARROW, _WIDE, _AROUND, _GAP = 76, 156, 7, 2
 
+_AT_THE_END = ("tokens", "list", "sorting", "scroll", "popup", "app")
 _TITLES = {
+    "popup": "Here",
     "app": "Everywhere",
     "list": "In lists",
     "sorting": "In lists with columns",
@@ -129,6 +132,9 @@ class HelpPopup(Popup[None]):
         super().__init__(classes="help")
         self._scopes, self._keymap, self._possible = scopes, keymap, possible
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "help"  # that is what it shows
+
     def compose_box(self) -> ComposeResult:
         width = self.app.size.width
         columns = 2 if width >= _TWO_COLUMNS else 1
@@ -139,6 +145,14 @@ class HelpPopup(Popup[None]):
         with HelpScroll(), Horizontal():
             for column in in_columns(blocks, columns):
                 yield Static(column)
+
+
+def help_over(popup: Popup[Any], keymap: Mapping[str, str]) -> HelpPopup:
+    """The keys that act over a popup: what only it has first."""
+    known = {*(own := bound_within(popup)), "app.palette", "app.picture"}
+    scopes = list(dict.fromkeys(name.partition(".")[0] for name in own))
+    scopes.sort(key=lambda one: _AT_THE_END.index(one) if one in _AT_THE_END else -1)
+    return HelpPopup(scopes, keymap, lambda one: one.id in known and popup.listed_in_help(one))
 
 
 class HelpScroll(VerticalScroll):

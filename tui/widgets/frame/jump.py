@@ -43,11 +43,13 @@ class JumpPopup(Popup[Widget | str]):
     def compose(self) -> ComposeResult:
         for letter, (_, at) in self._targets.items():
             yield JumpLabel(letter, at)
-        yield Static(
-            f"press a letter to go to its pane · 1-{len(SCREENS)} a screen · esc closes",
-            id="jump-hint",
-            markup=False,
-        )
+        said = [f"1-{len(SCREENS)} a screen", f"esc {self.close_words or 'close'}s"]
+        if self._targets:
+            said.insert(0, "press a letter to go to its pane")
+        yield Static(" · ".join(said), id="jump-hint", markup=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action not in ("jump", "help", "messages")  # a key is for the labels
 
     def on_resize(self, event: events.Resize) -> None:
         if event.size != self._drawn_for and self.is_current:

@@ -53,6 +53,9 @@ class MessagesPopup(Popup[Place]):
         super().__init__(classes="messages")
         self._told = tuple(told)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "messages"  # that is what it shows
+
     def compose_box(self) -> ComposeResult:
         yield MessageRows(self._told)
         yield Words("", id="messages-whole", markup=False)

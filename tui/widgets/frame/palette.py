@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from tui.actions import ACTIONS, SCREENS, Action, bindings, shown_keys
 from tui.widgets.field import Field
+from tui.widgets.frame.bound import OVER_POPUPS, bound_around
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
@@ -19,7 +20,10 @@ _HIDDEN = ("popup", "form", "new", "map", "app.palette", "app.escape")
 
 
 def offered(screen: Screen) -> list[Action]:
-    """Every action that can be done from `screen`: its own first, then everywhere, then others'."""
+    """Every action that can be done from `screen`: its own first, then everywhere, then others'.
+    Over a popup those of the popup, and of the app what leaves it open."""
+    if screen.is_modal:
+        return _offered_over(screen)
     here = getattr(screen, "NAME", "")
     ranked = []
     for position, action in enumerate(ACTIONS):
@@ -35,9 +39,21 @@ def offered(screen: Screen) -> list[Action]:
     return [action for _, _, action in sorted(ranked, key=lambda entry: entry[:2])]
 
 
+def _offered_over(popup: Screen) -> list[Action]:
+    own = bound_around(popup, popup.focused)
+    elsewhere = [f"app.{name}" for name in SCREENS if name != popup.app.current_mode]
+    known = {*own, *OVER_POPUPS, *elsewhere} - set(_HIDDEN)
+    moves = ("list", "scroll", "tokens", "app")  # after what only this popup can do
+    found = [action for action in ACTIONS if action.id in known]
+    return sorted(found, key=lambda one: moves.index(one.scope) if one.scope in moves else -1)
+
+
 def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget | None:
     """Who does `action`: the focused widget or what it is in, or the screen itself."""
     method = "action_" + action.action.partition("(")[0]
+    if screen.is_modal and action.scope != "app":
+        found = bound_around(screen, focused).get(action.id)
+        return found if isinstance(found, Widget) else None
     for node in focused.ancestors_with_self if focused is not None else (screen,):
         if isinstance(node, Widget) and hasattr(node, method):
             return node
@@ -80,6 +96,7 @@ class PalettePopup(Popup[Choice]):
         self._focused = below.focused
         self._actions = offered(below)
         self._here = getattr(below, "NAME", "")
+        self._bound = bound_around(below, below.focused)
         self._search = FuzzySearch()
 
     def compose_box(self) -> ComposeResult:
@@ -129,6 +146,10 @@ class PalettePopup(Popup[Choice]):
     def _row(self, action: Action) -> Row:
         where = action.scope.title() if action.scope in SCREENS else ""
         style = "" if action.scope in (self._here, "app") else "$muted"
+        acts = not self._below.is_modal or action.priority or action.id in self._bound
+        if self._below.is_modal:
+            node = node_for(action, self._below, self._focused)
+            style = "" if node is None or possible(action, node) else "$faint"
         if action.scope == self._here and not possible(action, self._below):
             style = "$faint"
         return Row(
@@ -136,7 +157,7 @@ class PalettePopup(Popup[Choice]):
             (
                 Cell(action.help, style),
                 Cell(where, "$faint"),
-                Cell(shown_keys(action, self._keymap), "$primary"),
+                Cell(shown_keys(action, self._keymap) if acts else "", "$primary"),
             ),
         )
 

@@ -1,15 +1,15 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-from tui.actions import bindings
+from tui.actions import Action, bindings
 from tui.clipboard import copy_focused
 from tui.terminal.frames import OneFrame
 from tui.text import printable
@@ -29,9 +29,22 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
 
     HEADING = ""
     CSS_PATH = Path(__file__).with_name("popups.tcss")
-    BINDINGS = bindings("popup", "close") + bindings("app", "copy")
+    BINDINGS = bindings("popup", "close") + bindings(
+        "app", "copy", "help", "messages", "jump", "suspend"
+    )
 
     _has_stopped: bool = False  # work that is told to stop may take a while to do so
+
+    @property
+    def _under(self) -> Screen[Any] | None:
+        stack = self.app.screen_stack
+        return stack[stack.index(self) - 1] if self in stack[1:] else None
+
+    @property
+    def close_words(self) -> str:
+        """What escape does, where it does not close the popup: for the footer."""
+        can_stop = getattr(self._under, "can_stop", False)
+        return "stop" if can_stop and not self._has_stopped else ""
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
@@ -53,12 +66,32 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
 
     def action_close(self) -> None:
         """Escape: what runs below stops first; the next escape closes."""
-        below = self.app.screen_stack[-2] if len(self.app.screen_stack) > 1 else None
-        stop = getattr(below, "stop_running", None)
+        stop = getattr(self._under, "stop_running", None)
         if stop is not None and not self._has_stopped and stop():
             self._has_stopped = True
+            self.refresh_bindings()
             return
         self.dismiss(None)
+
+    def leave(self) -> None:
+        """Closes it from elsewhere, as escape does when nothing else is left to do."""
+        self.dismiss(None)
+
+    def listed_in_help(self, action: Action) -> bool:
+        """Whether help names the keys of an action that the popup has."""
+        return True
+
+    async def action_help(self) -> None:
+        await self.app.run_action("app.help")
+
+    async def action_messages(self) -> None:
+        await self.app.run_action("app.messages")
+
+    async def action_jump(self) -> None:
+        await self.app.run_action("app.jump")
+
+    async def action_suspend_process(self) -> None:
+        await self.app.run_action("app.suspend_process")
 
 
 class Confirm(Popup[bool]):
