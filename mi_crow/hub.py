@@ -19,7 +19,7 @@ def hub_answers() -> bool:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    if _is_offline():
+    if is_offline():
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
@@ -28,7 +28,8 @@ def hub_answers() -> bool:
     return True
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """True when the environment says that the hub is not to be asked."""
     from huggingface_hub import constants
 
     return constants.is_offline_mode() or os.environ.get("HF_HUB_OFFLINE") == "1"
@@ -79,7 +80,7 @@ def broken_off(what: str, error: BaseException) -> MiCrowError:
 
 def why_unreached() -> str:
     """Why `hub_answers` said no."""
-    if _is_offline():
+    if is_offline():
         return "the hub is not asked (HF_HUB_OFFLINE)"
     return "the hub was not reached"
 

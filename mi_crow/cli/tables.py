@@ -24,18 +24,22 @@ GAP = 3  # cells between two columns
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, and whether it is right-aligned or may be shortened."""
+    """One column: its title, and whether it is right-aligned or may be shortened, at its end or
+    at its beginning."""
 
     title: str
     right: bool = False
     shorten: bool = False
+    keep_end: bool = False
 
     @classmethod
     def of(cls, column: "Column | str") -> "Column":
         """A column as it is, or of a title: `>title` is right-aligned, `title…` may be
-        shortened."""
+        shortened, and so may `…title`, of which the end is kept."""
         if isinstance(column, Column):
             return column
+        if column.startswith("…"):
+            return cls(column[1:], shorten=True, keep_end=True)
         right, shorten = column.startswith(">"), column.endswith("…")
         return cls(column[right : len(column) - shorten], right, shorten)
 
@@ -65,7 +69,8 @@ def print_table(titles: Columns, rows: Iterable[Sequence[str]]) -> None:
         for index, column in enumerate(columns)
     ]
     room = out.width - GAP * (len(columns) - 1)
-    for column, width in zip(columns, fit(columns, needs, room), strict=True):
+    widths = fit(columns, needs, room)
+    for column, width in zip(columns, widths, strict=True):
         table.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
@@ -74,8 +79,20 @@ def print_table(titles: Columns, rows: Iterable[Sequence[str]]) -> None:
             width=width,
         )
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+        parts = zip(row, columns, widths, strict=False)
+        table.add_row(
+            *(Text(_ending(cell, width) if one.keep_end else cell) for cell, one, width in parts)
+        )
     out.print(table)
+
+
+def _ending(text: str, width: int) -> str:
+    """The end of a text of more than `width` cells."""
+    if cell_len(text) <= width:
+        return text
+    while cell_len(text) >= width:
+        text = text[1:]
+    return f"…{text}"
 
 
 def fit(columns: Sequence[Column], needs: Sequence[int], room: int) -> list[int]:

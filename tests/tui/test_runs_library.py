@@ -2,11 +2,12 @@
 
 import pytest
 
+from mi_crow.mechanistic.sae.library.published import search
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
 from tui.screens.runs.library import LibraryPopup
 from tui.widgets.field import Field
-from tui.widgets.lists.row_list import RowList
+from tui.widgets.lists.row_list import ListHeading, RowList
 
 SEARCH = "gemma-2-2b layer:12 width:65k l0<60"
 
@@ -41,6 +42,66 @@ async def test_the_chosen_one_goes_into_the_form_of_an_import(app_workspace):
         assert "google/gemma-2-2b" in texts.values()
         # A value longer than its field is seen, with its end at the cursor.
         assert source[-30:] in screen_text(pilot)
+
+
+def shown(pilot) -> list[str]:
+    return [row.key for row in pilot.app.screen.query_one(RowList).rows]
+
+
+async def search_for(pilot, query: str) -> None:
+    pilot.app.screen.query_one(Field).value = query
+    await settle(pilot)
+
+
+async def test_a_key_and_a_click_on_a_title_put_all_that_was_found_in_order(app_workspace):
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await search_for(pilot, "")  # many more than the list holds
+        await press(pilot, "tab", "o", "o")
+        assert shown(pilot)[0] == search("sort:-width", 1).saes[0].source
+        await press(pilot, "O")
+        assert shown(pilot)[0] == search("sort:width", 1).saes[0].source
+        assert "L0" in screen_text(pilot)
+        heading = pilot.app.screen.query_one(ListHeading)
+        place = str(heading.render()).index("L0") + 1
+        await pilot.click(heading, offset=(place, 0))
+        await settle(pilot)
+        assert shown(pilot)[0] == search("sort:-l0", 1).saes[0].source
+        assert "L0↓" in screen_text(pilot)
+
+
+async def test_what_tells_rows_apart_is_seen_in_80_columns(app_workspace):
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await search_for(pilot, "gemma-2-2b layer:12 width:65k sae_bench")
+        lines = [line for line in screen_text(pilot).splitlines() if "65.5k" in line]
+        assert len(lines) > 8
+        assert len(set(lines)) == len(lines)
+
+
+async def test_offline_the_list_is_of_the_hubs_cache(app_workspace, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name = "models--google--gemma-scope-2b-pt-res/snapshots/abc/layer_12/width_16k/average_l0_82"
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "params.npz").write_bytes(b"0")
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "1", "n", "l")
+        await settle(pilot)
+        assert "1 SAE · offline: what the hub's cache holds" in screen_text(pilot)
+        assert "nothing to download" in screen_text(pilot)
+        await search_for(pilot, "cached:yes gpt2")
+        assert "cache on this machine holds no such SAE" in screen_text(pilot)
+
+
+async def test_what_does_not_fit_on_this_machine_is_said(app_workspace, monkeypatch):
+    monkeypatch.setattr("tui.screens.runs.library.available_memory", lambda: 10**9)
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await search_for(pilot, "mntss/clt-131k")
+        assert "~367 GB of memory, only 1.0 GB free" in screen_text(pilot)
 
 
 async def test_a_mistake_in_the_search_is_told_where_it_is_typed(app_workspace):

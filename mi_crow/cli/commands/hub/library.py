@@ -4,10 +4,17 @@ import shlex
 from argparse import ArgumentParser, Namespace
 
 from mi_crow.bounds import AMOUNT
-from mi_crow.cli.arguments import add_setting, number_within, positive
+from mi_crow.cli.arguments import add_setting, add_switch, number_within, positive
 from mi_crow.cli.formatting import count, number, print_json, size
 from mi_crow.cli.tables import print_line, print_list
-from mi_crow.mechanistic.sae.library.published import CHECKED, QUERY_HELP, PublishedSae, search
+from mi_crow.hub import is_offline
+from mi_crow.mechanistic.sae.library.published import (
+    CHECKED,
+    ORDERS,
+    QUERY_HELP,
+    PublishedSae,
+    search,
+)
 
 _SHOWN = 30
 
@@ -17,6 +24,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("--model", help="part of the model's name")
     parser.add_argument("--layer", type=number_within(AMOUNT), help="number of the block")
     parser.add_argument("--search", metavar="WORDS", help="the same as WORD")
+    parser.add_argument("--sort", metavar="ORDER", help=f"{', '.join(ORDERS)}; unknown ones last")
+    add_switch(parser, "--descending", "the largest first")
+    add_switch(parser, "--offline", "only what the hub's cache holds")
     add_setting(parser, "--limit", _SHOWN, "maximum number of SAEs", type=positive)
 
 
@@ -26,35 +36,53 @@ def run(options: Namespace) -> int:
         words.append(f"model:{options.model}")
     if options.layer is not None:
         words.append(f"layer:{options.layer}")
-    found = search(" ".join(words), options.limit)
+    if options.sort is not None:
+        words.append(f"sort:{'-' if options.descending else ''}{options.sort}")
+    query = " ".join(words)
+    offline = (options.offline or is_offline()) and "cached:" not in query
+    found = search(f"{query} cached:yes" if offline else query, options.limit)
     if options.json:
         saes = [sae.as_json() | {"command": import_command(sae)} for sae in found.saes]
         print_json({"total": found.total, "saes": saes})
         return 0
-    columns = ["source…", "model…", "hook point…", ">latents", ">L0", ">size", "here"]
     empty = "no published SAE is called so; try fewer words, or only --model"
-    print_list(False, found.saes, columns, map(_row, found.saes), empty)
+    if offline:
+        empty = "the hub's cache holds no such SAE; offline, cached:no lists those of the hub"
+    several = len({sae.model for sae in found.saes}) > 1
+    here = any(sae.cached for sae in found.saes)
+    columns = ["hook point…", ">latents", ">L0", ">size", "…source"]
+    columns[0:0] = ["…model"] if several else []
+    columns[-1:-1] = ["here"] if here else []
+    cells = (_cells(sae, several=several, here=here) for sae in found.saes)
+    print_list(False, found.saes, columns, cells, empty)
     if found.saes:
-        rest = f"{count(len(found.saes))} of {count(found.total)}; " if found.total > 1 else ""
-        print_line(f"{rest}import one: {import_command(found.saes[0])}")
+        shown, total = len(found.saes), found.total
+        number_of = f"{count(shown)} of {count(total)}" if shown < total else count(total)
+        model = "" if several else f" for {found.saes[0].model}"
+        where = " in the hub's cache" if offline else ""
+        sizes = "; sizes are computed from widths" if any(one.bytes for one in found.saes) else ""
+        print_line(f"{number_of} SAE{'' if total == 1 else 's'}{model}{where}{sizes}")
+        print_line(f"import one: {import_command(found.saes[0])}")
     return 0
 
 
-def _row(sae: PublishedSae) -> list[str]:
+def _cells(sae: PublishedSae, *, several: bool, here: bool) -> list[str]:
     return [
-        sae.source,
-        sae.model,
-        " → ".join(filter(None, (sae.hook_point, sae.target))),
+        *([sae.model] if several else []),
+        sae.place,
         count(sae.width) if sae.width is not None else "",
         number(sae.l0) if sae.l0 is not None else "",
-        size(sae.bytes) if sae.bytes is not None else "",
-        "yes" if sae.cached else "",
+        f"~{size(sae.bytes)}" if sae.bytes is not None else "",
+        *(["yes" if sae.cached else ""] if here else []),
+        sae.source,
     ]
 
 
 def import_command(sae: PublishedSae) -> str:
     """The command that imports it and measures whether it fits its hook point."""
-    words = ["mi-crow", "import", sae.source, "--model", sae.model]
+    words = ["mi-crow", "import", sae.source]
+    if sae.model:
+        words += ["--model", sae.model]
     words += ["--check", "--tokens", str(CHECKED)]
     if sae.scale is not None:
         words += ["--scale", f"{sae.scale:.10g}"]

@@ -69,11 +69,11 @@ def cached_repositories() -> Iterator[tuple[str, int]]:
     for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
         snapshots = sorted(folder.glob("snapshots/*"), key=_changed)
         names = listed(snapshots[-1], _MOST_FILES) if snapshots else []
-        if number := sum(_is_sure(one, names) for one in find_saes(names)):
+        if number := sum(is_sure(one, names) for one in find_saes(names)):
             yield "/".join(folder.name.split("--")[1:]), number
 
 
-def _is_sure(found: FoundSae, names: Collection[str]) -> bool:
+def is_sure(found: FoundSae, names: Collection[str]) -> bool:
     """Whether its files cannot be those of a language model, which some formats are called like."""
     of_a_model = any(name.rpartition("/")[2].startswith("tokenizer") for name in names)
     return found.format != OPENSAE.format and not (found.format == TORCH.format and of_a_model)

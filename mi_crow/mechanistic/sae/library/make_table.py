@@ -1,10 +1,11 @@
-"""Writes the table of published SAEs from SAELens' registry.
+"""Writes the table of published SAEs from SAELens' registry and `pages`.
 
     pip download --no-deps sae-lens && unzip sae_lens-*.whl sae_lens/pretrained_saes.yaml
     python -m mi_crow.mechanistic.sae.library.make_table sae_lens/pretrained_saes.yaml
 
 The registry says where an SAE is, on which model, and often its L0. The rest is read from the names
-of folders and files, as their publishers made them; what they do not say stays empty.
+of folders and files, as their publishers made them, and from what `pages` lists; what neither says
+stays empty. Sizes are those of the tensors that the family's files hold.
 """
 
 import re
@@ -15,11 +16,23 @@ from typing import Any
 
 from mi_crow.language_model.model_names import hub_model
 from mi_crow.mechanistic.sae.hook_names import point_of
+from mi_crow.mechanistic.sae.library.pages import (
+    BF16,
+    FP32,
+    IN_BF16,
+    LATENTS,
+    LICENCES,
+    MANY_LAYERS,
+    PER_LAYER,
+    TOP_K,
+    WIDTHS,
+    ManyLayers,
+)
 from mi_crow.mechanistic.sae.library.published import TABLE, binary
 from mi_crow.store.atomic import whole_file
 
 # The registry's loaders by the family that they read. What is not here cannot be imported: temporal
-# SAEs cannot be computed token by token.
+# SAEs cannot be computed token by token, and of a cross-layer transcoder it reads single layers.
 _FAMILIES = {
     "gemma_3": "Gemma Scope 2",
     "gemma_2": "Gemma Scope",
@@ -27,7 +40,6 @@ _FAMILIES = {
     "dictionary_learning_1": "dictionary_learning",
     "qwen_scope": "Qwen-Scope",
     "mwhanna_transcoder": "circuit-tracer",
-    "mntss_clt_layer_transcoder": "circuit-tracer",
     "llama_scope": "Llama Scope",
     "llama_scope_r1_distill": "Llama-Scope-R1-Distill",
     "connor_rob_hook_z": "Kissane et al.",
@@ -35,6 +47,7 @@ _FAMILIES = {
     "deepseek_r1": "qresearch",
     None: "SAELens",
 }
+_KINDS = {"clt": "cross-layer transcoder", "crosscoder": "crosscoder"}
 _POINTS = {  # parts of the publishers' paths and repositories
     "resid_post": "resid_post",
     "mlp_out": "mlp_out",
@@ -45,59 +58,6 @@ _POINTS = {  # parts of the publishers' paths and repositories
     "-att": "z",
 }
 _LETTERS = {"R": "resid_post", "M": "mlp_out", "A": "attn_out"}  # of Llama Scope
-# Width of the residual stream, and of the heads side by side where SAEs read those.
-_WIDTHS = {
-    "google/gemma-2b": (2048, 2048),
-    "google/gemma-2b-it": (2048, 2048),
-    "google/gemma-2-2b": (2304, 2048),
-    "google/gemma-2-9b": (3584, 4096),
-    "google/gemma-2-9b-it": (3584, 4096),
-    "google/gemma-2-27b": (4608, 4096),
-    "google/gemma-3-270m": (640, 1024),
-    "google/gemma-3-270m-it": (640, 1024),
-    "google/gemma-3-1b-pt": (1152, 1024),
-    "google/gemma-3-1b-it": (1152, 1024),
-    "google/gemma-3-4b-pt": (2560, 2048),
-    "google/gemma-3-4b-it": (2560, 2048),
-    "google/gemma-3-12b-pt": (3840, 4096),
-    "google/gemma-3-12b-it": (3840, 4096),
-    "google/gemma-3-27b-pt": (5376, 4096),
-    "google/gemma-3-27b-it": (5376, 4096),
-    "openai-community/gpt2": (768, 768),
-    "EleutherAI/pythia-70m-deduped": (512, 512),
-    "mistralai/Mistral-7B-v0.1": (4096, 4096),
-    "meta-llama/Llama-3.1-8B": (4096, 4096),
-    "meta-llama/Llama-3.1-8B-Instruct": (4096, 4096),
-    "meta-llama/Meta-Llama-3-8B-Instruct": (4096, 4096),
-    "meta-llama/Llama-3.3-70B-Instruct": (8192, 8192),
-    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": (4096, 4096),
-    "Qwen/qwen3-0.6b": (1024, 2048),
-    "Qwen/qwen3-1.7b": (2048, 2048),
-    "Qwen/qwen3-4b": (2560, 4096),
-    "Qwen/qwen3-8b": (4096, 4096),
-    "Qwen/qwen3-14b": (5120, 5120),
-    "Qwen/Qwen3-1.7B-Base": (2048, 2048),
-    "Qwen/Qwen3-8B-Base": (4096, 4096),
-    "Qwen/Qwen3-30B-A3B-Base": (2048, 4096),
-    "Qwen/Qwen2.5-7B-Instruct": (3584, 3584),
-    "openai/gpt-oss-20b": (2880, 4096),
-}
-# What neither path nor dashboard says, from the publishers' pages.
-_LATENTS = {
-    "gpt2-small-res-jb": 24_576,
-    "gemma-2b-res-jb": 16_384,
-    "pythia-70m-deduped-res-sm": 32_768,
-    "pythia-70m-deduped-mlp-sm": 32_768,
-    "pythia-70m-deduped-att-sm": 32_768,
-    "mistral-7b-res-wg": 65_536,
-    "llama-3-8b-it-res-jh": 65_536,
-    "goodfire-llama-3.1-8b-instruct": 65_536,
-    "goodfire-llama-3.3-70b-instruct": 65_536,
-    "llama-3.1-8b-instruct-andyrdt": 131_072,
-    "qwen2.5-7b-instruct-andyrdt": 131_072,
-    "gpt-oss-20b-andyrdt": 131_072,
-}
-_LICENCES = {"google/gemma-scope": "cc-by-4.0"}  # by the beginning of the repository's name
 
 
 def rows(registry: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -111,43 +71,152 @@ def rows(registry: dict[str, Any]) -> Iterator[dict[str, Any]]:
             known = seen.setdefault((row["repository"], row["path"]), row)
             for name in ("l0", "neuronpedia", "width"):
                 known[name] = known[name] or row[name]
-    yield from seen.values()
+    for row in seen.values():
+        yield row | {"bytes": _bytes(row)}
+
+
+def rows_of_pages() -> Iterator[dict[str, Any]]:
+    """One row for each SAE of `pages` that the registry lacks."""
+    for sae in MANY_LAYERS:
+        yield _over_layers(sae)
+    for repository, model, layers, width in PER_LAYER:
+        for layer in range(layers):
+            row = _EMPTY | {
+                "release": repository.rpartition("/")[2],
+                "name": f"layer_{layer}",
+                "kind": "transcoder",
+                "model": model,
+                "layer": layer,
+                "hook_point": f"resid_mid.{layer}",
+                "target": f"mlp_out.{layer}",
+                "width": width,
+                "inputs": WIDTHS[model][0],
+                "format": "circuit-tracer",
+                "repository": repository,
+                "path": f"layer_{layer}.safetensors",
+                "licence": _licence(repository),
+            }
+            yield row | {"bytes": _bytes(row, skip=True)}
+
+
+_EMPTY: dict[str, Any] = {
+    "layers": [],
+    "l0": None,
+    "neuronpedia": "",
+    "scale": None,
+    "centred": False,
+    "variant": "",
+}
+
+
+def _over_layers(sae: ManyLayers) -> dict[str, Any]:
+    release = sae.repository.rpartition("/")[2]
+    several = sae.format == "Gemma Scope 2"  # in one repository
+    numbers = _numbers(sae.layers)
+    return _EMPTY | {
+        "release": f"{release}-{sae.kind}" if several else release,
+        "name": sae.path.rpartition("/")[2] or _KINDS[sae.kind],
+        "kind": sae.kind,
+        "model": sae.model,
+        "layer": None,
+        "layers": list(sae.layers),
+        "hook_point": f"{sae.read}.{numbers}" if sae.read else "",
+        "target": sae.written if sae.kind == "clt" else "",
+        "width": sae.width,
+        "l0": sae.l0,
+        "inputs": WIDTHS[sae.model][0],
+        "format": sae.format,
+        "repository": sae.repository,
+        "path": sae.path,
+        "licence": _licence(sae.repository),
+        "variant": _variant(sae.path.rpartition("/")[2], sae.l0),
+        "bytes": sae.bytes,
+    }
+
+
+def _numbers(layers: tuple[int, ...]) -> str:
+    """`0-25` for all of them, `7,13,17,22` for some."""
+    whole = layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]}-{layers[-1]}" if whole else ",".join(map(str, layers))
+
+
+def _licence(repository: str) -> str:
+    found = (value for name, value in LICENCES.items() if repository.startswith(name))
+    return next(found, "")
+
+
+def _bytes(row: dict[str, Any], *, skip: bool = False) -> int | None:
+    """Of the encoder and the decoder, and of a square for a skip connection."""
+    if row["width"] is None or row["inputs"] is None:
+        return None
+    square = row["inputs"] ** 2 if skip or row["path"].endswith("_affine") else 0
+    each = BF16 if row["format"] in IN_BF16 else FP32
+    return each * (2 * row["width"] * row["inputs"] + square)
 
 
 def _row(release: str, entry: dict[str, Any], sae: dict[str, Any]) -> dict[str, Any]:
     loader, model = entry.get("conversion_func"), hub_model(entry["model"])
-    whole_set = loader == "mntss_clt_layer_transcoder"  # its layers are one transcoder
-    path, dashboard = "" if whole_set else str(sae["path"]), sae.get("neuronpedia") or ""
+    path, dashboard = str(sae["path"]), sae.get("neuronpedia") or ""
     names = " ".join((entry["repo_id"], path, dashboard))
-    layer = None if whole_set else _layer(path, str(sae["id"]))
-    point = "" if whole_set else _point(entry["repo_id"], path, str(sae["id"]), layer)
+    layer = _layer(path, str(sae["id"]))
+    point = _point(entry["repo_id"], path, str(sae["id"]), layer)
     kind = point.partition(".")[0]
     target = f"mlp_out.{layer}" if kind in ("mlp_in", "blocks") else ""
-    inputs = _WIDTHS.get(model)
+    inputs = WIDTHS.get(model)
+    l0 = sae.get("l0") or _l0(release, path)
     overrides = entry.get("config_overrides") or {}
     model_options = overrides.get("model_from_pretrained_kwargs") or {}
     # Files of these releases do not hold the factor of their inputs.
     scaled = loader is None and model == "openai-community/gpt2"
-    return {
+    return _EMPTY | {
         "release": release,
-        "name": "cross-layer transcoder" if whole_set else str(sae["id"]),
+        "name": str(sae["id"]),
+        "kind": "transcoder" if target else "sae",
         "model": model,
         "layer": layer,
         "hook_point": point,
-        "target": "every layer" if whole_set else target,
-        "width": _LATENTS.get(release) or _width(names, inputs and inputs[0]),
-        "l0": float(sae["l0"]) if sae.get("l0") else None,
+        "target": target,
+        "width": LATENTS.get(release) or _width(names, inputs and inputs[0]),
+        "l0": float(l0) if l0 else None,
         "inputs": inputs and inputs[1 if kind == "z" else 0],
         "format": _FAMILIES[loader],
         "repository": entry["repo_id"],
         "path": path,
-        "licence": next(
-            (value for name, value in _LICENCES.items() if entry["repo_id"].startswith(name)), ""
-        ),
-        "neuronpedia": "" if whole_set else dashboard,
+        "licence": _licence(entry["repo_id"]),
+        "neuronpedia": dashboard,
         "scale": sae.get("norm_scaling_factor") if scaled else None,
         "centred": bool(model_options.get("center_writing_weights")),
+        "variant": f"{_rule(dashboard)}{_variant(str(sae['id']), l0)}",
     }
+
+
+# What of an SAE's name other columns say: its layer, hook point, width and L0.
+_SAID = re.compile(
+    r"(?:^|(?<=[/_.-]))(?:blocks\.\d+\.hook_[a-z]+(?:_(?:pre|mid|post|out))?(?:_\d+)?|layer_?\d+(?:_\d+)*"
+    r"|(?:resid_post|mlp_out|attn_out|transcoder|embedding|crosscoder|clt)(?:_all)?"
+    r"|width_\w+?(?=_l0|/|$)|average_l0_\d+|l\d+[rma]_\d+x|l\d+r|hook_z)(?=[/_.-]|$)"
+)
+
+
+def _rule(dashboard: str) -> str:
+    """How an SAE of SAEBench was trained, which else only its release says: `topk `."""
+    found = re.search(r"sae_bench-(\w+?)-res", dashboard)
+    return "" if found is None else f"{found[1]} "
+
+
+def _variant(name: str, l0: float | None) -> str:
+    """What tells an SAE from others of its layer, hook point, width and L0: `trainer 3 step 0`."""
+    left = _SAID.sub(" ", name)
+    if l0 is not None:
+        left = re.sub(r"l0_(?:small|medium|big)", " ", left)
+    return " ".join(re.sub(r"[/_.]+", " ", left).replace(" - ", " ").split())
+
+
+def _l0(release: str, path: str) -> float | None:
+    """By the folder's name, or the k of TopK."""
+    if (found := re.search(r"average_l0_(\d+)$", path)) is not None:
+        return float(found[1])
+    return next((float(k) for name, k in TOP_K.items() if release.startswith(name)), None)
 
 
 def _layer(path: str, name: str) -> int | None:
@@ -201,8 +270,10 @@ def main() -> None:
     import polars as pl
     import yaml
 
+    layers = pl.List(pl.UInt16)
     registry = yaml.load(Path(sys.argv[1]).read_text(), Loader=yaml.CSafeLoader)
-    table = pl.DataFrame(list(rows(registry)), infer_schema_length=None)
+    found = [*rows(registry), *rows_of_pages()]
+    table = pl.DataFrame(found, infer_schema_length=None, schema_overrides={"layers": layers})
     table = table.sort("model", "release", "layer", "width", "l0", maintain_order=True)
     with whole_file(TABLE) as temporary:
         table.write_parquet(temporary, compression="zstd", compression_level=19)

@@ -1,18 +1,18 @@
 """The published SAEs that can be imported by name, and the search among them. Torch-free."""
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import UserError
-from mi_crow.store.columnar.parquet import parquet_look
+from mi_crow.mechanistic.sae.library.cache import Cached, cached_files
+from mi_crow.store.columnar.parquet import ParquetLook, parquet_look
 
 TABLE = Path(__file__).with_name("published.parquet")
 CHECKED = 2000  # tokens that the fit of a chosen one is measured on
-_BYTES = 4  # of a stored number; a few publishers store two
-QUERY_HELP = "words, and conditions such as layer:12 width:65k l0<60 point:resid_post cached:yes"
+QUERY_HELP = "words, and layer:12 width:65k l0<60 size<1GB point:resid_post kind:clt sort:l0"
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,22 @@ class PublishedSae:
     empty.
 
     release, name: what its publishers' lists call it.
-    width: number of latents; inputs: numbers a token at the hook point.
+    kind: `sae`, `transcoder`, `clt` or `crosscoder`; the last two are of several `layers`.
+    width: number of latents, of all layers; inputs: numbers a token at the hook point.
     l0: average number of active latents a token, as its publisher measured it.
     target: the hook point that a transcoder predicts.
+    bytes: of its files, computed from the tensors that such files hold; a publisher may have
+        compressed them.
+    variant: what tells it from others of its place, width and L0, such as `trainer 3`.
     scale, centred: what its files leave out; see the import's options of the same name.
     """
 
     release: str
     name: str
+    kind: str
     model: str
     layer: int | None
+    layers: tuple[int, ...]
     hook_point: str
     target: str
     width: int | None
@@ -43,6 +49,8 @@ class PublishedSae:
     neuronpedia: str
     scale: float | None
     centred: bool
+    variant: str
+    bytes: int | None
     cached: bool = False  # its files are on this machine
 
     @property
@@ -51,14 +59,23 @@ class PublishedSae:
         return f"{self.repository}/{self.path}" if self.path else self.repository
 
     @property
-    def bytes(self) -> int | None:
-        """About how large its files are: an encoder and a decoder in fp32; None: not known."""
-        if self.width is None or self.inputs is None:
+    def place(self) -> str:
+        """What it reads, and what it predicts where that is something else."""
+        return " → ".join(filter(None, (self.hook_point, self.target)))
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that an import takes: the tensors, and a second copy of one of two matrices."""
+        if self.bytes is None:
             return None
-        return 2 * self.width * self.inputs * _BYTES
+        kept = 1.0
+        if self.layers and self.format == "Gemma Scope 2":  # decoders to earlier layers stay away
+            number = len(self.layers)
+            kept = (number + 3) / (2 * number + 2)
+        return int(self.bytes * kept * 3 / 2)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"source": self.source, "bytes": self.bytes}
+        return asdict(self) | {"source": self.source, "memory": self.memory}
 
 
 @dataclass(frozen=True)
@@ -71,70 +88,170 @@ class Found:
 
 def search(query: str = "", most: int | None = None) -> Found:
     """The SAEs for which every word of the query is in a name and every condition holds, by
-    model, release and layer; at most `most` of them.
+    model, release and layer, or as `sort:` says; at most `most` of them.
 
-    Conditions: `layer`, `width`, `l0`, `model`, `point`, `release`, `format`, `cached`, with `:`
-    and, for numbers, `<`, `<=`, `>`, `>=`. What is not known meets no condition. Raises UserError
-    for a condition that makes no sense, CorruptDataError or MachineError for the table.
+    Conditions: `layer`, `width`, `l0`, `size`, `model`, `point`, `release`, `format`, `kind`,
+    `cached`, with `:` and, for numbers, `<`, `<=`, `>`, `>=`. `layer` holds for an SAE over several
+    layers if it does for one of them. What is not known meets no condition, and comes last in any
+    order. Raises UserError for a condition that makes no sense, CorruptDataError or MachineError
+    for the table.
     """
-    here = _cached_files()
-    tests = [_test(word, here) for word in query.split()]
+    here = cached_files()
+    order = "file_row_number"
+    tests: list[_Test] = []
+    for word in query.split():
+        if (wanted := re.fullmatch(r"sort[:=](-?)(.*)", word, re.IGNORECASE)) is not None:
+            order = f"{_order(wanted[2], descending=bool(wanted[1]))}, file_row_number"
+        else:
+            tests.append(_test(word, here))
     where = " AND ".join(["true", *(test for test, _ in tests)])
     values = [value for _, some in tests for value in some]
     limit = "" if most is None else f"LIMIT {most:d}"
     with parquet_look() as look:
-        rest = f"WHERE {where} ORDER BY file_row_number {limit}"
+        rest = f"WHERE {where} ORDER BY {order} {limit}"
         rows = look.ask(TABLE, "* EXCLUDE file_row_number", rest, values)
         total = len(rows)
         if total == most:
             total = look.ask(TABLE, "count(*) AS total", f"WHERE {where}", values)[0]["total"]
-    return Found([PublishedSae(**row, cached=_is_here(row, here)) for row in rows], total)
+        others = _others(query, here, look)
+    saes = [_published(row, here) for row in rows]
+    return Found([*saes, *others][:most], total + len(others))
+
+
+def _published(row: dict[str, Any], here: Mapping[str, int]) -> PublishedSae:
+    row["layers"] = tuple(row["layers"])
+    files = max(1, len(row["layers"]) * (2 if row["format"] == _TWO_A_LAYER else 1))
+    cached = here.get(f"{row['repository']}/{row['path']}", 0) >= files
+    return PublishedSae(**row, cached=cached)
+
+
+def _others(query: str, here: Cached, look: ParquetLook) -> list[PublishedSae]:
+    """What the hub's cache holds and the table does not know, where `cached:yes` asks for that; of
+    such SAEs only names are known."""
+    words = query.lower().split()
+    rest = [word for word in words if word != "cached:yes" and not word.startswith("sort")]
+    if len(rest) == len(words) or any(_CONDITION.fullmatch(word) for word in rest):
+        return []
+    found = [
+        PublishedSae(
+            release=repository.rpartition("/")[2],
+            name=label,
+            kind="",
+            model="",
+            layer=None,
+            layers=(),
+            hook_point="",
+            target="",
+            width=None,
+            l0=None,
+            inputs=None,
+            format=kind,
+            repository=repository,
+            path=label,
+            licence="",
+            neuronpedia="",
+            scale=None,
+            centred=False,
+            variant="",
+            bytes=None,
+            cached=True,
+        )
+        for repository, label, kind in here.saes()
+    ]
+    named = [sae for sae in found if all(word in sae.source.lower() for word in rest)]
+    where = f"WHERE list_contains(?, {_SOURCE})"
+    known = look.ask(TABLE, f"{_SOURCE} AS source", where, [[sae.source for sae in named]])
+    listed = {row["source"] for row in known}
+    return [sae for sae in named if sae.source not in listed]
 
 
 def published_as(source: str) -> PublishedSae | None:
-    """The SAE that `mi-crow import` takes as `source`; None when it is not in the table. Raises
+    """The SAE that `mi-crow import` takes as `source`, whether it is cached or not; None when it is
+    not in the table. Raises
     CorruptDataError or MachineError for the table."""
-    where = (
-        "WHERE repository || if(path = '', '', '/') || path = ? ORDER BY file_row_number LIMIT 1"
-    )
+    where = f"WHERE {_SOURCE} = ? ORDER BY file_row_number LIMIT 1"
     with parquet_look() as look:
         rows = look.ask(TABLE, "* EXCLUDE file_row_number", where, [source])
-    return PublishedSae(**rows[0]) if rows else None
+    return _published(rows[0], {}) if rows else None
 
+
+ORDERS = {
+    "layer": "coalesce(layer, layers[1])",
+    "width": "width",
+    "l0": "l0",
+    "size": "bytes",
+    "model": "lower(model)",
+    "release": "lower(release)",
+    "source": "lower(repository || '/' || path)",
+}
+"""What `sort:` takes, with what that is in the table."""
 
 _POWERS: dict[float, float] = {65: 64, 131: 128, 262: 256, 524: 512}
-_NUMBERS = ("layer", "width", "l0")
+_NUMBERS = {"layer": "layer", "width": "width", "l0": "l0", "size": "bytes"}
 _TEXTS = {"model": "model", "point": "hook_point", "release": "release", "format": "format"}
+_KINDS = ("sae", "transcoder", "clt", "crosscoder")
 _CONDITION = re.compile(r"([a-z]\w*)(<=|>=|[:=<>])(.*)", re.IGNORECASE)
 _NAMES = (
     "lower(concat_ws(' ', release, name, model, hook_point, target, format, repository, path, "
-    "neuronpedia, if(target = '', 'sae', 'transcoder')))"
+    "neuronpedia, kind))"
 )
-_HERE = "list_contains(?, repository || '/' || path)"
+_SOURCE = "repository || if(path = '', '', '/') || path"
+_TWO_A_LAYER = "circuit-tracer"
+_HERE = (
+    "coalesce(list_extract(?, list_position(?, repository || '/' || path)), 0) "
+    f">= greatest(1, len(layers) * if(format = '{_TWO_A_LAYER}', 2, 1))"
+)
+_SIZES = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 _Test = tuple[str, list[Any]]
 """A condition in SQL, and the values of its question marks."""
 
 
-def _test(word: str, here: Mapping[str, Set[str]]) -> _Test:
+def _order(name: str, *, descending: bool) -> str:
+    if name.lower() not in ORDERS:
+        known = ", ".join(ORDERS)
+        raise UserError(
+            f"the library cannot be sorted by {name!r}",
+            hint=f"sort by {known}, with - before it for the largest first, such as sort:-width",
+        )
+    return f"{ORDERS[name.lower()]} {'DESC' if descending else 'ASC'} NULLS LAST"
+
+
+def _test(word: str, here: Cached) -> _Test:
     match = _CONDITION.fullmatch(word)
     if match is None:
         return f"contains({_NAMES}, ?)", [word.lower()]
     name, sign, value = match[1].lower(), match[2], match[3]
     if name in _NUMBERS:
-        return f"{name} {'=' if sign == ':' else sign} ?", [_number(name, value)]
+        compares = f"{'=' if sign == ':' else sign} ?"
+        number = _bytes(value) if name == "size" else _number(name, value)
+        if name != "layer":
+            return f"{_NUMBERS[name]} {compares}", [number]
+        any_of = f"len(list_filter(layers, lambda one: one {compares})) > 0"
+        return f"(layer {compares} OR {any_of})", [number, number]
     if sign not in ":=":
         raise UserError(f"{word!r} compares with {sign}, which only numbers can")
     if name in _TEXTS:
         return f"contains(lower({_TEXTS[name]}), ?)", [value.lower()]
+    if name == "kind":
+        if value.lower() not in _KINDS:
+            raise UserError(f"{value!r} is no kind of SAE", hint=f"kinds are {', '.join(_KINDS)}")
+        return "kind = ?", [value.lower()]
     if name != "cached":
-        known = [*_NUMBERS, *_TEXTS, "cached"]
-        hint = f"conditions are {', '.join(known)}"
+        known = [*_NUMBERS, *_TEXTS, "kind", "cached"]
+        hint = f"conditions are {', '.join(known)}; sort:l0 puts them in order"
         raise UserError(f"{name!r} is not a condition of the library", hint=hint)
     if value not in ("yes", "no"):
         raise UserError(f"cached is yes or no, not {value!r}")
-    names = [f"{one}/{name}" for one, files in here.items() for name in ("", *files)]
-    return (_HERE if value == "yes" else f"NOT {_HERE}"), [names]
+    return (_HERE if value == "yes" else f"NOT ({_HERE})"), [[*here.values()], [*here]]
+
+
+def _bytes(text: str) -> float:
+    """`1GB`, `300 MB` without the space, or a number of bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([kmgt])b?)?", text.lower())
+    if match is None:
+        raise UserError(f"size needs a number of bytes, not {text!r}", hint="such as size<1GB")
+    return float(match[1]) * _SIZES.get(match[2] or "", 1)
 
 
 def _number(name: str, text: str) -> float:
@@ -152,20 +269,3 @@ def _number(name: str, text: str) -> float:
 def binary(count: float) -> float:
     """The power of two that is meant by 65, 131, 262 or 524 thousand."""
     return _POWERS.get(count, count)
-
-
-def _cached_files() -> Mapping[str, Set[str]]:
-    """The files of repositories in the hub's cache, and the folders that they are in."""
-    from huggingface_hub import constants
-
-    found: dict[str, set[str]] = {}
-    for folder in Path(constants.HF_HUB_CACHE).glob("models--*--*/snapshots/*"):
-        names = found.setdefault("/".join(folder.parent.parent.name.split("--")[1:]), set())
-        for file in folder.rglob("*"):
-            names.add(file.relative_to(folder).as_posix())
-    return found
-
-
-def _is_here(row: dict[str, Any], here: Mapping[str, Set[str]]) -> bool:
-    names = here.get(row["repository"], set())
-    return row["path"] in names if row["path"] else bool(names)
