@@ -30,6 +30,24 @@ def test_aligned_examples_have_their_peak_in_one_column():
     assert all(len(line) <= 40 and "⏎ high" in line for line in lines)
 
 
+@pytest.mark.parametrize("share", ["line", "aligned"])
+def test_a_context_that_is_cut_begins_and_ends_with_a_word(share: str):
+    tokens = [" un", "believ", "able", " har", "bour", " mast", " sign", "als", " in", "deed"]
+    one = folded([example(1, tokens, 5)])[0]
+    drawing = Drawing(4.0, 40)
+    whole = getattr(Drawing(4.0, 90), share)(one).plain
+    assert "… unbelievable harbour mast signals indeed…" in whole  # the document goes on
+    for width in range(30, 50):
+        line = getattr(Drawing(4.0, width), share)(one).plain
+        assert len(line) <= width
+        begin, _, end = line[7:].strip().strip("…").partition("mast")
+        words = {*begin.split(), *end.split()}
+        assert words <= {"unbelievable", "harbour", "signals", "indeed"}
+        assert "…" in line.partition("mast")[0]
+        assert line.rstrip().endswith("…")
+    assert drawing.line(folded([example(1, ["語"] * 60, 30)])[0]).plain.count("語") > 12
+
+
 def test_a_document_shows_what_stands_around_the_window():
     lines = Drawing(4.0, 60).document(folded([example(1, TOKENS, 2)])[0])
     text = "\n".join(line.plain for line in lines)

@@ -27,6 +27,8 @@ ExampleLook = Literal["windows", "lines", "aligned", "documents"]
 LOOKS: tuple[ExampleLook, ...] = get_args(ExampleLook)
 
 _ELLIPSIS = "…"
+_WITHIN_WORDS = "'’_"
+_LONG_WORD = 16  # cells
 _ALIKE = 16  # tokens on either side of the peak by which examples are the same
 _LONGEST = 20_000  # characters of a document that are wrapped on either side of the window
 _ACTIVATION = 7
@@ -118,18 +120,18 @@ class Drawing:
         token = printable(texts[peak]) if texts else ""
         token = token[: room // 2]
         space = room - cell_len(token)
-        before = _fitting(texts[:peak][::-1], int(space * share))[::-1]
-        used = sum(cell_len(text) for _, text in before)
+        first, begin = _cut_before(texts[:peak], example.before, int(space * share))
+        used = cell_len(begin) + sum(cell_len(printable(text)) for text in texts[first:peak])
         left = int(space * share) if align else used
-        after = _fitting(texts[peak + 1 :], space - left)
-        parts = [(" " * (left - used), 0.0)] if align else []
-        values = example.acts
-        parts += [(text, values[peak - 1 - at]) for at, text in before]
-        parts += [(token, values[peak] if values else 0.0)]
-        parts += [(text, values[peak + 1 + at]) for at, text in after]
-        line = tuple(Piece(at, text) for at, (text, _) in enumerate(parts))
-        marks = HeatMarks(peak=len(before) + (1 if align else 0))
-        body = self._heat(line, [value for _, value in parts], marks)
+        stop, end = _cut_after(texts[peak + 1 :], example.after, space - left)
+        stop += peak + 1
+        around = range(first, max(stop, peak + 1) if texts else 0)
+        parts = [" " * (left - used), begin]
+        parts += [token if at == peak else printable(texts[at]) for at in around]
+        parts.append(end)
+        line = tuple(Piece(at, text) for at, text in enumerate(parts) if text)
+        marks = HeatMarks(peak=2 + peak - first, dimmed=frozenset((1, len(parts) - 1)))
+        body = self._heat(line, [0.0, 0.0, *(example.acts[at] for at in around)], marks)
         head = Content.styled(
             f"{number(example.activation, 2):>{_ACTIVATION - 1}} ", "bold $accent"
         )
@@ -165,16 +167,50 @@ class Drawing:
         return Content.assemble(peak, cut, rest).truncate(self.width, ellipsis=True)
 
 
-def _fitting(texts: Sequence[str], cells: int) -> list[tuple[int, str]]:
-    """The first of the texts that fit into `cells`, with their places."""
-    found: list[tuple[int, str]] = []
+def _cut_before(texts: Sequence[str], before: str, cells: int) -> tuple[int, str]:
+    """The first of the tokens before a peak that fit into `cells`, and the ellipsis where there is
+    more: `before` is what stands before them. Cut between words; within one that is very long."""
+    first = len(texts) - _fitting(texts[::-1], cells)
+    if first == 0 and not before:
+        return 0, ""
+    kept = len(texts) - _fitting(texts[::-1], cells - 1)
+    ends = [before[-1:], *(text[-1:] for text in texts)]
+    words = (at for at in range(kept, len(texts)) if not _in_word(ends[at], texts[at][:1]))
+    first = next(words, len(texts))
+    return (kept if _is_long(texts[kept:first]) else first), _ELLIPSIS[: max(cells, 0)]
+
+
+def _cut_after(texts: Sequence[str], after: str, cells: int) -> tuple[int, str]:
+    """How many of the tokens after a peak fit into `cells`, and the ellipsis, as before it."""
+    if not after and _fitting(texts, cells) == len(texts):
+        return len(texts), ""
+    kept = _fitting(texts, cells - 1)
+    starts = [*(text[:1] for text in texts), after[:1]]
+    words = (at for at in range(kept, 0, -1) if not _in_word(texts[at - 1][-1:], starts[at]))
+    stop = next(words, 0)
+    return (kept if _is_long(texts[stop:kept]) else stop), _ELLIPSIS[: max(cells, 0)]
+
+
+def _is_long(texts: Sequence[str]) -> bool:
+    """Whether a part of a word is too much to leave out, as in languages without spaces."""
+    return sum(map(cell_len, texts)) > _LONG_WORD
+
+
+def _fitting(texts: Sequence[str], cells: int) -> int:
+    """How many of the texts, from the first one, fit into `cells`."""
     for at, text in enumerate(texts):
-        shown = printable(text)
-        cells -= cell_len(shown)
+        cells -= cell_len(printable(text))
         if cells < 0:
-            break
-        found.append((at, shown))
-    return found
+            return at
+    return len(texts)
+
+
+def _in_word(last: str, first: str) -> bool:
+    """Whether two characters that follow one another belong to one word. Those as wide as two
+    cells are words of their own."""
+    return bool(first) and all(
+        cell_len(one) < 2 and (one.isalnum() or one in _WITHIN_WORDS) for one in (last, first)
+    )
 
 
 def _around(lines: Sequence[Line], peak: int | None, count: int) -> Sequence[Line]:
