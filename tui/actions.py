@@ -115,6 +115,7 @@ MAP = (
     Action("map.pan_down", "J,shift+down", "pan(0, 1)", "", "Half a screen down", False),
     Action("map.pan_up", "K,shift+up", "pan(0, -1)", "", "Half a screen up", False),
     Action("map.open", "enter", "open", "open", "Open the nearest feature"),
+    Action("map.tag", "t", "tag", "tag", "Name the feature at the cursor"),
     Action("map.colour", "d", "colour", "colours", "By label, name, density, crowd or marks"),
     Action("map.mark", "space", "region", "region", "Begin a region; end it: mark, or unmark"),
     Action("map.more", "greater_than_sign", "zoom(1)", "closer", "Zoom in at the cursor"),

@@ -1,12 +1,14 @@
 """The map of features: what is drawn where, and what a reader does with it on a real index."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.feature_map import FeatureMap
+from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.store.json_object import JsonObject
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import notices, press, screen_text, settle, table
@@ -14,7 +16,7 @@ from tests.tui.test_features_index import SAE
 from tui.app import MiCrowApp
 from tui.screens.features.map import saved_colour
 from tui.screens.features.map_place import saved_place
-from tui.screens.features.map_popup import MapPopup
+from tui.screens.features.map_popup import MapPopup, about
 from tui.screens.features.screen import FeaturesScreen
 from tui.themes.named import PAPER
 from tui.widgets.map.colours import COLOURS, colouring
@@ -161,7 +163,38 @@ async def test_a_region_marks_what_is_in_it(open_index):
         assert len(table(pilot).marks) == total
 
 
+def status(pilot) -> str:
+    """What the map says of the feature at the cursor."""
+    return str(pilot.app.screen.query_one("#map-feature").content)
+
+
 @pytest.mark.slow
+async def test_the_feature_at_the_cursor_is_named_and_copied(open_index, monkeypatch):
+    copied: list[str] = []
+    monkeypatch.setattr(MiCrowApp, "copy_to_clipboard", lambda _, text: copied.append(text))
+    async with open_index() as pilot:
+        await press(pilot, "m")
+        feature = view(pilot).feature
+        await press(pilot, "t")
+        assert f"#{feature} is" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MapPopup)
+        await press(pilot, "d", "t", *"a rope", "enter")
+        assert view(pilot).has_focus
+        assert "a rope" in status(pilot)
+        assert "named 1" in screen_text(pilot)
+        await press(pilot, "y", "colon", *"undo your latest", "enter")
+        assert copied == [f"{feature}\ta rope"]
+        assert f"#{feature} " in status(pilot)
+        assert "a rope" not in status(pilot)
+
+
+def test_a_proposed_name_stands_where_there_is_no_other():
+    row = FeatureRow(7, 3, 0.1, 2.0, 1.0, None, None, None, proposed="“rope”")
+    assert "#7  “rope”" in about(row, 1).plain
+    assert "rope" not in about(replace(row, concept="sail"), 1).plain
+
+
 async def test_colours_are_told_and_kept(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "m")

@@ -1,28 +1,34 @@
 """The map of features, as large as the screen."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.containers import Vertical
 from textual.content import Content
 
 from tui.actions import bindings
+from tui.annotate import Naming, may_tag, name_feature
 from tui.preferences.key_words import key
 from tui.screens.features.map_place import MapPlace
+from tui.screens.features.naming import ask_name
+from tui.screens.features.opening import copy_feature
 from tui.text import count, printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.feature_columns import density, score
 from tui.widgets.map.colours import COLOURS, Colouring, colouring
 from tui.widgets.map.view import MapView
 from tui.widgets.map.viewport import Viewport
+from tui.widgets.prompt_line import PromptLine
 from tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.feature_map import FeatureMap
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import FeatureRow
+    from tui.messages import ConceptsChanged
     from tui.widgets.lists.feature_marks import FeatureMarks
+    from tui.workbench import Workbench
 
 
 class MapPopup(Popup[int]):
@@ -49,6 +55,7 @@ class MapPopup(Popup[int]):
         left = place.at if place is not None and place.feature == feature else None
         self._view = MapView(found, self._colours, feature, view, left)
         self._row: FeatureRow | None = None
+        self._naming: Naming | None = None
         self._in_cell = 0
 
     @property
@@ -70,9 +77,22 @@ class MapPopup(Popup[int]):
         with Vertical(id="map-lines"):
             yield Words(id="map-legend", markup=False)
             yield Words(id="map-feature", markup=False)
+        yield PromptLine()
 
     def on_mount(self) -> None:
         self._view.focus()
+        self._app.context.subscribe(self)
+
+    def on_unmount(self) -> None:
+        self._app.context.unsubscribe(self)
+
+    @property
+    def _app(self) -> "Workbench":
+        return cast("Workbench", self.app)
+
+    @property
+    def prompt(self) -> PromptLine:
+        return self.query_one(PromptLine)
 
     def _show_legend(self) -> None:
         plain, room = self.app.no_color, self._view.size.width
@@ -91,9 +111,11 @@ class MapPopup(Popup[int]):
         self._in_cell = message.in_cell
         feature = message.feature
         if feature is not None:
-            self.in_thread(
-                partial(self._store.rows, [feature], ["tokens"]), self._about, group="about"
-            )
+            self._read(feature)
+
+    def _read(self, feature: int) -> None:
+        work = partial(self._store.rows, [feature], ["tokens", "score"])
+        self.in_thread(work, self._about, group="about")
 
     def _about(self, rows: "list[FeatureRow]") -> None:
         self._row = rows[0]
@@ -114,6 +136,36 @@ class MapPopup(Popup[int]):
     @on(MapView.Opened)
     def _opened(self, message: MapView.Opened) -> None:
         self.dismiss(message.feature)
+
+    def action_copy(self) -> None:
+        if self._row is not None:
+            copy_feature(self._app, self._row)
+
+    # Its name.
+
+    @on(MapView.NameWanted)
+    def _ask_name(self) -> None:
+        row = self._row
+        if row is not None and row.feature == self._view.feature and may_tag(self._app):
+            self._naming = ask_name(self.prompt, self._store, self._store.sae_id, row)
+
+    @on(PromptLine.Answered)
+    def _answered(self, message: PromptLine.Answered) -> None:
+        name_feature(self._app, self._naming, message.value)
+
+    def on_concepts_changed(self, _: "ConceptsChanged") -> None:
+        def read() -> "FeatureMap":
+            self._store.refresh_concepts()
+            return self._store.map()
+
+        self.in_thread(read, self._renamed, group="names")
+
+    def _renamed(self, found: "FeatureMap") -> None:
+        self._found = found
+        if self.colour == "name":
+            self._set_colour("name")
+        if self._row is not None:
+            self._read(self._row.feature)
 
     # Marks and colours.
 
@@ -142,6 +194,8 @@ class MapPopup(Popup[int]):
         return "leave the region" if self._view.is_marking else super().close_words
 
     def action_close(self) -> None:
+        if self.prompt.close():
+            return
         if self._view.stop_marking():
             self._show_row()
             self.refresh_bindings()
@@ -167,6 +221,8 @@ def about(row: "FeatureRow", in_cell: int) -> Content:
     parts: list[tuple[str, str]] = [(f" #{row.feature} ", "bold")]
     if row.concept:
         parts.append((f" {printable(row.concept)} ", "$accent"))
+    elif row.proposed:
+        parts.append((f" {printable(row.proposed)} ", "$muted italic"))
     if row.top_label:
         parts.append((f" {printable(row.top_label)} {score(row.top_auroc)} ", "$secondary"))
     parts.append((f" {density(row.density)} " if row.fires else " never fires ", ""))

@@ -24,7 +24,7 @@ from tui.widgets.lists.row_list import RowList
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import Example, FeatureRow
-
+    from tui.workbench import Workbench
 
 _NEXT = "tui.screens.inspect.screen"  # where enter on an example leads
 
@@ -232,10 +232,16 @@ class OpenFeatureScreen(PromptScreen):
             copy(self.mi_crow, examples.example.text, "the example's text")
         elif isinstance(self.focused, RowList):
             copy_focused(self.mi_crow)
+        elif self._row is not None:
+            copy_feature(self.mi_crow, self._row)
         elif self._feature is not None:
-            row = self._row
-            name = visible(row.meaning if row is not None else "")
-            copy(self.mi_crow, f"{self._feature}\t{name}".strip(), f"feature {self._feature}")
+            copy(self.mi_crow, str(self._feature), f"feature {self._feature}")
+
+
+def copy_feature(app: "Workbench", row: "FeatureRow") -> None:
+    """Copies the number of a feature and what it stands for."""
+    text = f"{row.feature}\t{visible(row.meaning)}".strip()
+    copy(app, text, f"feature {row.feature}")
 
 
 def saved_look(saved: JsonObject) -> ExampleLook:

@@ -1,7 +1,6 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -13,7 +12,7 @@ from mi_crow.mechanistic.features.catalogue import DEFAULT, OF_CONCEPTS
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import Naming, may_tag, name_feature, name_missing, naming_mistake
+from tui.annotate import Naming, may_tag, name_feature
 from tui.screens.features.comparing import FeatureCompareScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
@@ -25,9 +24,9 @@ from tui.screens.features.marking import (
     saved_columns,
     saved_marks,
 )
+from tui.screens.features.naming import ask_name
 from tui.screens.features.opening import saved_look
 from tui.screens.features.query import TableQuery, understood
-from tui.screens.features.reading import known_words
 from tui.screens.features.welcome import welcome
 from tui.screens.no_sae import making_one
 from tui.widgets.lists.feature_table import FeatureTable
@@ -43,9 +42,6 @@ FOR_MARKS = tuple(
 )
 OF_THE_TABLE = ("filter", "next_sort", "sort_by", "columns", "reverse", "next_filter")
 OF_THE_TABLE += ("jump", "map")
-
-SAVES = "enter saves, next · ctrl+t stays"
-TAKES = "→ takes it · enter next · ctrl+t stays"  # as much as fits beside a text at 80 columns
 
 
 class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
@@ -251,34 +247,13 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._ask_name(row)
 
     def _ask_name(self, row: "FeatureRow", *, goes_on: bool = False) -> None:
-        """Asks for a name. A label is offered as the text; where the line `goes_on` from another
-        feature only as a proposal, so that one enter too many names nothing."""
-        if self._sae_id is None:
+        sae_id, shown = self._sae_id, self.pane.shown
+        if sae_id is None:
             return
-        shown = self.pane.shown
         detail = shown.detail if shown is not None and shown.feature == row.feature else None
-        known = detail.proposal.score if detail is not None and detail.proposal else None
-        score = row.more.get("score") if known is None else known
-        if row.explainer:
-            score = row.detection  # the other is that of a name which is not shown
-        label = (row.top_label or "") if goes_on else ""
-        offered = "" if row.concept else row.proposed or label
-        proposed = (row.proposed, score) if row.proposed and score is not None else None
-        self._naming = Naming(self._sae_id, row.feature, row.concept, proposed, offered)
-        self.prompt.ask(
-            "tag",
-            f"#{row.feature} is",
-            row.concept or ("" if row.proposed or goes_on else row.top_label) or "",
-            suggestions=known_words(self.context.features, row.top_label),
-            placeholder="what it stands for  #tag  ~0.8  -- note",
-            proposal=offered,
-            hint=TAKES if offered else SAVES,
-            check=partial(naming_mistake, offered=offered),
-            refuse=None if row.concept else name_missing,
-            select=True,
-            opens=True,
-            again=not row.concept,
-        )
+        score = detail.proposal.score if detail is not None and detail.proposal else None
+        store = self.context.features
+        self._naming = ask_name(self.prompt, store, sae_id, row, score, on=True, goes_on=goes_on)
 
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:

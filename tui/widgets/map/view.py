@@ -49,6 +49,9 @@ class MapView(Widget, can_focus=True):
     class RegionEnded(Message):
         features: list[int]
 
+    class NameWanted(Message):
+        """The feature at the cursor is to be named."""
+
     class ColourWanted(Message):
         """Another meaning of the colours is asked for."""
 
@@ -337,6 +340,9 @@ class MapView(Widget, can_focus=True):
 
     def action_colour(self) -> None:
         self.post_message(self.ColourWanted())
+
+    def action_tag(self) -> None:
+        self.post_message(self.NameWanted())
 
     def action_open(self) -> None:
         if self.feature is not None:
