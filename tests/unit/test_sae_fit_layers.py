@@ -1,22 +1,29 @@
 """The check of SAEs over several layers: FVU by layer, and the kind of hook points that fits."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.sae import CrossLayerSae, SaeMetadata
 from mi_crow.mechanistic.sae.cross_layer.kinds import Crosscoder, CrossLayerTranscoder
 from mi_crow.mechanistic.sae.cross_layer.points import at_block, moved
-from mi_crow.mechanistic.sae.cross_layer.record import CrossLayerRecord, LayerRecord
+from mi_crow.mechanistic.sae.cross_layer.record import (
+    ROLES,
+    CrossLayerRecord,
+    LayerRecord,
+    ModelRead,
+)
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef
 from mi_crow.mechanistic.sae.formats.config import CheckConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.exchange import import_sae
 from mi_crow.mechanistic.sae.formats.fit import check_fit
 from mi_crow.store import Workspace
 from tests.helpers.architectures import tiny
+from tests.helpers.cross_layer_fixture import shared, small
 from tests.unit.test_sae_formats_fit import TEXTS, activations
 
 if TYPE_CHECKING:
@@ -68,6 +75,45 @@ def test_a_crosscoder_at_its_places_raises_no_warning(tiny_lm: "LanguageModel") 
     assert fit.l0 == pytest.approx(2 * x.shape[1], rel=0.01)  # of both layers together
     assert "--layer resid_mid" in fit.alternatives
     assert fit.as_json()["fvu_by_layer"] == fit.layers
+
+
+def test_latents_of_all_layers_count_once(tiny_lm: "LanguageModel") -> None:
+    fit = check_fit(tiny_lm, shared((0, 2)), TEXTS)
+    x = torch.cat([activations(tiny_lm, f"resid_post.{number}") for number in (0, 2)], dim=1)
+    assert fit.l0 == pytest.approx(float((shared((0, 2)).encode(x) > 0).sum(1).float().mean()))
+    assert fit.l0 > 1
+    assert fit.l0_by_layer == {}
+    clt = check_fit(tiny_lm, small("clt"), TEXTS)
+    assert sum(clt.l0_by_layer.values()) == pytest.approx(clt.l0)
+    assert clt.as_json()["l0_by_layer"].keys() == {f"mlp_out.{number}" for number in range(3)}
+
+
+def test_a_crosscoder_of_two_models_reads_both(
+    tiny_lm: "LanguageModel", tiny_model_dir: Path, tiny_tuned_dir: Path
+) -> None:
+    from mi_crow.language_model import LanguageModel
+
+    def made(base: Path, tuned: Path) -> CrossLayerSae:
+        pairs = zip(ROLES, (base, tuned), strict=True)
+        return shared((0, 2), tuple(ModelRead(role, str(model)) for role, model in pairs))
+
+    tuned = LanguageModel.from_huggingface(tiny_tuned_dir, device="cpu")
+    sae = made(tiny_model_dir, tiny_tuned_dir)
+    fit = check_fit(tuned, sae, TEXTS)
+    parts = [activations(lm, f"resid_post.{n}") for lm in (tiny_lm, tuned) for n in (0, 2)]
+    output = sae(torch.cat(parts, dim=1))
+    assert [*fit.layers] == [*sae.layers]
+    rebuilt = output.reconstruction.split(32, dim=1)
+    for name, x, found in zip(sae.layers, parts, rebuilt, strict=True):
+        fvu = float((x - found).square().sum() / (x - x.mean(0)).square().sum())
+        assert fit.layers[name] == pytest.approx(fvu, rel=1e-3)
+    active = float((output.latents.values > 0).sum(1).float().mean())
+    assert (fit.l0, fit.tokens) == (pytest.approx(active), len(parts[0]))
+    assert fit.fvu == pytest.approx(sum(fit.layers.values()) / 4)
+    with pytest.raises(UserError, match="is the base model of the SAE"):
+        check_fit(tiny_lm, sae, TEXTS)
+    with pytest.raises(NotFoundError, match="gone"):
+        check_fit(tuned, made(tiny_model_dir.with_name("gone"), tiny_tuned_dir), TEXTS)
 
 
 def test_the_kind_that_a_crosscoder_was_made_at_is_named(tiny_lm: "LanguageModel") -> None:

@@ -1,6 +1,7 @@
 """`mi-crow import` and `mi-crow export`: SAEs from and for other tools."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -167,11 +168,9 @@ def _show(result: "ImportResult", texts: str) -> None:
     if result.fit is not None:
         fit = result.fit
         facts["FVU"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
-        if fit.layers:
-            facts["FVU by layer"] = ", ".join(
-                f"{at} {number(fvu)}" for at, fvu in fit.layers.items()
-            )
+        facts |= _by_layer("FVU", fit.layers)
         facts["L0"] = number(fit.l0)
+        facts |= _by_layer("L0", fit.l0_by_layer)
         facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
     if result.names is not None:
         facts["names"] = f"{count(result.names)} from Neuronpedia"
@@ -180,6 +179,13 @@ def _show(result: "ImportResult", texts: str) -> None:
     print_facts(facts)
     for warning in result.warnings:
         print_line(f"warning: {warning}", style="yellow")
+
+
+def _by_layer(what: str, figures: Mapping[str, float]) -> dict[str, str]:
+    """A figure of each layer of an SAE over several."""
+    if not figures:
+        return {}
+    return {f"{what} by layer": ", ".join(f"{at} {number(one)}" for at, one in figures.items())}
 
 
 def _export(options: Namespace) -> int:

@@ -31,11 +31,7 @@ class LivePair(LiveLayer):
     ) -> None:
         """`config` names the layers of `lm`. Raises UserError for another tokenizer, NotFoundError
         for an unknown layer."""
-        if base.tokenizer_hash != lm.tokenizer_hash:
-            raise UserError(
-                f"models {base.model_id!r} and {lm.model_id!r} have different tokenizers",
-                hint="compare models with one tokenizer",
-            )
+        check_one_tokenizer(base, lm)
         context = min(config.context_length, base.context or config.context_length)
         super().__init__(lm, replace(config, context_length=context), progress)
         self.base: LiveLayer = LiveLayer(
@@ -54,3 +50,12 @@ class LivePair(LiveLayer):
         for batch, own in super().every(plan):
             self.base.lm.check_ids([int(batch.input_ids.max())])
             yield batch, (*self.base.of_batch(batch), *own)
+
+
+def check_one_tokenizer(base: "LanguageModel", tuned: "LanguageModel") -> None:
+    """Raises UserError for models whose tokens cannot be compared."""
+    if base.tokenizer_hash != tuned.tokenizer_hash:
+        raise UserError(
+            f"models {base.model_id!r} and {tuned.model_id!r} have different tokenizers",
+            hint="compare models with one tokenizer",
+        )

@@ -25,7 +25,7 @@ from mi_crow.mechanistic.sae.formats.fit_figures import (
     Fit,
     fits_better,
 )
-from mi_crow.mechanistic.sae.formats.fit_layers import check_layers
+from mi_crow.mechanistic.sae.formats.fit_layers import check_layers, check_two_models
 from mi_crow.mechanistic.sae.formats.layer_check import OTHER_PLACE
 from mi_crow.mechanistic.sae.quality import Quality, reconstruction_quality
 from mi_crow.mechanistic.sae.targets import point_read, target_layer
@@ -57,13 +57,11 @@ def check_fit(
     Raises NotFoundError for an unknown layer, UserError when the widths differ or there is no text,
     CancelledError when `progress` was asked to stop.
     """
-    if isinstance(sae, TwoModelCrosscoder):
-        raise UserError(
-            "a crosscoder of two models is not checked on one of them",
-            hint="leave out --check, and measure it on two runs: mi-crow evaluate",
-        )
-    capture = partial(_capture, lm, progress or NullProgress())
+    progress = progress or NullProgress()
     rows = _token_rows(lm, sae, texts, context_length, bos)
+    if isinstance(sae, TwoModelCrosscoder):
+        return check_two_models(lm, sae.to(lm.device), rows, progress)
+    capture = partial(_capture, lm, progress)
     if isinstance(sae, CrossLayerSae):
         return check_layers(lm, sae.to(lm.device), rows, capture)
     point, target = _points(lm, sae)

@@ -29,11 +29,14 @@ class Fit:
     warnings: tuple[str, ...]
     # Of an SAE over several layers: the FVU of each hook point that it predicts.
     layers: dict[str, float] = field(default_factory=dict)
+    # The same of L0, unless its latents are of all layers.
+    l0_by_layer: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         names = ("fvu", "fvu_all", "l0", "outlier_share", "tokens", "alternatives")
         found = {name: getattr(self, name) for name in names}
-        return found | ({"fvu_by_layer": self.layers} if self.layers else {})
+        by_layer = {"fvu_by_layer": self.layers, "l0_by_layer": self.l0_by_layer}
+        return found | {name: figures for name, figures in by_layer.items() if figures}
 
 
 @dataclass(frozen=True)

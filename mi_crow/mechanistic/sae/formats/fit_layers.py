@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, UserError
+from mi_crow.language_model.capture.live_pair import check_one_tokenizer
+from mi_crow.language_model.capture_pass import run_to
+from mi_crow.language_model.tokenize import special_ids, special_mask
+from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
 from mi_crow.mechanistic.sae.cross_layer.points import POINT_KINDS, at_block
-from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER
+from mi_crow.mechanistic.sae.cross_layer.record import BASE, CROSSCODER, TUNED
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.sae.formats.fit_figures import (
     OUTLIER_FACTOR,
@@ -24,6 +30,7 @@ from mi_crow.mechanistic.sae.formats.fit_figures import (
     fits_better,
 )
 from mi_crow.mechanistic.sae.quality import FvuSums
+from mi_crow.progress import Progress, raise_if_stopped
 
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
@@ -52,10 +59,7 @@ def check_layers(
     for begin in range(0, len(rows), _TEXTS):
         tokens = capture(rows[begin : begin + _TEXTS], every)
         x, y = _rows(tokens, reads), _rows(tokens, writes)
-        for number, values in x.items():
-            if number not in limits and len(values):
-                norms = torch.linalg.vector_norm(values, dim=1)
-                limits[number] = OUTLIER_FACTOR * float(norms.median())
+        _set_limits(limits, x)
         sums.add(x, y, _ordinary(x, limits))
     first, few = next(iter(reads.values())), list(rows[: _few(rows)])
     tokens = capture(few, every)
@@ -68,14 +72,72 @@ def check_layers(
         layer=first,
         fvu=_mean(found),
         fvu_all=_mean(sums.all_fvu()),
-        l0=sums.active / max(sums.tokens_kept, 1),
+        l0=sums.l0(),
         outlier_share=1 - sums.tokens_kept / max(sums.tokens, 1),
         outlier_norm=limits.get(sae.layer_numbers[0], float("inf")),
         tokens=sums.tokens,
         alternatives={name: _mean(fvu) for name, fvu in by_kind.items()},
         warnings=tuple(warnings),
         layers={writes[number].point: value for number, value in found.items()},
+        l0_by_layer={writes[number].point: value for number, value in sums.l0_by_layer().items()},
     )
+
+
+def check_two_models(
+    lm: "LanguageModel", sae: TwoModelCrosscoder, rows: Sequence[list[int]], progress: Progress
+) -> Fit:
+    """FVU of each input of a crosscoder of two models on the token ids `rows`, which both read:
+    `lm`, the tuned one, and the base model, which is loaded. A crosscoder of two models names its
+    hook points itself, so that no others are tried.
+
+    Raises UserError where `lm` is the base model, the models have different tokenizers or widths do
+    not fit, NotFoundError for a layer that one of them lacks.
+    """
+    if sae.role_of(lm.model_id, lm.revision) == BASE:
+        raise UserError(
+            f"{lm.model_id!r} is the base model of the SAE, which is read beside the tuned one",
+            hint="leave out --model, or name the tuned model with it",
+        )
+    other = OtherModel(sae, lm)
+    check_one_tokenizer(other.lm, lm)
+    own = tuple(lm.layers.resolve(name) for name in sae.points_of(TUNED).values())
+    models = [(other.lm, one) for one in other.points] + [(lm, one) for one in own]
+    for (model, point), width in zip(models, sae.widths, strict=True):
+        _check_width(model, point, width)
+    sums, limits, special = _Sums(sae), dict[int, float](), special_ids(lm.tokenizer)
+    for begin in range(0, len(rows), _TEXTS):
+        raise_if_stopped(progress)
+        encoding = lm.padded(rows[begin : begin + _TEXTS])
+        ids, mask = encoding.input_ids, encoding.attention_mask
+        seen = run_to(lm, own, ids, mask)
+        inputs = other.beside([seen[point] for point in own], ids, mask)
+        ordinary = mask.bool() & ~special_mask(ids, special)
+        x = {
+            number: values[ordinary].float()
+            for number, values in zip(sae.layer_numbers, inputs, strict=True)
+        }
+        _set_limits(limits, x)
+        sums.add(x, x, _ordinary(x, limits))
+    found = sums.kept_fvu()
+    return Fit(
+        layer=own[0],
+        fvu=_mean(found),
+        fvu_all=_mean(sums.all_fvu()),
+        l0=sums.l0(),
+        outlier_share=1 - sums.tokens_kept / max(sums.tokens, 1),
+        outlier_norm=limits.get(sae.layer_numbers[0], float("inf")),
+        tokens=sums.tokens,
+        alternatives={},
+        warnings=tuple(_poor(found, sae)),
+        layers=dict(zip(sae.layers, found.values(), strict=True)),
+    )
+
+
+def _set_limits(limits: dict[int, float], x: ByLayer) -> None:
+    """The norm above which a token is an outlier, of each layer, by the first tokens seen."""
+    for number, values in x.items():
+        if number not in limits and len(values):
+            limits[number] = _limit(values)
 
 
 def _check_widths(
@@ -89,8 +151,14 @@ def _check_widths(
         (writes, sae.output_widths, True),
     ):
         for point, width in zip(points.values(), widths, strict=True):
-            place = f"layer {point.point!r} of model {lm.model_id!r}"
-            check_width("the SAE", width, place, lm.layers.width(point), outputs=outputs)
+            _check_width(lm, point, width, outputs=outputs)
+
+
+def _check_width(
+    lm: "LanguageModel", point: "HookPoint", width: int, *, outputs: bool = False
+) -> None:
+    place = f"layer {point.point!r} of model {lm.model_id!r}"
+    check_width("the SAE", width, place, lm.layers.width(point), outputs=outputs)
 
 
 class _Sums:
@@ -101,7 +169,8 @@ class _Sums:
         widths = dict(zip(sae.layer_numbers, sae.output_widths, strict=True))
         self._kept = {one: FvuSums(width, sae.device) for one, width in widths.items()}
         self._all = {one: FvuSums(width, sae.device) for one, width in widths.items()}
-        self.tokens = self.tokens_kept = self.active = 0
+        self._active = dict.fromkeys(widths, 0)
+        self.tokens = self.tokens_kept = 0
 
     @torch.inference_mode()
     def add(self, x: ByLayer, y: ByLayer, keep: Tensor) -> None:
@@ -109,9 +178,21 @@ class _Sums:
         for number, rebuilt in found.reconstruction.items():
             self._all[number].add(y[number], rebuilt)
             self._kept[number].add(y[number][keep], rebuilt[keep])
-            self.active += int((found.latents[number].values[keep] != 0).sum())
+            self._active[number] += int((found.latents[number].values[keep] != 0).sum())
         self.tokens += len(keep)
         self.tokens_kept += int(keep.sum())
+
+    def l0(self) -> float:
+        """Of all layers together; latents that all of them share count once."""
+        by_layer = [*self._active.values()]
+        active = by_layer[-1] if isinstance(self._sae, SharedCrosscoder) else sum(by_layer)
+        return active / max(self.tokens_kept, 1)
+
+    def l0_by_layer(self) -> dict[int, float]:
+        """Empty where the latents are of no layer."""
+        if isinstance(self._sae, SharedCrosscoder):
+            return {}
+        return {one: active / max(self.tokens_kept, 1) for one, active in self._active.items()}
 
     def kept_fvu(self) -> dict[int, float]:
         return {number: sums.fvu() for number, sums in self._kept.items()}
