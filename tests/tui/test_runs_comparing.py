@@ -116,6 +116,23 @@ async def test_one_mark_is_too_few_and_escape_unmarks(sweep, run_app):
         assert "● sweep" not in screen_text(pilot)
 
 
+async def test_the_charts_say_which_sae_has_no_curve_and_why(sweep, run_app):
+    sweep.sae_dir("sweep-k8").joinpath("metrics.parquet").unlink()
+    sweep.sae_dir("sweep-k16").joinpath("metrics.parquet").write_bytes(b"PAR1 not really")
+    async with run_app(sweep, size=(200, 60)) as pilot:
+        await select(pilot, "saes", "sweep-k16")
+        await press(pilot, "equals_sign")
+        table = pilot.app.screen.query_one("#comparing-table", RowList)
+        letters = {row.key: row.cells[0].text.strip() for row in table.rows}
+        text = screen_text(pilot)
+        for name, why in (
+            ("demo-topk", "not trained here"),
+            ("sweep-k8", "metrics.parquet is gone"),
+            ("sweep-k16", "metrics.parquet cannot be read"),
+        ):
+            assert f"{letters[name]} {why}" in text
+
+
 @pytest.mark.slow
 async def test_damaged_files_leave_gaps_in_the_comparison(sweep, run_app):
     for name, *_ in TRAINED:

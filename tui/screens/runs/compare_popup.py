@@ -17,7 +17,7 @@ from tui.screens.runs.comparison import (
     table_rows,
     title_text,
 )
-from tui.screens.runs.history import curves_of
+from tui.screens.runs.history import curves_of, why_no_curves
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import ListHeading, RowList
@@ -72,14 +72,16 @@ def read_comparison(chosen: Sequence[SaeSummary], saes: Sequence[SaeSummary]) ->
     """What is known of the chosen SAEs, and how good every SAE on their layers is."""
     figures = tuple(figures_of(sae) for sae in chosen)
     places = {one.place for one in figures}
+    curves = {sae.sae_id: _over_tokens(curves_of(sae)) for sae in chosen}
     return SaeComparison(
         figures,
-        {sae.sae_id: _over_tokens(curves_of(sae)) for sae in chosen},
+        curves,
         tuple(
             (place_name(sae.model_id, sae.layer), standing_of(sae))
             for sae in saes
             if (sae.model_id, sae.layer) in places
         ),
+        {sae.sae_id: why_no_curves(sae) for sae in chosen if not curves[sae.sae_id]},
     )
 
 

@@ -62,6 +62,7 @@ class SaeComparison:
     figures: tuple[SaeFigures, ...]
     curves: Mapping[str, Curves] = field(default_factory=dict)  # by SAE
     standings: tuple[tuple[str, Standing], ...] = ()  # name of the place, every SAE on it
+    without: Mapping[str, str] = field(default_factory=dict)  # why an SAE has no curves, by SAE
 
     @property
     def by_k(self) -> tuple[str, ...]:
@@ -150,7 +151,9 @@ def comparison_charts(found: SaeComparison, width: int, lines: int) -> Content:
     fit, else they scroll."""
     columns = 2 if width >= _BESIDE else 1
     room = room_of_each(columns, width)
-    n_charts = len(_curves_of(found)) + len(found.places) + _which_k_count(found)
+    n_charts = (
+        max(len(_curves_of(found)), bool(found.without)) + len(found.places) + _which_k_count(found)
+    )
     n_rows = -(-n_charts // columns)
     height = max(_LOWEST, min(_HIGHEST, (lines + 1) // n_rows - 3))  # title, axis, a line between
     overlays, fronts = _overlays(found, room, height), _fronts(found, room, height)
@@ -179,12 +182,36 @@ def _overlays(found: SaeComparison, width: int, height: int) -> list[list[Conten
             for place, one in enumerate(found.figures)
             if len(found.curves.get(one.sae_id, {}).get(metric, ())) > 1
         }
-        charts.append(_overlay(_CURVES[metric], "fvu" in metric, series, width, height))
+        missing = _missing(
+            found, [place for place in range(len(found.figures)) if place not in series]
+        )
+        charts.append(
+            _overlay(
+                _CURVES[metric], "fvu" in metric, series, width, height - bool(missing), missing
+            )
+        )
+    if not charts and (missing := _missing(found, range(len(found.figures)))):
+        charts.append([Content.styled("curves of the training", "bold $primary"), missing])
     return charts
 
 
+def _missing(found: SaeComparison, places: Sequence[int]) -> Content:
+    """Which SAEs have no curve, by their letters, and why."""
+    whose: dict[str, list[str]] = {}
+    for place in places:
+        why = found.without.get(found.figures[place].sae_id, "not logged")
+        whose.setdefault(why, []).append(letter(place))
+    said = "; ".join(f"{' '.join(letters)} {why}" for why, letters in whose.items())
+    return Content.styled(f"no curve: {said}" if said else "", "$muted")
+
+
 def _overlay(
-    name: str, logarithmic: bool, series: Mapping[int, Sequence[Point]], width: int, height: int
+    name: str,
+    logarithmic: bool,
+    series: Mapping[int, Sequence[Point]],
+    width: int,
+    height: int,
+    missing: Content,
 ) -> list[Content]:
     """One curve an SAE over the tokens it was trained on. On a logarithmic axis the differences at
     the end stay visible beside the fall at the beginning."""
@@ -198,7 +225,8 @@ def _overlay(
     title = Content.assemble(
         (name, "bold $primary"), ("  logarithmic" if logarithmic else "", "$muted")
     )
-    return [title, *chart(x, y, width, height, curves, marks)]
+    said = [missing] if missing else []
+    return [title, *said, *chart(x, y, width, height, curves, marks)]
 
 
 def _logarithms(points: Sequence[Point]) -> list[Point]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
 
 LOG_LINES = 40
+_METRICS = "metrics.parquet"
 _MAX_POINTS = 20_000
 _GAUGE_S = 5.0  # the machine is asked this often
 
@@ -255,9 +256,16 @@ def _files(folder: Path) -> dict[str, int]:
     return found
 
 
+def why_no_curves(sae: SaeSummary) -> str:
+    """Why nothing of its training can be drawn, where `curves_of` gives nothing."""
+    if (sae.path / _METRICS).is_file():
+        return f"{_METRICS} cannot be read"
+    return f"{_METRICS} is gone" if training_of(sae) else "not trained here"
+
+
 def curves_of(sae: SaeSummary) -> dict[str, tuple[Point, ...]]:
     """What was logged while the SAE was trained; nothing without a readable file."""
-    path = sae.path / "metrics.parquet"
+    path = sae.path / _METRICS
     if not path.is_file():
         return {}
     from mi_crow.mechanistic.sae.train.metrics import glance_at_rows
