@@ -67,14 +67,17 @@ def hub_error(what: str, error: BaseException, *, asked: bool) -> MiCrowError:
     return UserError(f"{what} cannot be loaded ({first_line(error)})")
 
 
-def broken_off(what: str, error: BaseException) -> MiCrowError:
-    """The error for a download of `what` that the hub began and did not finish."""
+def broken_off(what: str, error: BaseException, *, goes_on: bool = True) -> MiCrowError:
+    """The error for a download of `what` that the hub began and did not finish; `goes_on`: the next
+    one begins where it stopped."""
     refused = hub_error(what, error, asked=True)
     if refused.hint or _names(error) & {"EntryNotFoundError", "RemoteEntryNotFoundError"}:
         return refused
     return UserError(
         f"the download of {what} broke off ({first_line(error)})",
-        hint="run it again: it goes on where it stopped",
+        hint="run it again: it goes on where it stopped"
+        if goes_on
+        else "run it again: what was downloaded of this file cannot be gone on with",
     )
 
 

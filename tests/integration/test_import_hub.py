@@ -36,6 +36,7 @@ class FakeHub(LocalServer):
         self.stopped = 0  # after so many bytes, answers of weights wait until the client has gone
         self.ranges: list[str] = []  # of which parts of weights were asked for
         self.change = False  # weights arrive with another byte in them
+        self.names_sums = True  # False: as a mirror that does not say which files are large
 
 
 class _Answer(Answers):
@@ -65,7 +66,7 @@ class _Answer(Answers):
         files = sorted(file for file in root.rglob("*") if file.is_file())
         siblings = [
             {"rfilename": file.relative_to(root).as_posix(), "size": file.stat().st_size}
-            | _in_lfs(file)
+            | (_in_lfs(file) if self.server.names_sums else {})
             for file in files
         ]
         answer = {"id": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
@@ -87,7 +88,8 @@ class _Answer(Answers):
         headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if large and self.server.change:
             data = bytes([data[0] ^ 1]) + data[1:]
-        start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+        first, _, last = (self.headers.get("Range") or "bytes=0-")[6:].partition("-")
+        start, end = int(first), int(last) + 1 if last else len(data)
         if large and body:
             self.server.ranges.append(self.headers.get("Range") or "all")
         if large and body and self.server.stopped:
@@ -101,9 +103,10 @@ class _Answer(Answers):
             self.server.cuts -= 1
             self._send(200, data, body, headers, stop=len(data) // 2)
             return
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(206 if start else 200, data[start:], body, headers)
+        part = data[start:end]
+        if len(part) < len(data):
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(206 if len(part) < len(data) else 200, part, body, headers)
 
     def _send(
         self,
@@ -219,7 +222,8 @@ def kill_in_the_middle(tmp_path: Path, hub: FakeHub, stop: int) -> None:
     hub.stopped = 0
 
 
-def test_a_killed_download_goes_on_and_leaves_nothing(tmp_path: Path, hub: FakeHub) -> None:
+def write_large(repository: Path) -> None:
+    """An SAE with 12 MB of weights."""
     inputs, latents = 64, 24_000
     tensors = {
         "encoder.weight": torch.full((latents, inputs), 0.1),
@@ -227,9 +231,15 @@ def test_a_killed_download_goes_on_and_leaves_nothing(tmp_path: Path, hub: FakeH
         "W_dec": torch.full((latents, inputs), 0.1),
         "b_dec": torch.zeros(inputs),
     }
-    write_sparsify(
-        tmp_path / "hub/org/run/layers.1", tensors=tensors, d_in=inputs, num_latents=latents
-    )
+    write_sparsify(repository / "layers.1", tensors=tensors, d_in=inputs, num_latents=latents)
+
+
+@pytest.mark.parametrize("names_sums", [True, False], ids=["sha256", "etag"])
+def test_a_killed_download_goes_on_and_leaves_nothing(
+    tmp_path: Path, hub: FakeHub, names_sums: bool
+) -> None:
+    write_large(tmp_path / "hub/org/run")
+    hub.names_sums = names_sums
     stop = 10 * 2**20  # the Hub's client writes after so many
     kill_in_the_middle(tmp_path, hub, stop)
     (part,) = parts(tmp_path)
@@ -239,6 +249,25 @@ def test_a_killed_download_goes_on_and_leaves_nothing(tmp_path: Path, hub: FakeH
     assert done.returncode == 0, done.stderr
     assert hub.ranges == ["all", f"bytes={stop}-"]
     assert parts(tmp_path) == []
+
+
+def test_what_is_too_large_for_one_request_comes_in_ranges(tmp_path: Path, hub: FakeHub) -> None:
+    write_large(tmp_path / "hub/org/run")
+    small = (
+        "import sys; from huggingface_hub import constants; "
+        "constants.MAX_HTTP_DOWNLOAD_SIZE = 10**7; "
+        "from mi_crow.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", small, "import", "org/run", "--json"],
+        capture_output=True,
+        text=True,
+        env=surroundings(tmp_path, hub.url),
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    first = 8 * 2**20
+    assert hub.ranges == [f"bytes=0-{first - 1}", f"bytes={first}-"]
 
 
 def test_doctor_removes_downloads_that_nobody_goes_on_with(tmp_path: Path, hub: FakeHub) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mi_crow.errors import CancelledError, CorruptDataError, NotFoundError, UserError
 from mi_crow.hub import broken_off, hub_answers, hub_error, quiet_downloads, why_unreached
-from mi_crow.hub_parts import download, part_bytes
+from mi_crow.hub_parts import LARGE, download, part_bytes
 from mi_crow.mechanistic.sae.formats.config import WHERE
 from mi_crow.mechanistic.sae.formats.detect import choose, find_saes, one_file
 from mi_crow.mechanistic.sae.formats.families import refuse_family
@@ -131,11 +131,13 @@ class LocatedFiles:
             bar = counting(moved)
         roots = set()
         here = {name for name in wanted if not self._missing([name])}
+        goes_on = True
         try:
             with quiet_downloads():
                 for name in wanted:
                     if name not in here and self._in_pieces(name, bar):
                         here.add(name)
+                    goes_on = name in here or self.sizes.get(name, 0) <= LARGE
                     # By the revision as given, so that --offline finds it under that name.
                     path = hf_hub_download(
                         self.repository, name, revision=self.asked_revision, tqdm_class=bar
@@ -146,7 +148,7 @@ class LocatedFiles:
         except (CancelledError, CorruptDataError):
             raise
         except Exception as error:
-            raise broken_off(f"SAE {self.given!r}", error) from error
+            raise broken_off(f"SAE {self.given!r}", error, goes_on=goes_on) from error
         if len(roots) > 1 or self.revision != next(iter(roots)).name:
             raise UserError(
                 f"{self.given!r} changed on the hub while it was downloaded", hint="try again"
@@ -167,7 +169,8 @@ class LocatedFiles:
 
     def _in_pieces(self, name: str, bar: type[Any] | None) -> bool:
         """Whether a large file is whole in the cache now, and is what the hub has."""
-        if (said := self.sums.get(name)) is None:
+        said = self.sums.get(name)
+        if said is None and self.sizes.get(name, 0) <= LARGE:
             return False
         assert self.repository is not None
         assert self.revision is not None
