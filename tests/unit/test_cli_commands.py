@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from mi_crow.cli import main
-from mi_crow.cli.commands import capture, demo, evaluate, index, train
+from mi_crow.cli.commands import capture, demo, evaluate, exchange, index, jobs, train
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.spec import config_as_json, config_from_json
+from mi_crow.jobs.status import JobState
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.formats.exchange import ImportResult
 from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
 from tests.helpers.made_files import add_run
@@ -200,6 +202,23 @@ def test_the_demos_summary_says_everything_within_80_columns(
         "feature 42 (sea) raised, within the plausible set, at 1.2 norm: on topic in 53%" in words
     )
     assert "mi-crow steer --auto --label sea" in words
+
+
+def test_an_import_that_was_watched_ends_as_one_that_was_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = ImportResult("s", "sparsify", "topk", 8, 4, "resid_post.1", "org/m", "org/run")
+    fit = {"fvu": 0.1, "fvu_all": 0.2, "l0": 3.0, "tokens": 2000, "outlier_share": 0.0}
+    found = result.as_json() | fit | {"names": 5}
+    exchange.show_import(found, "my texts.jsonl")
+    direct = capsys.readouterr().out
+    params = {"check": {"dataset": {"source": "my texts.jsonl"}}}
+    jobs.show_result_of(JobState("j", "import", "finished", params=params), found)
+    assert capsys.readouterr().out == direct
+    assert "mi-crow index --sae s --dataset 'my texts.jsonl'" in direct
+    assert "5 from Neuronpedia" in direct
+    jobs.show_result_of(JobState("j", "import", "finished"), result.as_json())
+    assert "mi-crow index --sae s --dataset sample" in capsys.readouterr().out
 
 
 def test_the_result_of_each_command_names_the_next_step(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mi_crow.bounds import SCALE
 from mi_crow.cli.arguments import (
@@ -38,9 +38,6 @@ from mi_crow.mechanistic.sae.formats.config import (
 from mi_crow.mechanistic.sae.formats.marks import EXPORTED
 from mi_crow.paths import check_folder_of, expanded
 from mi_crow.same_fields import same_fields
-
-if TYPE_CHECKING:
-    from mi_crow.mechanistic.sae.formats.exchange import ImportResult
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -150,34 +147,34 @@ def _import(options: Namespace) -> int:
     if options.json:
         print_json(result.as_json())
     else:
-        _show(result, f"--dataset {quote(options.dataset)}")
+        show_import(result.as_json(), options.dataset)
     return 0
 
 
-def _show(result: "ImportResult", texts: str) -> None:
+def show_import(result: Mapping[str, Any], texts: str) -> None:
+    """What an import gave, by its JSON, and the command that indexes it over `texts`."""
     facts = {
-        "SAE": result.sae_id,
-        "format": result.format,
-        "architecture": f"{result.architecture}, {count(result.n_latents)} latents, "
-        f"{count(result.n_inputs)} inputs",
-        "layer": result.layer,
-        "model": result.model or "unknown",
+        "SAE": result["sae_id"],
+        "format": result["format"],
+        "architecture": f"{result['architecture']}, {count(result['n_latents'])} latents, "
+        f"{count(result['n_inputs'])} inputs",
+        "layer": result["layer"],
+        "model": result["model"] or "unknown",
     }
-    if result.folded:
-        facts["folded"] = ", ".join(word.replace("_", " ") for word in result.folded)
-    if result.fit is not None:
-        fit = result.fit
-        facts["FVU"] = f"{number(fit.fvu)} (all tokens: {number(fit.fvu_all)})"
-        facts |= _by_layer("FVU", fit.layers)
-        facts["L0"] = number(fit.l0)
-        facts |= _by_layer("L0", fit.l0_by_layer)
-        facts["tokens"] = f"{count(fit.tokens)}, {share(fit.outlier_share)} outliers"
-    if result.names is not None:
-        facts["names"] = f"{count(result.names)} from Neuronpedia"
-    if result.model:
-        facts["next"] = f"mi-crow index --sae {result.sae_id} {texts}"
+    if result["folded"]:
+        facts["folded"] = ", ".join(word.replace("_", " ") for word in result["folded"])
+    if "fvu" in result:
+        facts["FVU"] = f"{number(result['fvu'])} (all tokens: {number(result['fvu_all'])})"
+        facts |= _by_layer("FVU", result.get("fvu_by_layer") or {})
+        facts["L0"] = number(result["l0"])
+        facts |= _by_layer("L0", result.get("l0_by_layer") or {})
+        facts["tokens"] = f"{count(result['tokens'])}, {share(result['outlier_share'])} outliers"
+    if result["names"] is not None:
+        facts["names"] = f"{count(result['names'])} from Neuronpedia"
+    if result["model"]:
+        facts["next"] = f"mi-crow index --sae {result['sae_id']} --dataset {quote(texts)}"
     print_facts(facts)
-    for warning in result.warnings:
+    for warning in result["warnings"]:
         print_line(f"warning: {warning}", style="yellow")
 
 
@@ -186,6 +183,12 @@ def _by_layer(what: str, figures: Mapping[str, float]) -> dict[str, str]:
     if not figures:
         return {}
     return {f"{what} by layer": ", ".join(f"{at} {number(one)}" for at, one in figures.items())}
+
+
+def show_import_of_a_job(result: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """The same for a job; the texts are those that it was checked on."""
+    dataset = (params.get("check") or {}).get("dataset") or {}
+    show_import(result, str(dataset.get("source") or "sample"))
 
 
 def _export(options: Namespace) -> int:

@@ -27,12 +27,15 @@ from mi_crow.store.workspace import Workspace
 # How the command that starts a job of a kind shows its result: module, function.
 _SHOWN = {
     **{name: (name, "show_result") for name in ("capture", "train", "index", "evaluate", "demo")},
+    "import": ("exchange", "show_import_of_a_job"),
     "explain": ("meaning.explain", "show_result"),
     "explanations": ("meaning.explain", "show_explanations"),
     "steer-sweep": ("steer.measuring", "show_sweep"),
     "steer-auto": ("steer.measuring", "show_auto"),
     "steer-scores": ("steer.scoring", "show_result"),
 }
+
+_WITH_PARAMETERS = ("import",)  # whose function takes those of the job as well
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -92,17 +95,16 @@ def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:
     result = follow_job(workspace, job_id, quiet=options.json)
     if result is None:
         return EXIT_DETACHED
-    kind = job_state(workspace, job_id).kind
-    return print_result(options.json, result, partial(_show_result, kind))
+    return print_result(options.json, result, partial(show_result_of, job_state(workspace, job_id)))
 
 
-def _show_result(kind: str, result: dict[str, Any]) -> None:
+def show_result_of(job: JobState, result: dict[str, Any]) -> None:
     """The result as the command of that kind of job shows it, else key by key."""
-    if kind in _SHOWN:
-        module, name = _SHOWN[kind]
+    if job.kind in _SHOWN:
+        module, name = _SHOWN[job.kind]
         show = getattr(import_module(f"mi_crow.cli.commands.{module}"), name)
         try:
-            show(result)
+            show(result, *([job.params] if job.kind in _WITH_PARAMETERS else []))
             return
         except (AttributeError, KeyError, TypeError, ValueError):
             pass  # written by another version, or by hand
