@@ -176,14 +176,17 @@ class AppContext:
         return FeatureStore.open(self.workspace, sae_id, self.annotations)
 
     def rows_of(self, sae_id: str | None, features: Sequence[int]) -> "dict[int, FeatureRow]":
-        """The rows of some features of an SAE, with the names that they have now; none while the
-        index of another is open. Blocks."""
+        """The rows of some features of an SAE, with the names that they have now, and of an SAE
+        over several layers their layers; none while the index of another is open. Blocks."""
+        from tui.widgets.lists.layers import with_layers
+
         store = self.features
         if store is None or not features or store.meta().sae_id != sae_id:
             return {}
         store.refresh_concepts()
         total = store.meta().n_features
-        return {row.feature: row for row in store.rows([one for one in features if one < total])}
+        own = [one for one in features if one < total]
+        return {row.feature: row for row in store.rows(own, with_layers(store))}
 
     def weights_of(self, sae_id: str) -> str | None:
         """The hash of an SAE's weights; None without them. Reads the file the first time: call it

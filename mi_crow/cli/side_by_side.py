@@ -39,7 +39,16 @@ def print_comparison(
 
 
 def _print_sides(found: Comparison) -> None:
-    columns = [">feature", ">fires", ">density", ">max", "meaning…", "positive logits…"]
+    several = any(side.detail.several for side in found.sides)
+    columns = [
+        ">feature",
+        *(["layer"] if several else []),
+        ">fires",
+        ">density",
+        ">max",
+        "meaning…",
+        "positive logits…",
+    ]
     lines = []
     for side in found.sides:
         row = side.detail.row
@@ -47,6 +56,7 @@ def _print_sides(found: Comparison) -> None:
         lines.append(
             [
                 str(row.feature),
+                *([side.detail.layer or "-"] if several else []),
                 count(row.fires),
                 share(row.density),
                 number(row.max_act),

@@ -20,6 +20,7 @@ from mi_crow.language_model.tokenize import encode_batch
 from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
 from mi_crow.mechanistic.features.config import LiveTexts
+from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.steering.inspection import inspect
@@ -177,6 +178,12 @@ def test_an_index_numbers_features_over_all_layers(tiny_lm, workspace: Workspace
     assert (meta.layers, meta.first_features) == (sae.layers, (0, LATENTS))
     detail = store.detail(LATENTS + 1)
     assert detail.layer == sae.layers[1]
+    written = sae.writes([LATENTS + 1])
+    assert [one.layer for one in detail.written] == [sae.target_layers[1]]
+    torch.testing.assert_close(detail.written[0].norm, float(written[2].norm()))
+    assert (
+        store.find(parse_query("layer:2")).tolist() == store.ids()[store.ids() >= LATENTS].tolist()
+    )
     assert store.detail(LATENTS - 1).layer == sae.layers[0]
     torch.testing.assert_close(detail.decoder_norm, float(sae.decoder_rows[LATENTS + 1].norm()))
     assert detail.encoder_decoder_cosine is None

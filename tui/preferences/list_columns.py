@@ -85,6 +85,7 @@ CONCEPT_COLUMNS: Final = (
     Column("source", 8, from_width=76, help="who named it: user, auto, import, .."),
     Column("updated", 10, from_width=90, help="when it was last changed"),
     _extra("kind", 11, "what kind of feature it is", "left"),
+    _extra("layer", 14, "the layer that its feature is of", "left"),
 )
 LISTS: Final[Mapping[str, tuple[Column, ...]]] = {
     "runs": RUN_COLUMNS,

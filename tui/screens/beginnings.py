@@ -12,6 +12,7 @@ from tui.actions import scope_actions
 from tui.preferences.key_words import key
 from tui.text import printable
 from tui.widgets.facts import section
+from tui.widgets.lists.layers import layer_of, layer_words, with_layers
 from tui.widgets.lists.row_list import fitted
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ def telling_features(store: "FeatureStore") -> list[FeatureRow]:
     best = store.ids("top_auroc", flt=FeatureFilter(alive=True))[:MOST_FEATURES]
     known = set(named)
     chosen = [*named, *(int(one) for one in best if int(one) not in known)][:MOST_FEATURES]
-    return [row for row in store.rows(chosen) if row.meaning]
+    return [row for row in store.rows(chosen, with_layers(store)) if row.meaning]
+
+
+def said_of(row: FeatureRow) -> str:
+    """What a feature means, behind the layer that it is of where there are several."""
+    layer = layer_words(layer_of(row))
+    return " · ".join(part for part in (layer, row.meaning) if part)
 
 
 def beginnings(screen: str, rows: Sequence[FeatureRow], width: int, height: int) -> Content:
@@ -63,7 +70,7 @@ def feature_cell(row: FeatureRow, width: int = _FEATURE_WIDTH) -> Content:
     style = "$foreground" if row.concept else "italic $muted"
     auroc = f" {auroc_text(row.top_auroc)}" if row.top_auroc is not None else ""
     number = f"#{row.feature} "
-    name = fitted(Content(printable(row.meaning)), width - 2 - len(number) - len(auroc))
+    name = fitted(Content(printable(said_of(row))), width - 2 - len(number) - len(auroc))
     return Content.assemble((number, "$faint"), (name.plain, style), (auroc, "$faint"))
 
 

@@ -24,7 +24,7 @@ from mi_crow.cli.formatting import count, features_counted, number, print_json, 
 from mi_crow.cli.similar import print_similar
 from mi_crow.cli.tables import print_facts, print_line, print_outcome
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, column_named
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, LAYER, column_named
 from mi_crow.mechanistic.features.records import SCORES, auroc_text, is_telling
 from mi_crow.mechanistic.features.report.as_json import feature_json, row_json
 from mi_crow.store.workspace import Workspace
@@ -202,7 +202,10 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
     if options.report is not None:
         return _report(store, ids[: options.limit].tolist(), options)
     by = query.sort if sort is None else _SORTS.get(sort, sort)
-    more = list(BY_NAME) if options.json else list(options.columns or ("score", *ordering(by)))
+    by_order = ordering(by)
+    if store.connection.layers.several:
+        by_order = tuple(dict.fromkeys((LAYER, *by_order)))
+    more = list(BY_NAME) if options.json else list(options.columns or ("score", *by_order))
     rows = store.rows(ids[: options.limit], more)
     if options.json:
         print_json([row_json(row) for row in rows])
@@ -215,7 +218,7 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
     if options.columns:
         print_columns(rows, options.columns)
     else:
-        print_rows(rows, by=ordering(by))
+        print_rows(rows, by=by_order)
     if len(ids) > len(rows):
         print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
     return 0
@@ -232,8 +235,13 @@ def _report(store: "FeatureStore", ids: list[int], options: Namespace) -> int:
 
 def _on_text(store: "FeatureStore", options: Namespace) -> int:
     matching, found = store.on_text(options.on_text, options.limit)
+    layers = store.connection.layers
+    own = layers.texts([one.row.feature for one in found])
     if options.json:
-        extra = [{"documents": one.documents, "strength": one.strength} for one in found]
+        extra = [
+            {"layer": layer or None, "documents": one.documents, "strength": one.strength}
+            for one, layer in zip(found, own, strict=True)
+        ]
         print_json([row_json(one.row) | more for one, more in zip(found, extra, strict=True)])
         return 0
     if not matching:
@@ -242,6 +250,7 @@ def _on_text(store: "FeatureStore", options: Namespace) -> int:
         )
         return 0
     more = {
+        **({"layer": [layer or "-" for layer in own]} if layers.several else {}),
         "documents": [count(one.documents) for one in found],
         "strength": [share(one.strength) for one in found],
     }
@@ -277,7 +286,7 @@ def _show_facts(detail: "FeatureDetail") -> None:
     print_facts(
         {
             "feature": str(row.feature),
-            **({"layer": detail.layer} if detail.layer else {}),
+            **_layers(detail),
             **({"origin": detail.models.words()} if detail.models else {}),
             "concept": row.concept or "(none)",
             **_explained(detail),
@@ -292,6 +301,17 @@ def _show_facts(detail: "FeatureDetail") -> None:
             "co-activation": f"counted over {detail.cofiring.words()}",
         }
     )
+
+
+def _layers(detail: "FeatureDetail") -> dict[str, str]:
+    """Of an SAE over several layers the one that it is of, and how much it writes to each."""
+    if not detail.several:
+        return {}
+    found = {"layer": detail.layer or f"not known: {detail.why_no_layer}"}
+    if detail.written:
+        parts = (f"{one.layer} {number(one.relative, 2)}" for one in detail.written)
+        found["decoder norms"] = f"{', '.join(parts)}  (relative to the largest)"
+    return found
 
 
 def _explained(detail: "FeatureDetail") -> dict[str, str]:

@@ -81,6 +81,7 @@ class ConceptFacts:
     covers: float  # share of all firings
     score: float | None  # held-out AUROC of the proposed name
     kind: str  # of the proposed name
+    layer: str = ""  # that the feature is of
 
 
 def facts_of(store: FeatureStore, features: Collection[int]) -> dict[int, ConceptFacts]:
@@ -90,12 +91,14 @@ def facts_of(store: FeatureStore, features: Collection[int]) -> dict[int, Concep
     total = float(columns.fires.sum()) or 1.0
     scores = columns.numbers("name_score", connection)
     kinds = connection.proposals.texts("kind", chosen)
+    layers = connection.layers.texts(chosen)
     return {
         feature: ConceptFacts(
             float(columns.density[feature]),
             float(columns.fires[feature]) / total,
             None if np.isnan(scores[feature]) else float(scores[feature]),
             kind,
+            layer,
         )
-        for feature, kind in zip(chosen, kinds, strict=True)
+        for feature, kind, layer in zip(chosen, kinds, layers, strict=True)
     }

@@ -41,11 +41,15 @@ def contrast_sets(
     seed: int = 0,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """See `contrast.contrast`; each feature has its `name`, or the one proposed for it."""
+    """See `contrast.contrast`; each feature has its `name`, or the one proposed for it, and its
+    `layer` where the SAE is over several."""
+    from mi_crow.mechanistic.steering.inspection import with_layers
+
     found = contrast(loaded, texts, against, top=top, bos=bos, seed=seed, report=report)
     names = meanings(known, loaded.sae_id, [one.feature for one in found.features])
     plain = found.as_json()
     rows = [{**row, "name": names.get(row["feature"])} for row in plain["features"]]
+    rows = with_layers(loaded.sae, rows)
     return {**plain, "sae_id": loaded.sae_id, "model_id": loaded.lm.model_id, "features": rows}
 
 

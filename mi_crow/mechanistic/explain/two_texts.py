@@ -13,8 +13,8 @@ from mi_crow.mechanistic.steering.inspection import (
     Look,
     activations_of,
     firing,
-    layer_of,
     look_at,
+    with_layers,
 )
 from mi_crow.mechanistic.steering.ranking import Firing, Order, Ranking, Scales, allowed, scores
 from mi_crow.mechanistic.steering.run import named_in, scales_of
@@ -70,7 +70,7 @@ def compare_texts(
     rows = _rows(features[best], difference[best], fired, looks, scales)
     names = known.names(loaded.sae_id, [row["feature"] for row in rows])
     for row in rows:
-        row.update({**names[row["feature"]], **layer_of(loaded.sae, row["feature"])})
+        row.update(names[row["feature"]])
     texts = [
         {"text": text, **look.as_json(loaded.lm)}
         for text, look in zip((first, second), looks, strict=True)
@@ -83,7 +83,7 @@ def compare_texts(
         "first": texts[0],
         "second": texts[1],
         "aligned": aligned(looks[0].ids, looks[1].ids),
-        "features": rows,
+        "features": with_layers(loaded.sae, rows),
     }
 
 

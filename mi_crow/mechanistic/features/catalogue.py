@@ -36,6 +36,13 @@ class FeatureColumn:
 _C = FeatureColumn
 COLUMNS: tuple[FeatureColumn, ...] = (
     _C("feature", "feature", "feature", "number", "its number"),
+    _C(
+        "layer",
+        "layer",
+        "layer",
+        "text",
+        "the layer that it reads; of a crosscoder the one that it writes to most",
+    ),
     _C("density", "density", "density", "share", "share of tokens on which it fires"),
     _C("fires", "fires", "fires", "count", "tokens on which it fires"),
     _C("max", "max_act", "max", "activation", "its greatest activation"),
@@ -158,6 +165,7 @@ KINDS = {
 # Names, tags, notes, .. change with the annotations; all others never do.
 # Read from the file of proposed names.
 OF_PROPOSALS = ("proposed", "kind")
+LAYER = "layer"  # read from the table of layers
 # Read from the table of latent scaling.
 ORIGIN = "origin"
 OF_TWO_MODELS = ("relative_norm", "nu_reconstruction", "nu_error")

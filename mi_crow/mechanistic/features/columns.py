@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mi_crow.errors import UserError, nearest
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, OF_CONCEPTS
+from mi_crow.mechanistic.features.catalogue import BY_LABEL, LAYER, OF_CONCEPTS
 from mi_crow.mechanistic.features.more_columns import (
     MORE_NUMBERS,
     OUTPUT,
@@ -312,7 +312,9 @@ class FeatureColumns:
             return np.where(self.label >= 0, self.label, np.nan)
         if sort in SIGNS:
             return self._token_key(sort, connection)
-        known = (*SORTS, *MORE_NUMBERS, *OF_CONCEPTS, *SIGNS, f"{BY_LABEL}LABEL")
+        if sort == LAYER:
+            return connection.layers.keys()
+        known = (*SORTS, LAYER, *MORE_NUMBERS, *OF_CONCEPTS, *SIGNS, f"{BY_LABEL}LABEL")
         if sort not in known:
             raise UserError(
                 f"order {sort!r} is not known",

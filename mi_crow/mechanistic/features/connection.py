@@ -17,6 +17,7 @@ from mi_crow.causes import machine_error
 from mi_crow.errors import CancelledError, CorruptDataError, MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.features.beside.proposals import ProposalReader
 from mi_crow.mechanistic.features.index_check import check_tables, refuse_macros
+from mi_crow.mechanistic.features.layers.reading import LayerReader
 from mi_crow.mechanistic.features.records import CofiringTokens, IndexMeta
 from mi_crow.mechanistic.features.schema import (
     INDEX_SCHEMA_VERSION,
@@ -71,6 +72,11 @@ class IndexConnection:
     def proposals(self) -> ProposalReader:
         """The names proposed for its features."""
         return ProposalReader(self, self.path)
+
+    @cached_property
+    def layers(self) -> LayerReader:
+        """Which layer each of its features is of."""
+        return LayerReader(self)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; `values` are bound to its question marks."""

@@ -11,6 +11,7 @@ from mi_crow.mechanistic.features.beside.output_scores import scores_beside
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
     DENSE,
+    LAYER,
     OF_CONCEPTS,
     OF_PROPOSALS,
     OF_TWO_MODELS,
@@ -120,6 +121,8 @@ def more_values(
         elif key in OF_PROPOSALS:
             column = "name" if key == "proposed" else key
             found[name] = connection.proposals.texts(column, ids.tolist())
+        elif key == LAYER:
+            found[name] = connection.layers.texts(ids.tolist())
         elif key == ORIGIN:
             origins = origins_beside(connection, len(columns))
             found[name] = [origins[feature] for feature in ids.tolist()]

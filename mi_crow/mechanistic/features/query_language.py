@@ -16,6 +16,7 @@ from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
     COLUMNS,
     KINDS,
+    LAYER,
     OF_CONCEPTS,
     ORIGIN,
     starts_with_least,
@@ -40,6 +41,7 @@ WORDS: Mapping[str, str] = {
     "like": "it is about what this text says, or its decoder row is near this feature's",
     "token": "it promotes a token that contains this",
     "proposed": "its proposed name contains this",
+    LAYER: "its layer is this: 2, 1,3-5 or resid_post.2; layer>2 compares",
     ORIGIN: f"which of two models it is of: {', '.join(ORIGINS)}",
     "kind": f"its kind is this: {', '.join(KINDS)}",
     "feature": "its number is one of these, such as 7,400-405",
@@ -131,7 +133,7 @@ def parse_query(text: str) -> FeatureQuery:
         value = _unquoted(raw, start, end)
         if name == _SORT:
             sort = _order(value, negated, start, end)
-        elif name in NUMBERS:
+        elif name in NUMBERS or (name == LAYER and sign not in (":", "=")):
             sign, number = _number(name, sign, value, start, end)
             conditions.append(Condition(name, sign, number, negated, start, end))
         elif name in WORDS:

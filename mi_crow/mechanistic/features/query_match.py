@@ -10,7 +10,7 @@ import numpy as np
 
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features.beside.latent_scaling import of_origin
-from mi_crow.mechanistic.features.catalogue import OF_PROPOSALS, ORIGIN
+from mi_crow.mechanistic.features.catalogue import LAYER, OF_PROPOSALS, ORIGIN
 from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
 from mi_crow.mechanistic.features.meaning.ranking import Meanings
 from mi_crow.mechanistic.features.meaning.static_embeddings import users_embeddings
@@ -79,6 +79,9 @@ class QueryMatcher:
         if name in NUMBERS:
             values = self.columns.numbers(NUMBERS[name][0], self.connection)
             return _COMPARE[condition.sign](values, float(value)), None
+        if name == LAYER:
+            wanted = value if isinstance(value, str) else float(value)
+            return self.connection.layers.matching(condition.sign, wanted), None
         if name == "on":
             found = features_on_text(self.connection, self.columns.max_act, str(value))
             return self._scored(found.feature, found.strength)

@@ -48,14 +48,10 @@ class IndexMeta:
     bands: int  # quantile bands below the top
     cofiring: CofiringTokens
     other: dict[str, Any]  # all other entries of the table `meta`
-    # Of an SAE over several layers: their names, and the number of the first feature of each.
+    # Of an SAE over several layers: their names, and where each feature reads one of them the
+    # number of the first feature of each.
     layers: tuple[str, ...] = ()
     first_features: tuple[int, ...] = ()
-
-    def layer_of(self, feature: int) -> str:
-        """The layer that a feature of an SAE over several layers is of; '' for other SAEs."""
-        layers = zip(reversed(self.layers), reversed(self.first_features), strict=False)
-        return next((name for name, first in layers if feature >= first), "")
 
 
 @dataclass(frozen=True)
@@ -218,6 +214,14 @@ class Explanation(JsonRecord):
     weights: str = ""  # of the SAE, as that index says
 
 
+class LayerNorm(NamedTuple):
+    """How long the decoder row of a feature is in one of several layers."""
+
+    layer: str
+    norm: float  # of a crosscoder in units of the layer's activations
+    relative: float  # to the layer in which it is longest
+
+
 class OfTwoModels(NamedTuple):
     """Which of two models a crosscoder's feature is of, by latent scaling."""
 
@@ -256,7 +260,12 @@ class FeatureDetail:
     concepts: tuple[Concept, ...]  # most confident first
     proposal: Proposal | None = None  # a name for it, where names were proposed
     explanation: Explanation | None = None  # by a chat model
-    layer: str = ""  # of an SAE over several layers the one that it is of
+    layer: str = ""  # that it is of; empty where an index of before does not say
+    # Of an SAE over several layers: those that it writes to; and why the index does not say which
+    # layer is its own, where it does not.
+    several: bool = False
+    written: tuple[LayerNorm, ...] = ()
+    why_no_layer: str = ""
     models: OfTwoModels | None = None  # of a crosscoder of two models
     built_at: float = 0.0  # of the index
 

@@ -4,9 +4,11 @@
 feature order (documents in document order), which lets a reader skip most of the file.
 """
 
-INDEX_SCHEMA_VERSION = 3
+INDEX_SCHEMA_VERSION = 4
 STRONGEST = 32  # features of each document that `document_features` keeps
-OLDEST_READABLE = 2  # has no `top_aurocs` and no held-out AUROC in `label_aurocs`: both are joined
+# Version 2 has no `top_aurocs` and no held-out AUROC in `label_aurocs`: both are joined. Before
+# version 4 there is no `feature_layers`: `layers/reading` says what is known without it.
+OLDEST_READABLE = 2
 
 # Table -> column -> DuckDB type.
 TABLES: dict[str, dict[str, str]] = {
@@ -27,6 +29,14 @@ TABLES: dict[str, dict[str, str]] = {
         "map_y": "FLOAT",
         "top_label": "VARCHAR",  # the label of the highest AUROC on training documents
         "top_auroc": "DOUBLE",  # of `top_label` on training documents, by which it was chosen
+    },
+    # Of SAEs over several layers only, whose names are in `meta`.
+    "feature_layers": {
+        "feature": "INTEGER",
+        "layer": "SMALLINT",  # place in meta.layers of the one that it is of
+        # Of its decoder row in each of meta.layers_written, 0 where it does not write; of a
+        # crosscoder in units of each layer's activations.
+        "norms": "FLOAT[]",
     },
     "stored_documents": {  # the table behind the view `documents`
         "document": "INTEGER PRIMARY KEY",  # so that forty of a million are found quickly
@@ -131,6 +141,8 @@ def tables_of(version: int) -> dict[str, dict[str, str]]:
         table: {name: kind.partition(" ")[0] for name, kind in columns.items()}
         for table, columns in TABLES.items()
     }
+    if version < 4:
+        del tables["feature_layers"]
     if version > 2:
         return tables | _DERIVED_COLUMNS
     old = dict(_DERIVED_COLUMNS["label_aurocs"])

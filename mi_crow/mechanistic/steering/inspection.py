@@ -12,8 +12,8 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture_pass import run_raw, run_to
 from mi_crow.language_model.detokenize import shown_tokens
 from mi_crow.language_model.tokenize import Encoding, frame_of, start_id
+from mi_crow.mechanistic.sae.cross_layer.kinds import own_layers
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
-from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed, check_width
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.steering.ranking import (
@@ -230,12 +230,10 @@ def report(
     """What `inspect` says of one SAE."""
     latents = look.latents
     shares = [one.explained for one in look.windows if one.explained is not None]
+    found = _features(latents, top, ranking, scales, named)
     return {
         **look.as_json(loaded.lm),
-        "features": [
-            {**one, **layer_of(loaded.sae, one["feature"])}
-            for one in _features(latents, top, ranking, scales, named)
-        ],
+        "features": with_layers(loaded.sae, found),
         "per_token": _per_token(latents, ranking, scales, named),
         "order": ranking.by if scales is not None or not ranking.needs_index else "raw",
         "sae_id": loaded.sae_id,
@@ -247,12 +245,12 @@ def report(
     }
 
 
-def layer_of(sae: "SparseAutoencoder", feature: int) -> dict[str, str]:
-    """Of an SAE over several layers: the hook point that a feature reads, if it is one."""
-    if not isinstance(sae, CrossLayerSae) or isinstance(sae, SharedCrosscoder):
-        return {}
-    number, _ = sae.layer_of(feature)
-    return {"layer": sae.layers[sae.layer_numbers.index(number)]}
+def with_layers(sae: "SparseAutoencoder", rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of features of an SAE over several layers, each with the `layer` that it is of."""
+    if not isinstance(sae, CrossLayerSae):
+        return rows
+    layers = own_layers(sae, [row["feature"] for row in rows])
+    return [{**row, "layer": layer} for row, layer in zip(rows, layers, strict=True)]
 
 
 def _joined(parts: "Sequence[SparseLatents]") -> "SparseLatents":

@@ -29,6 +29,7 @@ class ConceptsRead:
     alive: int | None = None
     facts: "Mapping[int, ConceptFacts]" = field(default_factory=dict)
     coverage: "Coverage | None" = None
+    several: bool = False  # whether the SAE is over several layers
 
 
 def key_of(concept: "Concept") -> str:
@@ -140,6 +141,10 @@ def _kind(row: ConceptRow) -> Cell:
     return _shared(row.facts.kind if row.facts is not None else "", "$muted")
 
 
+def _layer(row: ConceptRow) -> Cell:
+    return _shared(printable(row.facts.layer) if row.facts is not None else "", "$muted")
+
+
 _CELLS: Final[tuple[Callable[[ConceptRow], Cell], ...]] = (
     _name,
     _number,
@@ -154,6 +159,7 @@ _CELLS: Final[tuple[Callable[[ConceptRow], Cell], ...]] = (
     _source,
     _changed,
     _kind,
+    _layer,
 )
 
 

@@ -156,7 +156,10 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
             if is_telling(score.auroc)
         }
         facts = facts_of(store, sorted(named))
-        return ConceptsRead(sae_id, tuple(concepts), held_out, alive, facts, coverage_of(store))
+        several = store.connection.layers.several
+        return ConceptsRead(
+            sae_id, tuple(concepts), held_out, alive, facts, coverage_of(store), several
+        )
 
     def _show_read(self, read: ConceptsRead) -> None:
         if read.sae_id != self.context.sae_id:
@@ -172,6 +175,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         read = self._read
         concepts = self._concepts
         shown = matching(concepts, self._search)
+        self.row_list.bring(*(["layer"] if read is not None and read.several else []))
         self.row_list.set_rows(concept_rows(shown, read, self._marked))
         if not shown:
             self._say_empty()

@@ -146,6 +146,9 @@ def _head(side: "Side") -> Lines:
         if row.fires
         else Content.styled("never fires on the indexed tokens", "$muted")
     )
+    if side.detail.several:
+        layer = printable(side.detail.layer) or "–"
+        fires = Content.assemble(fires, (" · ", "$faint"), ("layer ", "$muted"), layer)
     return [Content.assemble((f"#{row.feature}", "bold $primary"), "  ", name), label, fires]
 
 

@@ -12,18 +12,29 @@ from tui.screens.features.elsewhere import Elsewhere
 from tui.text import count, number, printable
 from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.feature_columns import density, score
+from tui.widgets.lists.layers import layer_column, layer_of, layer_words
 from tui.widgets.lists.row_list import Cell, Column, Row, fitted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import (
         FeatureDetail,
         FeatureRow,
+        LayerNorm,
         Proposal,
     )
 
 TALL = 30  # lines of a pane from which the side lists one token per line
+_BARS = "▁▂▃▄▅▆▇█"
+_LAYER_WIDTH = 18  # cells of a layer's name beside its norm
+_WIDE_TITLE = 24
+_MOST_LAYERS = 8  # whose norms are listed
 _LEAST_NAME = 16  # cells of a proposed name, however little room its score leaves
-RELATED_COLUMNS = (Column("feature", 7, "right"), Column("value", 5, "right"), Column("what"))
+RELATED_COLUMNS = (
+    Column("feature", 7, "right"),
+    Column("value", 5, "right"),
+    layer_column(8, 34),
+    Column("what"),
+)
 
 
 def head_content(detail: "FeatureDetail", width: int) -> Content:
@@ -101,7 +112,7 @@ def _figures(detail: "FeatureDetail", width: int) -> Content:
     figures = [
         (density(row.density), "of tokens"),
         (count(row.fires), "firings"),
-        *([("layer", printable(detail.layer))] if detail.layer else []),
+        *_layers(detail),
         *_models(detail),
         ("max", number(row.max_act, 2)),
         ("mean", number(row.mean_act, 2)),
@@ -120,6 +131,38 @@ def _figures(detail: "FeatureDetail", width: int) -> Content:
             break
         line = longer
     return line
+
+
+def _layers(detail: "FeatureDetail") -> list[tuple[str, str]]:
+    """Of an SAE over several layers the one that it is of, and how much it writes to each."""
+    if not detail.several:
+        return []
+    if not detail.layer:
+        return [("layer", "not in this index: build it again")]
+    bars = norm_bars(detail.written)
+    return [("layer", printable(detail.layer)), *([("norms", bars)] if bars else [])]
+
+
+def norm_bars(written: "Sequence[LayerNorm]") -> str:
+    """The decoder norms from layer to layer, relative to the largest."""
+    return "".join(_BARS[round(one.relative * (len(_BARS) - 1))] for one in written)
+
+
+def _written(detail: "FeatureDetail", width: int, lines: int) -> Content:
+    """How long its decoder row is in each layer that it writes to, as many as there are lines."""
+    written = sorted(detail.written, key=lambda one: -one.relative)[:lines]
+    if not written:
+        return Content("")
+    of = "  decoder norms" if width >= _WIDE_TITLE else ""
+    found = [Content.assemble(("Layers", "bold $primary"), (of, "$muted"))]
+    room = min(max(width - _LAYER_WIDTH - 7, 0), 10)
+    for one in detail.written:
+        if one in written:
+            name = fitted(Content(printable(one.layer)), _LAYER_WIDTH)
+            bar = "▪" * round(one.relative * room)
+            share = (f" {number(one.relative, 2):>4} ", "$muted")
+            found.append(Content.assemble(name, share, (bar, "$secondary")))
+    return Content("\n").join(found)
 
 
 def _models(detail: "FeatureDetail") -> list[tuple[str, str]]:
@@ -166,6 +209,8 @@ def side_content(detail: "FeatureDetail", width: int, height: int, rows: int = 0
     )
     tokens_each = _tokens_shown(height - 2 * rows)
     blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
+    if tall:
+        blocks.append(_written(detail, width, _MOST_LAYERS))
     for title, tokens, style in parts:
         if tall:
             blocks.append(_token_list(title, tokens[:tokens_each], width, style))
@@ -184,6 +229,7 @@ def whole_side_content(detail: "FeatureDetail", width: int) -> Content:
         Content.assemble(left, " " * (half - left.cell_length + 2), right) for left, right in pairs
     )
     blocks = [_histogram(detail, width, 4)] if detail.row.fires else []
+    blocks += [_written(detail, width, len(detail.written))] if detail.written else []
     return Content("\n\n").join([*blocks, Content("\n").join(rows)])
 
 
@@ -251,6 +297,7 @@ def related_rows(
             (
                 Cell(f"#{feature}", "$foreground"),
                 Cell(number(value, 2), "$muted"),
+                Cell(layer_words(layer_of(known.get(feature))), "$muted"),
                 name_cell(known.get(feature)),
             ),
         )
@@ -270,10 +317,10 @@ def elsewhere_rows(found: Sequence[Elsewhere]) -> list[Row]:
 def _elsewhere_row(one: Elsewhere) -> Row:
     sae, name = printable(one.sae_id), printable(one.name or one.trouble)
     if one.feature is None:
-        known = (Cell("–" if one.trouble else "…", "$faint"), Cell(""))
+        known = (Cell("–" if one.trouble else "…", "$faint"), Cell(""), Cell(""))
     else:
         style = "$foreground" if one.cosine >= _CLOSE else "$faint"
-        known = (Cell(f"#{one.feature}", style), Cell(score(one.cosine), "$muted"))
+        known = (Cell(f"#{one.feature}", style), Cell(score(one.cosine), "$muted"), Cell(""))
     style = "$accent" if one.name else "$muted"
     return Row(one.key, (*known, Cell(sae, "$secondary", ((f" {name}", style),) if name else ())))
 

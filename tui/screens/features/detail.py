@@ -114,6 +114,7 @@ class FeatureDetailPane(Container):
             words = Content.assemble((title, "bold $primary"), (measure, "$muted"))
             self.query_one(f"#title-{name}", Words).update(words)
             row_list = self.query_one(f"#related-{name}", RowList)
+            row_list.bring(*(["layer"] if detail.several else []))
             row_list.set_rows(related_rows([one[:2] for one in related], read.rows))
             if not same:
                 row_list.action_first()

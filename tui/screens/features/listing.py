@@ -7,7 +7,7 @@ from functools import partial
 from textual import on
 
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.mechanistic.features.catalogue import DEFAULT
+from mi_crow.mechanistic.features.catalogue import DEFAULT, LAYER
 from mi_crow.mechanistic.features.query_language import REFERENCE, QueryError, completions
 from tui import messages
 from tui.preferences.key_words import key
@@ -33,6 +33,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self._error = ""  # why there is no index, in one sentence
         self._query = self._shown_query = TableQuery()  # asked for, and in the table
         self._columns: tuple[str, ...] = DEFAULT  # the user's own once it is mounted
+        self._layers_hidden = False  # the column of an SAE over several layers was put away
         self._total = 0
         self._kept: TableQuery | None = None  # with the filter that was typed last
         self._requested: object = None  # index and query that the table shows or will show
@@ -235,23 +236,47 @@ class FeatureListScreen(OpenFeatureScreen):
             table.columns,
             helps(self._known_columns),
             table.layout_now.left_out if table.region else (),  # none beside an open feature
-            self.mi_crow.preferences.columns,
+            self._usual_columns,
             always="feature",  # marks and rows go by it
         )
         self.app.push_screen(ColumnsPopup(columns), self._show_columns)
 
     def _show_columns(self, columns: Sequence[str] | None) -> None:
-        if columns is not None:
-            self._columns = tuple(columns)
-            self._set_columns()
+        if columns is None:
+            return
+        if self._brings_layer:
+            self._layers_hidden = LAYER not in columns
+            if tuple(columns[1:2]) == (LAYER,):  # where it is brought, and not by other SAEs
+                columns = (columns[0], *columns[2:])
+        self._columns = tuple(columns)
+        self._set_columns()
 
     def on_columns_changed(self, message: messages.ColumnsChanged) -> None:
-        self._show_columns(message.features)
+        if message.features is not None:
+            self._take_usual(message.features)
+            self._set_columns()
+
+    def _take_usual(self, columns: tuple[str, ...]) -> None:
+        """The columns of the settings: who chose some there misses none."""
+        self._columns, self._layers_hidden = columns, columns != DEFAULT
+
+    @property
+    def _usual_columns(self) -> tuple[str, ...]:
+        usual = self.mi_crow.preferences.columns
+        return (usual[0], LAYER, *usual[1:]) if usual == DEFAULT and self._brings_layer else usual
+
+    @property
+    def _brings_layer(self) -> bool:
+        """Whether the open SAE is over several layers, so that it is told which a feature is of."""
+        store = self.context.features
+        return store is not None and store.connection.layers.several
 
     def _set_columns(self) -> None:
         """Those that the open index has; the others come back with an index that has them."""
         known, sort = self._known_columns, self._shown_query.parsed.sort
         shown = [name for name in self._columns if name in known]
+        if LAYER not in shown and not self._layers_hidden and self._brings_layer:
+            shown[1:1] = [LAYER]
         if sort is not None and sort not in {column_of(name).sort for name in shown}:
             # What a query sorts by is seen, before what a narrow table leaves out.
             by = (name for name in known if column_of(name).sort == sort)

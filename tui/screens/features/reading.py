@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
 from mi_crow.mechanistic.features.query_language import parse_query
 from tui.screens.features.query import SHOWN, TableQuery
+from tui.widgets.lists.layers import with_layers
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
@@ -56,16 +57,20 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     # A list of 131,072 numbers would take 5 MB, while the one before is still shown.
     packed = array("i", ids.astype("int32").tobytes())
     named = (one for some in store.concepts().values() for one in some)
+    _ = store.connection.layers.several  # read here: the columns of the table go by it
     why = "" if len(ids) else unknown_value(parsed, named)
     return IdsRead(store, query, packed, store.meta().n_features, why)
 
 
 def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:
-    """What the values of conditions can be: labels, and names, tags and sources of concepts."""
+    """What the values of conditions can be: layers, labels; names, tags and sources of concepts."""
     if store is None:
         return {}
+    from mi_crow.mechanistic.features.layers.condition import layer_words
+
     concepts = [one for some in store.concepts().values() for one in some]
     return {
+        "layer": layer_words(store.connection.layers.names),
         "label": list(store.meta().labels),
         "concept": sorted({one.name for one in concepts}, key=str.casefold),
         "tag": sorted({tag for one in concepts for tag in one.tags}),
@@ -113,7 +118,8 @@ def read_detail(store: "FeatureStore", feature: int, band: int) -> DetailRead:
         examples = store.examples(feature, band=band, limit=EXAMPLES)
         others = [other.feature for other in (*detail.neighbours, *detail.coactivations)]
         unique = list(dict.fromkeys(others))
-        rows = {row.feature: row for row in store.rows(unique)} if unique else {}
+        more = with_layers(store)
+        rows = {row.feature: row for row in store.rows(unique, more)} if unique else {}
         return DetailRead(store, feature, band, store.meta().bands, detail, examples, rows)
     except Exception as error:  # shown in the pane, where it says why nothing else is there
         return DetailRead(store, feature, band, error=error)

@@ -71,7 +71,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     def on_mount(self) -> None:
         self._sae_id = self.context.sae_id
-        self._columns = self.mi_crow.preferences.columns
+        self._take_usual(self.mi_crow.preferences.columns)
         self._show_state()
         self._list_again()
 
@@ -145,6 +145,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             "feature": self._feature,
             "columns": list(self._columns),
             "columns_set": list(self.mi_crow.preferences.columns),
+            "layers_hidden": self._layers_hidden,
             "map_colour": self._map_colour,
             "map": self.map_place.as_json() if self.map_place is not None else None,
             "marks": self.table.marks.as_json(),
@@ -157,6 +158,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         default = self.mi_crow.preferences.columns
         if saved.array("columns_set", list(DEFAULT)) == list(default):  # else those are newer
             self._columns = saved_columns(saved)
+            self._layers_hidden = saved.flag("layers_hidden", self._layers_hidden)
         self.pane.examples.look = saved_look(saved)
         self._map_colour = saved_colour(saved)
         self._map_place = saved_place(saved)

@@ -18,6 +18,7 @@ class Inspection:
     top: tuple[tuple[int, float], ...] = ()  # features of the text by their greatest activation
     per_token: tuple[tuple[tuple[int, float], ...], ...] = ()
     acts: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    layers: Mapping[int, str] = field(default_factory=dict)  # of an SAE over several: of `top`
     tokens_read: int = 0
     tokens_total: int = 0  # of the whole text; more than were read where it was cut
     windows: int = 1
@@ -35,6 +36,11 @@ class Inspection:
         if self.bos_added:
             how = f"{how}, BOS" if how else "BOS added"
         return "\n".join([*lines, how] if how else lines)
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """What lists of its features also show."""
+        return ("layer",) if self.layers else ()
 
     @property
     def excluded(self) -> frozenset[int]:
@@ -82,6 +88,7 @@ def inspection_from(result: Mapping[str, Any]) -> Inspection:
             tokens_total=int(result.get("tokens_total", len(tokens))),
             windows=int(result.get("windows", 1)),
             bos_added=bool(result.get("bos_added", False)),
+            layers={int(one["feature"]): str(one["layer"]) for one in features if "layer" in one},
             acts={int(one["feature"]): tuple(map(float, one["acts"])) for one in features},
         )
     except (KeyError, TypeError, ValueError) as error:

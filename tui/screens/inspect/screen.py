@@ -29,6 +29,7 @@ from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.area import Area
+from tui.widgets.lists.layers import layer_of
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
@@ -225,7 +226,9 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
 
     def _show_lists(self) -> None:
         top = self.query_one("#list-text", RowList)
-        top.set_rows(feature_rows(self._inspection.top, self._rows, self._pinned))
+        found = self._inspection
+        top.bring(*found.extra_columns)
+        top.set_rows(feature_rows(found.top, self._rows, self._pinned, found.layers))
         needed = max(len(top.rows) + 2, self.tokens.row_count + 2, 8)
         self.query_one(FeatureCard).give(self.query_one("#inspect-body"), needed)
 
@@ -270,6 +273,8 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         if row is not None and row.meaning:
             style = "$accent" if row.concept else "$muted"
             parts.append((f"  {printable(row.meaning)}", style))
+        if layer := layer_of(row) or self._inspection.layers.get(self._feature, ""):
+            parts.append((f"  {printable(layer)}", "$muted"))
         peak = peak_index(acts)
         if peak is None:
             parts.append(("   does not fire on this text", "$muted"))
@@ -291,7 +296,9 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
             title = Content.assemble(title, (f"  #{self._feature} {number(act, 2)}", "$muted"))
         self.query_one("#title-token", Static).update(title)
         rows = self.query_one("#list-token", RowList)
-        rows.set_rows(feature_rows(found.per_token[token], self._rows, self._pinned))
+        rows.bring(*found.extra_columns)
+        pairs = found.per_token[token]
+        rows.set_rows(feature_rows(pairs, self._rows, self._pinned, found.layers))
         if not rows.has_focus:
             rows.action_first()
 

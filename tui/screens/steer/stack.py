@@ -12,6 +12,7 @@ from mi_crow.mechanistic.steering.schedules import CONSTANT, parse_condition, pa
 from mi_crow.mechanistic.steering.targets import is_target, parse_target, read_target
 from mi_crow.store.workspace import SaeSummary
 from tui.preferences.key_words import key
+from tui.screens.beginnings import said_of
 from tui.text import printable, progress_bar
 from tui.widgets.forms.fields import Candidate, FormField, Values, WrongValueError
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -311,7 +312,7 @@ def named_target(words: str, found: Sequence[FeatureRow], layers: Collection[str
 def feature_candidate(row: FeatureRow) -> Candidate:
     """A feature as the list below a field shows it: found by its number and by its name."""
     auroc = f" {auroc_text(row.top_auroc)}" if row.top_auroc is not None else ""
-    return Candidate(str(row.feature), f"{row.meaning}{auroc}", row.meaning)
+    return Candidate(str(row.feature), f"{said_of(row)}{auroc}", row.meaning)
 
 
 def strengths(text: str) -> list[float]:

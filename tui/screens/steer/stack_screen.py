@@ -11,7 +11,7 @@ from mi_crow.hooks.specs import HookSpec
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.workspace import SaeSummary
 from tui import messages
-from tui.screens.beginnings import telling_features
+from tui.screens.beginnings import said_of, telling_features
 from tui.screens.feature_card import FeatureCard
 from tui.screens.prompted import PromptScreen
 from tui.screens.steer import stack as stacks
@@ -97,7 +97,7 @@ class StackScreen(PromptScreen):
 
     def _names_of(self, sae_id: str, features: Sequence[int]) -> dict[int, str]:
         rows = self.context.rows_of(sae_id, features)
-        return {feature: row.meaning for feature, row in rows.items()}
+        return {feature: said_of(row) for feature, row in rows.items()}
 
     def _named(self, sae_id: str, names: dict[int, str]) -> None:
         if sae_id == self.context.sae_id:  # else another one was opened meanwhile

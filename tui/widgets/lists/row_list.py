@@ -118,6 +118,7 @@ class RowList(CursorList):
         super().__init__(empty, id, classes)
         self._columns = tuple(columns)
         self._chosen: tuple[str, ...] = ()
+        self._brought: frozenset[str] = frozenset()
         self._rows: tuple[ListedRow, ...] = ()
 
     @property
@@ -214,6 +215,14 @@ class RowList(CursorList):
             self.forget_strips()
             self.refresh()
 
+    def bring(self, *names: str) -> None:
+        """Shows these extra columns among those that it has by itself: the rows have something to
+        say there."""
+        if frozenset(names) != self._brought:
+            self._brought = frozenset(names)
+            self.forget_strips()
+            self.refresh()
+
     def shown_columns(self) -> list[Column]:
         """The columns for which the list is wide enough."""
         return [column for _, column in self._fitting(self.text_width - 2)]
@@ -222,8 +231,8 @@ class RowList(CursorList):
         """The columns that are shown in `width` cells, and the places of their cells in a row."""
         first, *more = enumerate(self._columns)
         if not self._chosen:
-            fits = [one for one in more if not one[1].extra and width >= one[1].from_width]
-            return [first, *fits]
+            own = [one for one in more if not one[1].extra or one[1].name in self._brought]
+            return [first, *(one for one in own if width >= one[1].from_width)]
         by_name = {column.name: (place, column) for place, column in more}
         shown = [first, *(by_name[name] for name in self._chosen if name in by_name)]
         while len(shown) > 1 and sum((one.width or _LEAST) + 1 for _, one in shown) - 1 > width:

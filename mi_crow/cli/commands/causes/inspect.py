@@ -20,6 +20,7 @@ from mi_crow.cli.commands.causes.attribute import add_saes, name_of
 from mi_crow.cli.commands.causes.inspections import add_save, check_save, save
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.commands.meaning.contrast import check_run_is_used, finish, print_contrast
+from mi_crow.cli.commands.meaning.feature_rows import layer_cells
 from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos, fill_in, leave_out, refuse_given
@@ -263,9 +264,11 @@ def _against(workspace: Workspace, options: Namespace) -> int:
 
 def _show_differences(result: dict[str, Any]) -> None:
     first, second = result["first"]["tokens"], result["second"]["tokens"]
+    layers = layer_cells(result["features"])
     rows = [
         [
             str(row["feature"]),
+            *layers.of(row),
             f"{row['difference']:+.3g}",
             number(row["first"], 3),
             number(row["second"], 3),
@@ -275,7 +278,7 @@ def _show_differences(result: dict[str, Any]) -> None:
         ]
         for row in result["features"]
     ]
-    columns = [">feature", ">difference", ">first", ">second", "name…"]
+    columns = [">feature", *layers.title, ">difference", ">first", ">second", "name…"]
     print_table([*columns, "in the first…", "in the second…"], rows)
     same = sum(
         a is not None and b is not None and first[a] == second[b] for a, b in result["aligned"]
@@ -358,9 +361,11 @@ def _none_left(ranking: "Ranking | None") -> str:
 
 
 def _show_inspection(result: dict[str, Any], ranking: "Ranking | None") -> None:
+    layers = layer_cells(result["features"])
     rows = [
         [
             str(feature["feature"]),
+            *layers.of(feature),
             number(feature["max_act"], 3),
             share(feature["share"]),
             share(feature["density"]),
@@ -370,7 +375,8 @@ def _show_inspection(result: dict[str, Any], ranking: "Ranking | None") -> None:
         for feature in result["features"]
     ]
     if rows:
-        print_table([">feature", ">max", ">share", ">density", "name…", "fires on…"], rows)
+        columns = [">feature", *layers.title, ">max", ">share", ">density", "name…", "fires on…"]
+        print_table(columns, rows)
     else:
         print_line(_none_left(ranking), "yellow")
     print_line(_reading(result), style="" if _read_whole(result) else "yellow")

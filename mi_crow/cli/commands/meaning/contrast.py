@@ -14,6 +14,7 @@ from mi_crow.cli.arguments import (
     pick_sae,
     positive,
 )
+from mi_crow.cli.commands.meaning.feature_rows import layer_cells
 from mi_crow.cli.formatting import count, features_counted, number
 from mi_crow.cli.tables import print_line, print_result, print_table
 from mi_crow.cli.text_flags import add_bos
@@ -139,11 +140,13 @@ def _is_of_second(row: Mapping[str, Any]) -> bool:
 
 def print_contrast(found: dict[str, Any]) -> None:
     """What `two_sets.contrast_sets` found."""
+    layers = layer_cells(found["features"])
     print_table(
-        [">feature", ">AUROC", ">effect", ">for", ">against", "name…"],
+        [">feature", *layers.title, ">AUROC", ">effect", ">for", ">against", "name…"],
         [
             [
                 str(one["feature"]),
+                *layers.of(one),
                 f"{one['auroc']:.2f}",
                 f"{one['effect']:+.2f}",
                 number(one["mean_for"]),

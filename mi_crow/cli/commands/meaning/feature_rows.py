@@ -1,11 +1,17 @@
 """Rows of features in print."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.tables import Column, print_table
-from mi_crow.mechanistic.features.catalogue import BY_LABEL, BY_NAME, FeatureColumn, column_named
+from mi_crow.mechanistic.features.catalogue import (
+    BY_LABEL,
+    BY_NAME,
+    LAYER,
+    FeatureColumn,
+    column_named,
+)
 from mi_crow.mechanistic.features.records import auroc_text
 
 if TYPE_CHECKING:
@@ -14,6 +20,8 @@ if TYPE_CHECKING:
 
 def ordering(sort: str | None) -> tuple[str, ...]:
     """The column by which an order goes, where it is none of those that are always printed."""
+    if sort == LAYER:
+        return (LAYER,)
     always = {"feature", "density", "fires", "max_act", "mean_act", "top_auroc", "name_score"}
     if sort is None or sort in always:
         return ()
@@ -60,7 +68,7 @@ def print_rows(
         found = [row.detection for row in rows]
         extra["detection"] = ["-" if one is None else auroc_text(one) for one in found]
     columns: list[Column | str] = [">feature", ">fires", ">density", ">max", ">mean"]
-    columns += [Column(title, right=title != "best label") for title in extra]
+    columns += [Column(title, right=title not in ("best label", "layer")) for title in extra]
     scored = any(row.proposed and row.more.get("score") is not None for row in rows)
     lines = [
         [
@@ -83,3 +91,19 @@ def _score(row: "FeatureRow") -> str:
     """Of the proposed name, also where somebody gave it another."""
     score = row.more.get("score")
     return "-" if score is None else auroc_text(score)
+
+
+class LayerCells(NamedTuple):
+    """The layers in a table of features, a column or none: `title` goes into the titles, what `of`
+    gives into each row."""
+
+    title: tuple[str, ...]
+
+    def of(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The cell of one feature."""
+        return (str(row.get("layer") or "-"),) if self.title else ()
+
+
+def layer_cells(rows: Sequence[Mapping[str, Any]]) -> LayerCells:
+    """The column of the layers that rows of features name; none for an SAE of one layer."""
+    return LayerCells(("layer",) if any(row.get("layer") for row in rows) else ())

@@ -19,6 +19,7 @@ from mi_crow.mechanistic.features.index.ranked.merging import ChunkFiles, merged
 from mi_crow.mechanistic.features.index.ranked.spool import Spool, write_spooled
 from mi_crow.mechanistic.features.index.sources import Sources, find_sources
 from mi_crow.mechanistic.features.index.tables.feature_tables import FeatureTables
+from mi_crow.mechanistic.features.index.tables.layers import layer_facts, write_layers
 from mi_crow.mechanistic.features.index.tables.weight_copy import (
     content_digest,
     copy_weights,
@@ -28,8 +29,6 @@ from mi_crow.mechanistic.features.index.tables.weight_origin import known_conten
 from mi_crow.mechanistic.features.index.tables.weight_tables import write_directions, write_logits
 from mi_crow.mechanistic.features.index.write import IndexWriter, TableWriter, writing_index
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
-from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_not_signed
 from mi_crow.mechanistic.sae.formats.load import load_sae
 from mi_crow.mechanistic.sae.rules.rounding import round_product, rounding_fact
@@ -142,6 +141,8 @@ def _fill_tables(
         weights = write_directions(tables_to, config, sae, progress, share)
         weights |= write_logits(tables_to, config, sae, sources.lm, progress, share)
         weights = share.gather(weights)[0]
+        if share.is_first:
+            write_layers(tables_to, sae)
     progress.log("activations")
     codes, files = CodeStore(share.folder, sae.n_latents), ChunkFiles(share.own_folder())
     encoding = EncodePass(
@@ -176,7 +177,7 @@ def _fill_tables(
             "model_id": sources.model_id,
             "layer": sources.layer,
             "target_layer": target_layer(sae),
-            **_layers(sae),
+            **layer_facts(sae),
             "n_features": sae.n_latents,
             "n_tokens": corpus.n_tokens,
             "n_documents": corpus.n_documents,
@@ -209,14 +210,6 @@ def _weights(
     content = known_content(path, origin) or content_digest(sae, lm)
     digest = weights_digest(content, sae, lm, config)
     return {"weights": digest, "weights_content": content, "weights_origin": origin}
-
-
-def _layers(sae: SparseAutoencoder) -> dict[str, Any]:
-    """Of an SAE over several layers: each layer with the first of its features, where these are of
-    one layer."""
-    if not isinstance(sae, CrossLayerSae) or isinstance(sae, SharedCrosscoder):
-        return {}
-    return {"layers": list(sae.layers), "first_features": list(sae.first_latents.values())}
 
 
 def _device(name: str) -> Any:

@@ -21,9 +21,10 @@ def row_json(row: "FeatureRow") -> dict[str, Any]:
 
 def feature_json(detail: "FeatureDetail", examples: "Sequence[Example]") -> dict[str, Any]:
     """Everything about one feature."""
-    layer = {"layer": detail.layer} if detail.layer else {}
+    written = {"decoder_norms": [one._asdict() for one in detail.written]} if detail.written else {}
     return row_json(detail.row) | {
-        **layer,
+        "layer": detail.layer or None,
+        **written,
         **({} if detail.models is None else detail.models._asdict()),
         "examples": [_example_json(example) for example in examples],
         "promoted": [{"token": token, "value": value} for token, value in detail.promoted],

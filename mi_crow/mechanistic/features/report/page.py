@@ -134,6 +134,7 @@ def _figures(detail: "FeatureDetail") -> dict[str, str]:
         "Fires": f"{row.fires:,} times, on {_share(row.density)} of tokens",
         "Activation": f"max {_number(row.max_act)}, mean {_number(row.mean_act)}, "
         f"spread {_number(detail.std_act)}",
+        **_layers(detail),
         "Decoder norm": _number(detail.decoder_norm),
         "Encoder-decoder cosine": _number(detail.encoder_decoder_cosine),
         "Logit effect": f"skew {_number(detail.skew)}, kurtosis {_number(detail.kurtosis)}",
@@ -141,6 +142,15 @@ def _figures(detail: "FeatureDetail") -> dict[str, str]:
     facts |= _said(detail)
     labels = [f"{one.label} {_score(one.auroc)}" for one in detail.labels if is_telling(one.auroc)]
     return facts | ({"AUROC": ", ".join(labels[:5])} if labels else {})
+
+
+def _layers(detail: "FeatureDetail") -> dict[str, str]:
+    """Of an SAE over several layers the one that it is of, and how much it writes to each."""
+    if not detail.several or not detail.layer:
+        return {}
+    parts = [f"{one.layer} {_number(one.relative)}" for one in detail.written]
+    norms = {"Relative decoder norms": ", ".join(parts)} if parts else {}
+    return {"Layer": detail.layer, **norms}
 
 
 def _said(detail: "FeatureDetail") -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""The two kinds of cross-layer SAEs, and opening one."""
+"""The two kinds of cross-layer SAEs: opening one, and the layers that its latents are of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,3 +32,12 @@ def open_cross_layer(
     if record.shared:
         kind = TwoModelCrosscoder if record.models else SharedCrosscoder
     return kind(record, device=device, dtype=dtype or record.dtype or torch.float32, place=place)
+
+
+def own_layers(sae: CrossLayerSae, latents: Sequence[int]) -> list[str]:
+    """The hook points that these latents are of, see `norms`. Raises UserError for one that is not
+    there."""
+    numbers = [sae.layer_of(latent)[0] for latent in latents]
+    if isinstance(sae, SharedCrosscoder):
+        return [sae.layers[sae.strongest[latent]] for latent in latents]
+    return [sae.layers[sae.layer_numbers.index(number)] for number in numbers]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.norms import decoder_norms, own_places
 from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER
 from mi_crow.mechanistic.sae.cross_layer.refs import TensorRef, check_finite
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae, Layers, _Encoder
@@ -29,8 +30,9 @@ from mi_crow.mechanistic.sae.outputs import SparseLatents
 class SharedCrosscoder(CrossLayerSae):
     """Reconstructs the activations of the layers that it reads, each latent from all of them.
 
-    Its latents have no layer of their own: `encode` gives the same ones for every layer and needs
-    the activations of all. They count as of the last layer, where a model that runs knows them.
+    Its latents read no layer of their own: `encode` gives the same ones for every layer and needs
+    the activations of all. For reading and steering they are of the last layer, where a model that
+    runs knows them; they are shown as of the layer that they write to most (`strongest`).
     """
 
     architecture: ClassVar[str] = CROSSCODER
@@ -81,6 +83,12 @@ class SharedCrosscoder(CrossLayerSae):
             self.layer_of(latent)
         rows = self._known(to).decoders[to].rows(list(latents))
         return rows.to(self.device, torch.float32)
+
+    @cached_property
+    def strongest(self) -> tuple[int, ...]:
+        """The place in `layers` of the layer that each latent writes to most. Reads all decoders
+        when it is first asked for."""
+        return tuple(own_places(self, decoder_norms(self)).tolist())
 
     # Side by side.
 

@@ -17,7 +17,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 if TYPE_CHECKING:
     from mi_crow.language_model.language_model import LanguageModel
 
-_TABLES = ("neighbours", "logits", "tokens")
+_TABLES = ("neighbours", "logits", "tokens", "feature_layers")
 _COLUMNS = ("decoder_norm", "encoder_decoder_cosine", "skew", "kurtosis", "map_x", "map_y")
 
 
