@@ -4,10 +4,12 @@ import pytest
 from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.stand_ins import ScriptedSession
+from tui.screens.steer.generations import compared
 from tui.screens.steer.heading import passage_title, reading
+from tui.screens.steer.screen import SteerScreen
 from tui.screens.steer.writing import PassageDone, Plan, SamplingSettings
 from tui.widgets.area import Area
 from tui.widgets.field import Field
@@ -46,6 +48,23 @@ async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
         assert asked["prompt"] == "The harbour"
         assert asked["baseline"] is True
         assert asked["interventions"][0]["target"] == "feature:3"
+
+
+def test_two_saved_texts_are_compared_word_by_word():
+    def saved(seed: int, steered: str, baseline: str = " at sea.") -> SavedGeneration:
+        held = ("sample", None, (), (), "cpu", {}, "The ship", None, seed, {}, baseline, steered)
+        return SavedGeneration(seed, 0.0, *held, {})
+
+    first, second, both = compared((saved(1, " is calm today."), saved(2, " is very calm now.")))
+    assert "".join(second.tokens) == " is very calm now."
+    assert [second.tokens[at] for at in second.differ] == [" very", " now."]
+    assert [first.tokens[at] for at in first.differ] == [" today."]
+    assert second.notes == ("differs from word 2 on: 2 of 4 words",)
+    assert "seed 1" in first.title
+    assert both.title.startswith("baseline of both")
+    *_, plain, other = compared((saved(1, "", " a"), saved(2, "", " b")))
+    assert (plain.differ, other.differ) == ((0,), (0,))
+    assert compared((saved(1, " same"), saved(2, " same")))[1].notes == ("the same text",)
 
 
 @pytest.mark.slow
@@ -183,8 +202,43 @@ async def test_a_preset_brings_the_stack_back(open_steer):
         assert stack(pilot) == []
         await press(pilot, "p", "enter")
         assert stack(pilot) == ["#3 ≥ 0.3 norm", "#101 ≥ 0.3 norm"]
+        await press(pilot, "P", *"boats", "enter")
+        assert isinstance(pilot.app.screen, SteerScreen)  # the same stack replaces itself
         await press(pilot, "x", "P", *"boats", "enter")
-        assert "“boats”, in the place of another of that name" in notices(pilot)
+        assert "There is a preset “boats”, of another stack." in screen_text(pilot)
+        await press(pilot, "n", "p", "enter")
+        assert len(stack(pilot)) == 2
+        await press(pilot, "x", "P", *"boats", "enter", "y", "p", "enter")
+        assert len(stack(pilot)) == 1
+
+
+async def test_a_name_that_is_refused_keeps_its_line_open(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "P", *"boats", "enter", "P", *"ships", "enter")
+        await press(pilot, "p", "r", *"ships", "enter")
+        assert "there is a preset 'ships' already" in screen_text(pilot)
+        await press(pilot, *"masts", "enter")
+        names = [one.name for one in pilot.app.context.annotations.presets()]
+        assert names == ["masts", "ships"]
+
+
+async def test_the_footer_says_that_escape_stops_what_is_generated(open_steer):
+    async with open_steer(3) as (pilot, session):
+        assert "esc stop" not in screen_text(pilot)
+        session.hold = True
+        await pilot.press("ctrl+r")
+        while not generations(session):
+            await pilot.pause()
+        await pilot.pause()
+        assert "esc stop" in screen_text(pilot)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert "esc stop" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert "esc close" in screen_text(pilot)
+        assert "stopped" in str(pilot.app.screen_stack[-2].query_one("#title-steered").render())
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, SteerScreen)
 
 
 @pytest.mark.slow
@@ -297,7 +351,7 @@ async def test_a_saved_text_is_opened_and_written_again(open_steer, tmp_path, mo
         pilot.app.clear_notifications()  # they lie over the title
         await press(pilot, "K", "space", "space", "equals_sign")
         assert "Two saved generations" in screen_text(pilot)
-        await press(pilot, "escape", "K", "x")
+        await press(pilot, "escape", "K", "x", "y")
         assert len(pilot.app.context.annotations.generations()) == 1
 
 
@@ -306,5 +360,7 @@ async def test_presets_are_renamed_and_removed(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "P", *"boats", "enter", "p", "r", *"ships", "enter")
         assert [one.name for one in pilot.app.context.annotations.presets()] == ["ships"]
-        await press(pilot, "p", "x")
+        await press(pilot, "p", "x", "n")
+        assert len(pilot.app.context.annotations.presets()) == 1
+        await press(pilot, "p", "x", "y")
         assert pilot.app.context.annotations.presets() == []

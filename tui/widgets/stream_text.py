@@ -25,8 +25,9 @@ class Passage:
     """One piece of text: the prompt that it continues, and a title when there are several. In a
     chat `turns` are above it: who said what.
 
-    Once its `tokens` are known they carry the `heat` of a feature (`top` has the last step), and a
-    sign before token number `parts`. `notes` are below it.
+    Once its `tokens` are known they carry the `heat` of a feature (`top` has the last step), a
+    sign before token number `parts`, and a mark on those that `differ` from another text. `notes`
+    are below it.
     """
 
     prompt: str = ""
@@ -38,6 +39,7 @@ class Passage:
     parts: int | None = None
     notes: tuple[str, ...] = ()
     turns: tuple[tuple[str, str], ...] = ()
+    differ: tuple[int, ...] = ()
 
 
 class StreamText(LineView):
@@ -116,7 +118,8 @@ class StreamText(LineView):
         sign = [PARTING] if passage.parts is not None else []
         texts = [passage.prompt, *passage.tokens[:cut], *sign, *passage.tokens[cut:]]
         heat = [0.0, *passage.heat[:cut], *(0.0 for _ in sign), *passage.heat[cut:]]
-        marks = HeatMarks(peak_index(heat))
+        differing = frozenset(1 + at + (sign != [] and at >= cut) for at in passage.differ)
+        marks = HeatMarks(peak_index(heat), differing=differing)
         mode = heat_mode(self.app)
         lines = []
         for line in wrap_tokens(texts, self.text_width):

@@ -1,8 +1,10 @@
 """The popups over saved generations: their list, and two of them beside each other."""
 
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, cast
 
 from textual import on
@@ -27,6 +29,8 @@ from tui.widgets.stream_text import Passage, StreamText
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import SavedGeneration
+
+_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class ComparePopup(Popup[None]):
 
     def on_mount(self) -> None:
         text = self.query_one(StreamText)
-        text.show([passage for one in self._pair for passage in compared(one, self._pair)])
+        text.show(compared(self._pair))
         text.focus()
 
 
@@ -132,30 +136,65 @@ def generation_row(one: "SavedGeneration", marked: bool) -> Row:
     )
 
 
-def compared(one: "SavedGeneration", pair: "Sequence[SavedGeneration]") -> list[Passage]:
-    """A generation's texts, the settings in which the two differ standing over them."""
-    own = _settings(one)
-    others = [_settings(other) for other in pair if other is not one]
-    differs = [
-        f"{name} {value}"
-        for name, value in own.items()
-        if any(other.get(name) != value for other in others)
-    ]
-    title = " · ".join(["steered", _changes(one) or "no interventions", *differs])
-    titles = (f"baseline · {_when(one)}", title)
-    texts = (one.baseline, one.steered)
+def compared(pair: "Sequence[SavedGeneration]") -> list[Passage]:
+    """Both steered texts and both baselines, the words that only one of two has marked, and under
+    the second how far they differ. Over each is what made it, with the settings in which the two
+    differ. Baselines that are the same stand there once."""
+    found: list[Passage] = []
+    for side in ("steered", "baseline"):
+        first, second = (_passage(one, side, pair) for one in pair)
+        if side == "baseline" and replace(first, title="") == replace(second, title=""):
+            times = " and ".join(map(_when, pair))
+            found.append(replace(first, title=f"baseline of both · {times}"))
+        else:
+            found += _marked(first, second)
+    return found
+
+
+def _passage(one: "SavedGeneration", side: str, pair: "Sequence[SavedGeneration]") -> Passage:
+    text = one.steered if side == "steered" else one.baseline
+    title = f"baseline · {_when(one)}"
+    if side == "steered":
+        own, others = _settings(one), [_settings(other) for other in pair if other is not one]
+        differs = [
+            f"{name} {value}"
+            for name, value in own.items()
+            if any(other.get(name) != value for other in others)
+        ]
+        title = " · ".join(["steered", _changes(one) or "no interventions", *differs])
     try:
         chat = chat_of(one)
     except UserError:  # the question and the answers are shown all the same
         chat = None
     if chat is None:
-        pairs = zip(texts, titles, strict=True)
-        return [Passage(one.prompt, text, words) for text, words in pairs]
-    heard = map(turns_of, (chat.baseline, chat.steered))
-    return [
-        Passage(f"{ANSWERS}: ", text, words, turns=turns)
-        for text, words, turns in zip(texts, titles, heard, strict=True)
+        return Passage(one.prompt, text, title)
+    turns = turns_of(chat.steered if side == "steered" else chat.baseline)
+    return Passage(f"{ANSWERS}: ", text, title, turns=turns)
+
+
+def _marked(first: Passage, second: Passage) -> list[Passage]:
+    """Two texts with the words marked that are not in both at that place."""
+    words = tuple(_words(one.text) for one in (first, second))
+    own = [[word.strip() for word in some] for some in words]
+    only: tuple[list[int], list[int]] = [], []
+    for tag, start, stop, other, last in SequenceMatcher(None, *own, autojunk=False).get_opcodes():
+        if tag != "equal":
+            only[0].extend(range(start, stop))
+            only[1].extend(range(other, last))
+    begins = min((some[0] for some in only if some), default=None)
+    said = "the same text"
+    if begins is not None:
+        said = f"differs from word {begins + 1} on: {len(only[1])} of {len(own[1])} words"
+    marked = [
+        replace(one, tokens=tokens, differ=tuple(places))
+        for one, tokens, places in zip((first, second), words, only, strict=True)
     ]
+    return [marked[0], replace(marked[1], notes=(said,))]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a text, each with the space before it; together they are the text."""
+    return tuple(_WORD.findall(text))
 
 
 def plan_of(saved: "SavedGeneration") -> Plan:

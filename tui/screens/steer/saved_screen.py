@@ -130,12 +130,15 @@ class SavedTexts(Chats):
             )
 
     def _remove(self, gone: "Sequence[SavedGeneration]") -> None:
+        what = f"{len(gone)} saved generation{'' if len(gone) == 1 else 's'}"
+
         def change(annotations: "Annotations") -> str:
             for one in gone:
                 annotations.delete_generation(one.id)
-            return f"Removed {len(gone)} saved generation{'' if len(gone) == 1 else 's'}"
+            return f"Removed {what}"
 
-        write(self.mi_crow, change)
+        popup = Confirm(f"Remove {what}?", "The texts are gone then.")
+        self.app.push_screen(popup, lambda sure: write(self.mi_crow, change) if sure else None)
 
     def export_to(self, text: str, *, force: bool = False) -> None:
         """Writes the chosen generations to the file called `text`."""

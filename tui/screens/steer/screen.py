@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Button, Label, Static
 
+from mi_crow.clean_text import clean_text
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
@@ -204,7 +205,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
                 annotations.delete_preset(name)
                 return f"Removed the preset “{name}”"
 
-            write(self.mi_crow, remove)
+            popup = Confirm(f"Remove the preset “{name}”?", "Its stack is gone then.")
+            self.app.push_screen(popup, lambda sure: write(self.mi_crow, remove) if sure else None)
         elif choice.action == "rename":
             self._renamed = name
             self.prompt.ask("preset-name", "call the preset", name, select=True)
@@ -245,21 +247,38 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
                 annotations.rename_preset(old, new)
                 return f"“{old}” is called “{new}” now"
 
-            write(self.mi_crow, rename)
+            write(self.mi_crow, rename, typed=new, purpose="preset-name")
         elif message.purpose == "preset" and message.value:
             self._save_preset(message.value, tuple(self._stack), self.context.sae_id)
 
     def _save_preset(self, name: str, stack: Sequence[Intervention], sae_id: str | None) -> None:
-        def change(annotations: "Annotations") -> str:
-            own = stack
-            if sae_id is not None:
-                weights = self.context.weights_of(sae_id)
-                own = [one.in_sae(sae_id, weights) for one in stack]
-            replaced = annotations.save_preset(name, [one.as_json() for one in own])
-            of = ", in the place of another of that name" if replaced else ""
-            return f"Saved the preset “{name}”{of}"
+        """Saves the stack; asks first where another one has that name."""
 
-        write(self.mi_crow, change)
+        def others() -> bool:
+            wanted = clean_text(name).strip()
+            held = (one for one in self.context.annotations.presets() if one.name == wanted)
+            return any(read_stack(one) != tuple(own_stack()) for one in held)
+
+        def own_stack() -> Sequence[Intervention]:
+            if sae_id is None:
+                return stack
+            weights = self.context.weights_of(sae_id)
+            return [one.in_sae(sae_id, weights) for one in stack]
+
+        def change(annotations: "Annotations") -> str:
+            annotations.save_preset(name, [one.as_json() for one in own_stack()])
+            return f"Saved the preset “{name}”"
+
+        save = partial(write, self.mi_crow, change, typed=name, purpose="preset")
+
+        def ask(taken: bool) -> None:
+            if not taken:
+                save()
+                return
+            popup = Confirm(f"There is a preset “{name}”, of another stack.", "Replace it?")
+            self.app.push_screen(popup, lambda sure: save() if sure else None)
+
+        self.in_thread(others, ask, opens=True)
 
     def action_save(self) -> None:
         if (board := self._board) is not None and board.done:

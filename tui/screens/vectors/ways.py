@@ -11,6 +11,7 @@ from tui import messages
 from tui.screens.concepts.typed_path import typed_path, wrong_target
 from tui.screens.vectors.popup import VectorChoice, VectorsPopup, read_vectors
 from tui.text import printable
+from tui.threads import error_sentence
 from tui.widgets.forms.fields import filled_in
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.prompt_line import PromptLine
@@ -130,12 +131,13 @@ class HasVectors(_Screen):
         name, workspace = self._vector, self.context.workspace
         if purpose == NOTE:
             said = f"The note on {name} is saved" if text else f"The note on {name} is gone"
-            self._do(partial(note_vector, workspace, name, text), said, name)
+            self._do(partial(note_vector, workspace, name, text), said, name, (NOTE, text))
         elif not text:
             return True
         elif purpose == RENAME:
             rename = partial(stored.rename_vector, workspace, name, text)
-            self._do(rename, f"The vector {name} is called {text} now", text)
+            said = f"The vector {name} is called {text} now"
+            self._do(rename, said, text, (RENAME, text))
         else:
             self._export(name, text)
         return True
@@ -156,11 +158,24 @@ class HasVectors(_Screen):
         )
         self._do(call, f"Wrote the vector {name} to {path}", name)
 
-    def _do(self, work: Callable[[], object], said: str, name: str = "") -> None:
-        """Does it in a thread, says so and shows the list again."""
+    def _do(
+        self,
+        work: Callable[[], object],
+        said: str,
+        name: str = "",
+        typed: tuple[str, str] | None = None,
+    ) -> None:
+        """Does it in a thread, says so and shows the list again. Where it is refused, the line of
+        the purpose and the text that were `typed` asks again."""
 
         def done(_: object) -> None:
             self.notify(printable(said))
             self.action_vectors(name)
 
-        self.in_thread(work, done)
+        def refused(error: Exception) -> None:
+            asks = typed is not None and isinstance(error, UserError)
+            line = self.query_one(PromptLine)
+            if not asks or not line.ask_again(*typed, error_sentence(error)):
+                self.tell(error)
+
+        self.in_thread(work, done, failed=refused)
