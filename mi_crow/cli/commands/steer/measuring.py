@@ -55,7 +55,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         help="prompts, one a line (default: the commonest openings of the indexed texts)",
     )
     group.add_argument("--prompt", action="append", default=[], help="a prompt; repeatable")
-    add_setting(group, "--n", 64, "continuations of each", type=number_within(SIZE))
+    add_setting(group, "--n", 64, "continuations, over all prompts", type=number_within(SIZE))
     add_setting(group, "--max-new-tokens", 48, "tokens", type=number_within(COUNT))
     add_setting(
         group,
@@ -261,7 +261,8 @@ def show_sweep(result: dict[str, Any]) -> None:
     if result["best"] is None:
         words = f"none at a ratio of perplexities of at most {ratio}"
     else:
-        words = f"{result['best']}: the most hits at a ratio of at most {ratio}"
+        most = "the best ratings" if _is_rated(result) else "the most hits"
+        words = f"{result['best']}: {most} at a ratio of at most {ratio}"
     print_facts({"best": words, **_told(result)})
 
 
@@ -312,11 +313,20 @@ def _told(result: dict[str, Any]) -> dict[str, str]:
         judge += ", by words"
         judge += "" if found is None else f"; finds {share(found)} of such held-out texts"
         judge += "" if alarms is None else f", and {share(alarms)} of others"
+    rated = (
+        f"by {result['rated_by']}, 0 to 2: {result['rated_concept']}" if _is_rated(result) else ""
+    )
     return {
         "judge": judge,
+        **({"ratings": rated} if rated else {}),
         "prompts": f"{len(result['prompts'])}, {result['n']} continuations, seed {result['seed']}",
         "measurement": result["measurement"],
     }
+
+
+def _is_rated(result: dict[str, Any]) -> bool:
+    """Whether a chat model rated the texts."""
+    return "rated_by" in result
 
 
 def _results(workspace: Any, options: Namespace) -> int:

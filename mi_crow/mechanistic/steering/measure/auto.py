@@ -130,6 +130,7 @@ def run_auto(
         "label": config.label,
         "description": config.description,
         **bench.judge.as_json(),
+        **(bench.rater.as_json() if bench.rater is not None else {}),
         "recipe": winner["recipe"],
         "strength": winner["strength"],
         "unit": "norm",

@@ -68,6 +68,10 @@ class Rater:
     parallel: int = 8
     _held: dict[tuple[str, str], Rated | None] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, str]:
+        """Who rates, and what texts should be about."""
+        return {"rated_by": self.endpoint.model, "rated_concept": self.concept}
+
     def rate(self, texts: Sequence[tuple[str, str]]) -> list[Rated | None]:
         """The ratings of each (prompt, text); None where no answer held one.
 

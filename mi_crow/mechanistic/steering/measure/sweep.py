@@ -82,6 +82,7 @@ def run_sweep(
         "sae_id": config.sae_id,
         "model_id": bench.loaded.lm.model_id,
         **bench.judge.as_json(),
+        **(bench.rater.as_json() if bench.rater is not None else {}),
         "prompts": prompts,
         "n": trial.n,
         "seed": trial.seed,

@@ -182,6 +182,8 @@ def told(found: Measured) -> str:
     if (alarms := figure(result, "false_alarms")) is not None:
         of = "held-out texts match it" if matches else "others"
         parts.append(f"{100 * alarms:.3g}% of {of}")
+    if (rater := result.get("rated_by")) is not None:
+        parts.append(f"rated 0 to 2 by {rater}: {result.get('rated_concept', '')}")
     if (plain := next((figure(one, "share_baseline") for one in found.arms), None)) is not None:
         parts.append(f"baseline {share_text(plain)}")
     parts.append(f"{result.get('n')} texts of {len(result.get('prompts') or ())} prompts")
