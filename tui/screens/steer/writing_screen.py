@@ -155,6 +155,7 @@ class WritingScreen(StackScreen):
         self.in_thread(
             partial(self._work, plan), self._written, group="write", failed=self._not_written
         )
+        self.refresh_bindings()
 
     def asked(self, before: Board | None) -> tuple[str, Branches | None]:
         """The prompt, and the conversation that ends with it where there is one; for a stack that
@@ -242,6 +243,11 @@ class WritingScreen(StackScreen):
     @property
     def can_stop(self) -> bool:
         return self._is_writing and not self._stopped
+
+    @property
+    def escape_words(self) -> str:
+        """What escape does here that the footer has to say."""
+        return "stop" if self.can_stop else ""
 
     def stop_running(self) -> bool:
         if not self.can_stop:
