@@ -173,9 +173,10 @@ class HasVectors(_Screen):
             self.action_vectors(name)
 
         def refused(error: Exception) -> None:
-            asks = typed is not None and isinstance(error, UserError)
-            line = self.query_one(PromptLine)
-            if not asks or not line.ask_again(*typed, error_sentence(error)):
+            line, asked = self.query_one(PromptLine), False
+            if typed is not None and isinstance(error, UserError):
+                asked = line.ask_again(*typed, error_sentence(error))
+            if not asked:
                 self.tell(error)
 
         self.in_thread(work, done, failed=refused)
