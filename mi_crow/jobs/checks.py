@@ -27,6 +27,7 @@ from mi_crow.language_model.outline import check_layers, outline_of
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import CLT, SAE, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.tuned_model import tuned_spec
 from mi_crow.mechanistic.sae.cross_layer.two_runs import check_same_tokenizer
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
@@ -72,6 +73,9 @@ def check_train(workspace: Workspace, config: TrainConfig) -> None:
         if config.family != SAE:
             check_names_together(config.layers, transcodes=config.family == CLT)
         _check_layers(config.stream.model, config.stream.layers)
+        if config.tuned_model is not None:
+            check_model(tuned_spec(config))
+            _check_layers(tuned_spec(config), config.stream.layers)
         return
     manifest = run_manifest(workspace, config.run_id)
     width = max(stored_layer(manifest, name).width for name in config.layers or (config.layer,))

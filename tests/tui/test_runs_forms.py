@@ -514,6 +514,25 @@ def test_a_continued_sae_keeps_its_architecture_and_size(app_workspace):
     assert (job.params["init"], job.params["arch"]) == ("demo-topk", "topk")
 
 
+def test_a_stream_of_two_models_names_both(app_workspace):
+    form = FORMS["train"](situation(app_workspace))
+    texts = {
+        "stream": "yes",
+        "family": "crosscoder",
+        "layer": "resid_post.2",
+        "stream__model__model": "sample",
+        "tuned_model": "random:sample",
+    }
+    assert not trouble_of(advice(form, **texts))
+    (job,) = jobs_of(form, **texts)
+    assert (job.params["tuned_model"], job.params["layers"]) == ("random:sample", ["resid_post.2"])
+    assert "--tuned-model random:sample" in advice(form, **texts).command
+    twice = texts | {"tuned_model": "sample"}
+    assert "was given for both models" in trouble_of(advice(form, **twice))
+    stored = {"run_id": "demo", "family": "crosscoder", "tuned_model": "random:sample"}
+    assert "name the tuned model's run" in trouble_of(advice(form, **stored))
+
+
 def test_an_index_of_several_layers_is_of_a_run_or_of_texts(app_workspace):
     at = situation(app_workspace)
     across = replace(at.saes[0], run_id=None, layers=("resid_post.1", "resid_post.2"))

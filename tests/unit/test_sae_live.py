@@ -11,6 +11,7 @@ from torch import Tensor
 from mi_crow.datasets import TextDataset, split_of
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model import LanguageModel
+from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.sae import TopKSae, load_sae
@@ -36,7 +37,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source_of(lm: LanguageModel, texts: list[str] = MANY, tokens: int = 0) -> LiveSource:
-    return LiveSource(lm, TextDataset(texts), CONFIG, tokens)
+    return LiveSource(LiveLayer(lm, CONFIG, NullProgress()), TextDataset(texts), tokens)
 
 
 def matches(row: Tensor, rows: Tensor) -> bool:

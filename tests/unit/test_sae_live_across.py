@@ -4,25 +4,35 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mi_crow.datasets import TextDataset
 from mi_crow.errors import CancelledError, NotFoundError, UserError
+from mi_crow.jobs.checks import check_train
 from mi_crow.language_model import LanguageModel
+from mi_crow.language_model.capture.job import capture_run
+from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.sae import CrossLayerSae, SaeTrainingConfig, load_sae
+from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
+from mi_crow.mechanistic.features.config import LiveTexts
+from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig, SaeTrainingConfig, load_sae
 from mi_crow.mechanistic.sae.config import CLT, CROSSCODER, TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.origins import FILE
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
+from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train import live as live_module
-from mi_crow.mechanistic.sae.train.across.streamed import LiveLayers
+from mi_crow.mechanistic.sae.train.across.streamed import LiveLayers, streamed_layers
+from mi_crow.mechanistic.sae.train.across.tokens import open_models
 from mi_crow.mechanistic.sae.train.run import train_run
 from mi_crow.progress import NullProgress
 from mi_crow.store import Workspace
 from mi_crow.store.runs.joined import JoinedTokens
 from mi_crow.store.runs.reader import RunReader
 from tests.helpers.progress import Watched
-from tests.helpers.tiny_models import TEXTS
+from tests.helpers.tiny_models import TEXTS, save_tiny_llama
 
 MANY = [f"{number}: {text}" for number in range(8) for text in TEXTS]
 LAYERS = {
@@ -64,7 +74,7 @@ def test_rows_are_those_of_a_run_side_by_side(tiny_lm: LanguageModel, workspace:
     settings = CaptureConfig(ModelSpec("tiny"), DatasetSpec("list"), layers, dtype="fp32")
     run = Capture(tiny_lm, TextDataset(MANY), settings).run(workspace, NullProgress())
     stored = JoinedTokens([RunReader(workspace.run_dir(run.run_id), name) for name in layers])
-    live = LiveLayers(tiny_lm, TextDataset(MANY), settings, 0)
+    live = LiveLayers(LiveLayer(tiny_lm, settings, NullProgress()), TextDataset(MANY), 0)
     assert (live.width, live.widths) == (stored.width, stored.widths)
     known = stored.sample(10**6, 0).split(stored.widths, dim=1)
     for x in islice(live.batches(64, 0), 3):
@@ -131,7 +141,121 @@ def test_layers_that_do_not_fit_are_refused(
     assert list(workspace.saes_dir.glob("*")) == []
 
 
-@pytest.mark.parametrize("family", [CROSSCODER])
-def test_two_models_are_captured_first(config: TrainConfig) -> None:
-    with pytest.raises(UserError, match="two models is not trained on a stream"):
-        replace(config, tuned_run="chat")
+# Two models on a stream.
+
+two = pytest.mark.parametrize("family", [CROSSCODER])
+
+
+@pytest.fixture
+def both(config: TrainConfig, tiny_tuned_dir: Path) -> TrainConfig:
+    return replace(config, tuned_model=str(tiny_tuned_dir))
+
+
+@two
+def test_each_row_is_one_token_in_both_models(
+    workspace: Workspace, both: TrainConfig, tiny_model_dir: Path, tiny_tuned_dir: Path
+) -> None:
+    assert both.stream is not None
+    for name, model in (("base", tiny_model_dir), ("tuned", tiny_tuned_dir)):
+        spec = ModelSpec(str(model), device="cpu")
+        capture = replace(both.stream, model=spec, dtype="fp32", name=name)
+        capture_run(workspace, capture)
+    stored = open_models(workspace, "base", "tuned", both.layers)
+    live = streamed_layers(both, both.stream, NullProgress())
+    assert live.roles == stored.roles
+    assert [live.name_of(one) for one in live.reads] == [
+        *("resid_post.0", "resid_post.2"),
+        *("resid_post.0", "resid_post.2"),
+    ]
+    assert live.source.widths == stored.source.widths
+    known = stored.source.sample(10**6, 0).split(stored.source.widths, dim=1)
+    for x in islice(live.source.batches(64, 0), 3):
+        far = torch.zeros(())
+        for place, part in enumerate(x.split(live.source.widths, dim=1)):
+            plain = known[place] / stored.source.scales[place]
+            scaled = part / live.source.scales[place]
+            far = far + torch.cdist(scaled, plain, compute_mode=EXACT)
+        assert float(far.amin(1).max()) < 1e-3  # one token at all layers of both
+
+
+@pytest.mark.slow
+@two
+def test_a_stopped_training_of_two_models_resumes_bit_for_bit(
+    workspace: Workspace, both: TrainConfig, tiny_model_dir: Path, tiny_tuned_dir: Path
+) -> None:
+    check_train(workspace, both)
+    train_run(workspace, replace(both, name="straight"))
+    folder = workspace.make_sae_dir("stopped", "")
+    for looks in (5, 4):
+        with pytest.raises(CancelledError):
+            train_run(workspace, both, Watched(looks=looks), folder)
+    train_run(workspace, both, sae_dir=folder)
+    assert list(workspace.activations_dir.glob("*")) == []
+    first, second = (load_sae(workspace.sae_dir(name)) for name in ("straight", "stopped"))
+    assert isinstance(first, TwoModelCrosscoder)
+    assert first.layers == tuple(
+        f"{role}:resid_post.{number}" for role in ("base", "tuned") for number in (0, 2)
+    )
+    assert [(one.name, one.run_id) for one in first.models.values()] == [
+        (str(tiny_model_dir), None),
+        (str(tiny_tuned_dir), None),
+    ]
+    assert first.metadata.model_name == str(tiny_tuned_dir)
+    for name, weight in first.weights().items():
+        assert torch.equal(weight, second.weights()[name]), name
+    tables = [pq.read_table(workspace.sae_dir(name) / FILE) for name in ("straight", "stopped")]
+    assert tables[0].equals(tables[1])
+    assert tables[0]["origin"].null_count < len(tables[0])
+
+
+@pytest.mark.slow
+@two
+def test_it_is_indexed_and_evaluated_with_both_models(
+    workspace: Workspace, both: TrainConfig, tiny_model_dir: Path, tiny_tuned_dir: Path
+) -> None:
+    assert both.stream is not None
+    one_layer = replace(
+        both,
+        layer="resid_post.2",
+        layers=("resid_post.2",),
+        stream=replace(both.stream, layers=("resid_post.2",)),
+    )
+    train_run(workspace, one_layer)
+    texts = LiveTexts(both.stream.dataset)
+    build_index(workspace, IndexConfig("sae", live=texts, device="cpu"))
+    assert FeatureStore.open(workspace, "sae").meta().model_id == str(tiny_tuned_dir)
+    with pytest.raises(UserError, match="does not say which run"):
+        evaluate_sae(workspace, EvaluateConfig("sae", device="cpu"))
+    for name, model in (("base", tiny_model_dir), ("tuned", tiny_tuned_dir)):
+        spec = ModelSpec(str(model), device="cpu")
+        capture_run(workspace, replace(one_layer.stream or both.stream, model=spec, name=name))
+    with pytest.raises(UserError, match="which run of the tuned model"):
+        evaluate_sae(workspace, EvaluateConfig("sae", "base", device="cpu"))
+    found = evaluate_sae(workspace, EvaluateConfig("sae", "base", device="cpu", tuned_run="tuned"))
+    assert [one["layer"] for one in found["layers"]] == ["base:resid_post.2", "tuned:resid_post.2"]
+    assert [one["model"] for one in found["models"]] == ["base", "tuned"]
+
+
+@two
+def test_tuned_models_that_do_not_fit_are_refused(
+    workspace: Workspace, both: TrainConfig, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    assert both.stream is not None
+    for changes, says in (
+        ({"tuned_model": str(tiny_model_dir)}, "was given for both models"),
+        ({"tuned_model": None, "tuned_run": "chat"}, "--tuned-run is for a training on runs"),
+        ({"tuned_model": None, "tuned_revision": "main"}, "is of a tuned model"),
+        ({"stream": None}, "--tuned-model is for --stream"),
+        ({"family": "sae", "layers": ()}, "--tuned-model is for crosscoders"),
+    ):
+        stream = (
+            {"stream": replace(both.stream, layers=(both.layer,))} if "layers" in changes else {}
+        )
+        with pytest.raises(UserError, match=says):
+            replace(both, **stream, **changes)
+    with pytest.raises(UserError, match="not found"):
+        check_train(workspace, replace(both, tuned_model=str(tmp_path / "gone")))
+    other = replace(both, tuned_model=str(save_tiny_llama(tmp_path / "other", vocabulary=300)))
+    with pytest.raises(UserError, match="have different tokenizers"):
+        train_run(workspace, other)
+    assert list(workspace.saes_dir.glob("*")) == []

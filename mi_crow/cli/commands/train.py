@@ -77,7 +77,13 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "with --crosscoder: run of a model made from that of --run, over the same texts; the "
         "latents read both models, and each is told to be of both or of one (model diffing)"
     )
-    add_fields(parser, TrainConfig, {"tuned_run": tuned})
+    streamed = "with --stream --crosscoder: the same of a model made from that of --model"
+    revision = "revision of --tuned-model"
+    add_fields(
+        parser,
+        TrainConfig,
+        {"tuned_run": tuned, "tuned_model": streamed, "tuned_revision": revision},
+    )
     _add_sae(parser)
     _add_length(parser)
     _add_recipe(parser)

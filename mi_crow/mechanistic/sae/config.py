@@ -23,6 +23,7 @@ from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.architectures import BY_ARCH, PENALTIES, STEP, Architecture
+from mi_crow.mechanistic.sae.cross_layer.tuned_model import check_two_models
 from mi_crow.mechanistic.sae.parallel.settings import GRADIENTS, check_shares
 
 ARCHITECTURES = tuple(BY_ARCH)
@@ -230,6 +231,8 @@ class TrainConfig:
     layers: tuple[str, ...] = ()  # without a family of their own: an SAE of each
     # Of a crosscoder of two models: the run of the one made from that of `run_id`, on its texts.
     tuned_run: str | None = None
+    tuned_model: str | None = None  # the same on a stream, whose model is the base model
+    tuned_revision: str | None = None
 
     LIMITS: ClassVar[Limits] = {
         "logger": ("logger", Words(LOGGERS)),
@@ -270,14 +273,7 @@ class TrainConfig:
             check_recipe(self.training, self.arch, BY_ARCH[self.arch])
         elif self.sweep_k or self.sweep_expansion:
             raise UserError("a sweep cannot start from one SAE", hint="leave out --init")
-        if self.tuned_run is not None and self.family != CROSSCODER:
-            raise UserError("--tuned-run is for crosscoders", hint="add --crosscoder")
-        if self.tuned_run is not None and self.tuned_run == self.run_id:
-            raise UserError(
-                f"run {self.run_id!r} was given for both models",
-                hint="give the run of the base model with --run, that of the tuned one with "
-                "--tuned-run",
-            )
+        check_two_models(self, crosscoder=self.family == CROSSCODER)
         if self.finetune != NONE:
             self._check_finetune()
         if self.family != SAE:
@@ -287,7 +283,7 @@ class TrainConfig:
 
     def _check_across(self) -> None:
         what = {CROSSCODER: "a crosscoder", CLT: "a cross-layer transcoder"}[self.family]
-        if len(self.layers) < (2 if self.tuned_run is None else 1):
+        if len(self.layers) * self.n_models < 2:
             raise UserError(
                 f"{what} is of several layers", hint="--layer takes several, with commas between"
             )
@@ -308,11 +304,6 @@ class TrainConfig:
         for flag, value in refused.items():
             if value:
                 raise UserError(f"{what} takes no {flag}", hint="leave it out")
-        if self.stream is not None and self.tuned_run is not None:
-            raise UserError(
-                "a crosscoder of two models is not trained on a stream",
-                hint="capture the layers of both, in a run each, and train on those",
-            )
         if self.shares == "latents":
             raise UserError(
                 f"the latents of {what} cannot be shared among processes", hint="share the tokens"
@@ -351,6 +342,11 @@ class TrainConfig:
             replace(self, expansion=expansion, k=k, sweep_k=(), sweep_expansion=())
             for expansion, k in pairs
         ]
+
+    @property
+    def n_models(self) -> int:
+        """Two, where a base model and one made from it are read."""
+        return 1 if self.tuned_run is None and self.tuned_model is None else 2
 
     @property
     def latent_sets(self) -> int:

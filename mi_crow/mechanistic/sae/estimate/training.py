@@ -123,7 +123,7 @@ def _matrices(config: TrainConfig) -> tuple[int, int]:
     """How many matrices [latents, width] encode, and how many decode."""
     if config.family == SAE:
         return 1, 1
-    layers = len(config.layers) * (1 if config.tuned_run is None else 2)
+    layers = len(config.layers) * config.n_models
     return layers, layers * (layers + 1) // 2 if config.family == CLT else layers
 
 
@@ -140,7 +140,7 @@ def _model_operations(
         return 2.0 * parameters * (_PASSES * tokens + measured)
     if config.stream is None:
         return 0.0
-    return 2.0 * parameters * tokens * _share_run(config, outline)
+    return 2.0 * parameters * tokens * config.n_models * _share_run(config, outline)
 
 
 def _share_run(config: TrainConfig, outline: Outline) -> float:
@@ -154,7 +154,7 @@ def _model_memory(config: TrainConfig, outline: Outline | None, run: RunManifest
     if outline is None or (config.finetune == NONE and config.stream is None):
         return 0
     if config.finetune == NONE:
-        return outline.file_bytes
+        return outline.file_bytes * config.n_models
     vocabulary = max(
         (shape[0] for name, shape in outline.tensors.items() if "embed" in name), default=0
     )

@@ -29,7 +29,7 @@ from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.mechanistic.sae.config import TrainConfig
 from mi_crow.mechanistic.sae.run_tokens import RunTokens
 from mi_crow.mechanistic.sae.source import permutation
-from mi_crow.progress import NullProgress, Progress
+from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.manifest import LayerSpec, RunManifest
 from mi_crow.store.runs.parts import DTYPES
@@ -68,7 +68,7 @@ def live_tokens(
     """
     lm, texts = model_and_texts(config, stream)
     stream = replace(stream, seed=config.training.seed)
-    source = LiveSource(lm, texts, stream, length_of(config), progress, ranks)
+    source = LiveSource(LiveLayer(lm, stream, progress), texts, length_of(config), ranks)
     return RunTokens(source.manifest, source.layer, None, source)
 
 
@@ -92,22 +92,14 @@ class LiveSource:
 
     live = True
 
-    def __init__(
-        self,
-        lm: "LanguageModel",
-        texts: Texts,
-        config: CaptureConfig,
-        tokens: int,
-        progress: Progress | None = None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        """`config` names what is read; `tokens` is the length of the training. Each of `ranks` runs
-        the model on its own texts and gets its part of every batch from them.
+    def __init__(self, live: LiveLayer, texts: Texts, tokens: int, ranks: Ranks = ALONE) -> None:
+        """`live` is what is read; `tokens` is the length of the training. Each of `ranks` runs the
+        model on its own texts and gets its part of every batch from them.
 
-        Raises NotFoundError for an unknown layer, UserError for a context without room for text.
+        Raises UserError for a context without room for text.
         """
         self._texts, self._ranks = texts, ranks
-        self._live = LiveLayer(lm, config, progress or NullProgress())
+        self._live = live
         self.layer: LayerSpec = self._live.layer
         room = _BLOCK_BYTES // self._row_bytes()
         share = max(_LEAST_BLOCK_TOKENS, tokens // _BLOCKS)

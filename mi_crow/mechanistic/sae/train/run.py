@@ -173,7 +173,9 @@ def _what_is_read(config: TrainConfig) -> str:
     layers = ", ".join(config.layers or (config.layer,))
     if config.stream is None:
         return f"reading {layers} of run {config.run_id}"
-    return f"loading {config.stream.model.model}, which reads texts, for {layers}"
+    models = " and ".join(filter(None, (config.stream.model.model, config.tuned_model)))
+    read = "which reads texts" if config.tuned_model is None else "which both read texts"
+    return f"loading {models}, {read}, for {layers}"
 
 
 def _tokens(

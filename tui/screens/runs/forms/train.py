@@ -42,7 +42,7 @@ _LENGTHS = ("training.steps", "training.epochs", "training.tokens")
 class TrainForm(JobForm):
     kind = "train"
     title = "Train an SAE"
-    models = ("stream.model.model",)
+    models = ("stream.model.model", "tuned_model")
     follows = {"layer": ("run_id", "stream.model.model")}
     derived = (
         "sweep_k",
@@ -132,6 +132,7 @@ class TrainForm(JobForm):
             "tuned_run": finding.run_names(self.at.runs),
             "init": finding.sae_names(self.at.saes),
             "stream.model.model": finding.models(self.at, reading.texts["stream.model.model"]),
+            "tuned_model": finding.models(self.at, reading.texts["tuned_model"]),
             "stream.dataset.source": finding.texts(self.at, reading.texts["stream.dataset.source"]),
         }
 

@@ -131,6 +131,7 @@ def _log_fields(ask: FieldsOf) -> tuple[FormField, ...]:
 
 def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     hint = "capture activations while training, without storing them"
+    tuned = "of a crosscoder: a model made from the other; both read the texts"
     of = replace(ask, prefix="stream.")
     return (
         ask("stream", "without a run", hint, switch=True, default=Default("no")),
@@ -140,4 +141,6 @@ def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         context_field(of),
         *text_fields(of),
         *model_fields(of),
+        ask("tuned_model", "tuned model", tuned, why="none: one model", empty=None),
+        ask("tuned_revision", "its revision", "a branch, tag or commit", why="the usual one"),
     )

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.language_model.capture.live_layer import LiveLayer
+from mi_crow.language_model.capture.live_pair import LivePair
 from mi_crow.language_model.capture.plan import PartPlan
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.sae.config import CLT, TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.tuned_model import tuned_spec
 from mi_crow.mechanistic.sae.stored_layers import layers_together
-from mi_crow.mechanistic.sae.train.across.tokens import LayersOfRun
+from mi_crow.mechanistic.sae.train.across.tokens import LayersOfRun, check_same_widths
 from mi_crow.mechanistic.sae.train.live import LiveSource, LiveTokens, length_of, model_and_texts
 from mi_crow.progress import Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -29,15 +32,47 @@ def streamed_layers(
     config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks = ALONE
 ) -> LayersOfRun:
     """The layers of `stream`, ascending by their blocks; of a cross-layer transcoder the outputs of
-    the MLPs too. Raises UserError or NotFoundError in one sentence."""
+    the MLPs too, of two models those of both. Raises UserError or NotFoundError in one sentence."""
+    if config.tuned_model is not None:
+        return _of_two_models(config, stream, progress, ranks)
     lm, texts = model_and_texts(config, stream)
     transcodes = config.family == CLT
     names = (*stream.layers, *(_outputs(lm, stream.layers) if transcodes else ()))
     stream = replace(stream, layers=names, seed=config.training.seed)
-    source = LiveLayers(lm, texts, stream, length_of(config), progress, ranks)
+    source = LiveLayers(LiveLayer(lm, stream, progress), texts, length_of(config), ranks)
     reads, writes = layers_together(source.manifest, config.layers, transcodes=transcodes)
-    source.read_in_order(reads, writes if transcodes else ())
+    every = source.manifest.layers
+    source.read_in_order(
+        [every.index(layer) for layer in (*reads, *(writes if transcodes else ()))],
+        len(writes) if transcodes else 0,
+    )
     return LayersOfRun(source.manifest, reads, writes, source)
+
+
+def _of_two_models(
+    config: TrainConfig, stream: CaptureConfig, progress: Progress, ranks: Ranks
+) -> LayersOfRun:
+    """The same layers of the model of `stream` and of the tuned one, of the same tokens."""
+    from mi_crow.language_model.language_model import LanguageModel
+
+    base = LanguageModel.from_spec(replace(stream.model, device=config.device))
+    named = replace(stream, model=tuned_spec(config), seed=config.training.seed)
+    lm, texts = model_and_texts(config, named)
+    live = LivePair(lm, named, progress, base, stream.layers)
+    source = LiveLayers(live, texts, length_of(config), ranks)
+    manifests = live.base.manifest(live.source(texts)), source.manifest
+    reads = [layers_together(one, config.layers, transcodes=False)[0] for one in manifests]
+    check_same_widths(manifests, reads)
+    first = len(manifests[0].layers)
+    source.read_in_order(
+        [
+            begin + manifest.layers.index(layer)
+            for begin, manifest, own in zip((0, first), manifests, reads, strict=True)
+            for layer in own
+        ]
+    )
+    both = (*reads[0], *reads[1])
+    return LayersOfRun(source.manifest, both, both, source, manifests[0])
 
 
 def _outputs(lm: "LanguageModel", layers: Sequence[str]) -> tuple[str, ...]:
@@ -61,11 +96,10 @@ class LiveLayers(LiveSource):
     _order: tuple[int, ...] = ()  # places in what the model gives; empty: as it gives them
     _n_written = 0  # of them the last, which are predicted and not read
 
-    def read_in_order(self, reads: Sequence[LayerSpec], writes: Sequence[LayerSpec] = ()) -> None:
-        """The SAE reads `reads`, and predicts also `writes`; to be said before any token is."""
-        every = self._live.read
-        self._order = tuple(every.index(layer) for layer in (*reads, *writes))
-        self._n_written = len(writes)
+    def read_in_order(self, places: Sequence[int], n_written: int = 0) -> None:
+        """Rows hold the layers at these places in what the model gives; the last `n_written` are
+        predicted and not read. To be said before any token is read."""
+        self._order, self._n_written = tuple(places), n_written
 
     @property
     def _places(self) -> tuple[int, ...]:

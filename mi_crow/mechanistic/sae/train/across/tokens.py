@@ -41,7 +41,7 @@ class LayersOfRun:
         """Both models, where there are two."""
         both = zip(ROLES, (self.base, self.manifest), strict=True)
         return tuple(
-            ModelRead(role, run.model_id, run.revision, run.run_id)
+            ModelRead(role, run.model_id, run.revision, run.run_id or None)
             for role, run in both
             if run is not None and self.base is not None
         )
@@ -103,15 +103,25 @@ def open_models(
     base, tuned = (RunManifest.load(run) for run in runs)
     check_same_tokens(runs, base, tuned)
     reads = [layers_together(manifest, layers, transcodes=False)[0] for manifest in (base, tuned)]
-    for first, second in zip(*reads, strict=True):
-        if first.width != second.width:
-            raise UserError(
-                f"layer {first.point!r} has width {first.width} in run {base_run!r}, "
-                f"{second.width} in run {tuned_run!r}",
-                hint="compare a model with one made from it",
-            )
+    check_same_widths((base, tuned), reads)
     readers = [
         RunReader(run, spec.name) for run, own in zip(runs, reads, strict=True) for spec in own
     ]
     both = (*reads[0], *reads[1])
     return LayersOfRun(tuned, both, both, JoinedTokens(readers), base)
+
+
+def check_same_widths(
+    manifests: Sequence[RunManifest], reads: Sequence[Sequence[LayerSpec]]
+) -> None:
+    """Raises UserError for layers of two models that have different widths."""
+    base, tuned = (
+        f"run {one.run_id!r}" if one.run_id else f"model {one.model_id!r}" for one in manifests
+    )
+    for first, second in zip(*reads, strict=True):
+        if first.width != second.width:
+            raise UserError(
+                f"layer {first.point!r} has width {first.width} in {base}, {second.width} in "
+                f"{tuned}",
+                hint="compare a model with one made from it",
+            )
