@@ -36,7 +36,7 @@ from tui.threads import ThreadWork, error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
 from tui.widgets.forms.drafts import take_up_drafts
 from tui.widgets.frame.endings import ending_line, news_line, next_step, place_of, way_there
-from tui.widgets.frame.header import HeaderBar
+from tui.widgets.frame.header import HeaderBar, show_tabs
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
@@ -76,6 +76,7 @@ class Workbench(ThreadWork, TerminalApp):
         self._concepts_version: int | None = None
         self.message_log = MessageLog()
         self.history = History()
+        self.going_to = ""  # the screen that is being made
         self._requested: tuple[str, object] | None = None  # the index last asked for
 
     def on_mount(self) -> None:
@@ -336,7 +337,11 @@ class Workbench(ThreadWork, TerminalApp):
         """Switches to a screen and hands it `message` (OpenFeature, SendToSteer, ...)."""
         if name != self.current_mode:
             self.leave_place()
+            if name not in self._screen_stacks:
+                self.going_to = name
+                show_tabs(self.screen)
             await self.switch_mode(name)
+            self.going_to = ""
             self._refresh_header()
         if message is not None:
             self.screen_stack[0].post_message(message)

@@ -20,12 +20,14 @@ from textual.widget import Widget
 
 from mi_crow.mechanistic.features.queries import FeatureStore
 from tests.tui.driving import press, screen_text, settle
+from tui.screens.base import MiCrowScreen
 from tui.screens.features.detail import FeatureDetailPane
 from tui.terminal.compositor import PieceCompositor
 from tui.terminal.frames import KEPT_S
 from tui.terminal.line_filter import filtered, gate
 from tui.terminal.scrollbars import KeptBar
 from tui.widgets.frame.footer import FooterBar
+from tui.widgets.frame.header import TabLine
 
 
 @pytest.fixture
@@ -131,6 +133,26 @@ async def test_the_keys_of_a_place_are_written_once(wide_features, monkeypatch):
     assert not written
     await press(wide_features, "#")
     assert written
+
+
+async def test_a_screen_that_is_made_is_marked_before_it_is(open_on, monkeypatch):
+    drawn: list[tuple[str, str]] = []
+    draw_now = MiCrowScreen.draw_now
+
+    def drawing(screen, widget):
+        draw_now(screen, widget)
+        drawn.append((pilot.app.current_mode, pilot.app.going_to))
+
+    async with open_on("2", "enter", size=(120, 40)) as pilot:
+        monkeypatch.setattr(MiCrowScreen, "draw_now", drawing)
+        line = pilot.app.screen.query_one(TabLine)
+        before = str(line.render().spans)
+        await press(pilot, "enter")
+        assert drawn == [("features", "inspect")]
+        assert pilot.app.current_mode == "inspect"
+        assert str(line.render().spans) != before
+        await press(pilot, "escape", "2", "3")
+        assert len(drawn) == 1  # it is there
 
 
 def test_a_line_that_no_filter_changes_stays_the_same():

@@ -158,7 +158,7 @@ def comparison_charts(found: SaeComparison, width: int, lines: int) -> Content:
     height = max(_LOWEST, min(_HIGHEST, (lines + 1) // n_rows - 3))  # title, axis, a line between
     overlays, fronts = _overlays(found, room, height), _fronts(found, room, height)
     drawn = [*overlays[:1], *fronts, *overlays[1:]]
-    if not drawn:
+    if not fronts and not _curves_of(found):
         evaluate = key("runs.new", "new.evaluate")
         return Content.styled(f"nothing was measured yet: {evaluate} evaluates an SAE", "$muted")
     return side_by_side(drawn, columns, room)

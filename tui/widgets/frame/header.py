@@ -1,17 +1,19 @@
 """The header: name, open model, SAE, device, running jobs; below it the six screens."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.app import ComposeResult, RenderResult
 from textual.containers import Container
 from textual.content import Content
+from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
 
 from tui.actions import SCREENS
 from tui.preferences.key_words import key
+from tui.terminal.frames import OneFrame
 from tui.text import duration, printable
 from tui.widgets.frame.banner import Banner
 
@@ -105,7 +107,8 @@ class TabLine(Widget):
     """The six screens with their digits; the current one stands out."""
 
     def render(self) -> RenderResult:
-        current = self.app.current_mode
+        app = cast("Workbench", self.app)
+        current = app.going_to or app.current_mode
         keys = [key(f"app.{name}") for name in SCREENS]
         room = sum(len(name) + 3 + len(one) for name, one in zip(SCREENS, keys, strict=True))
         parts = []
@@ -143,3 +146,12 @@ class HeaderBar(Container):
             line.refresh()
         for banner in self.screen.query(Banner):
             banner.show(*self._app_context.trouble)
+
+
+def show_tabs(screen: Screen[Any]) -> None:
+    """Draws the line of the screens at once: the screen that it marks may take a tenth of a second
+    to make, in which nothing else is drawn."""
+    for line in screen.query(TabLine):
+        line.refresh()
+        if isinstance(screen, OneFrame):
+            screen.draw_now(line)
