@@ -21,6 +21,7 @@ from tests.helpers.sae_files import MAKERS, write_json, write_sparsify
 
 pytestmark = pytest.mark.slow
 
+WEIGHTS = (".safetensors", ".npz")  # what is large on the hub
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -81,7 +82,7 @@ class _Answer(Answers):
         if self.server.gated:
             self._send(403, b"", body, {"X-Error-Code": "GatedRepo"})
             return
-        data, large = file.read_bytes(), file.suffix == ".safetensors"
+        data, large = file.read_bytes(), file.suffix in WEIGHTS
         tag = sha256(data).hexdigest() if large else sha1(data).hexdigest()
         if body:
             self.server.fetched.append(file.relative_to(self.server.root / repository).as_posix())
@@ -124,7 +125,7 @@ class _Answer(Answers):
 
 
 def _in_lfs(file: Path) -> dict[str, Any]:
-    if file.suffix != ".safetensors":
+    if file.suffix not in WEIGHTS:
         return {}
     size = file.stat().st_size
     return {

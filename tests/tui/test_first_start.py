@@ -11,11 +11,12 @@ from tests.tui.conftest import NOW, add_run, add_sae
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.test_runs_screen import rows
 from tui.app import MiCrowApp
+from tui.screens.runs.library import LibraryPopup
 from tui.screens.runs.welcome import Way
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 
-WAYS = [("d", "demo"), ("m", "import"), ("c", "capture")]
+WAYS = [("d", "demo"), ("l", "library"), ("c", "capture")]
 
 
 def what_began(pilot, submitted: list[dict]) -> str:
@@ -23,6 +24,8 @@ def what_began(pilot, submitted: list[dict]) -> str:
     if submitted:
         return submitted[0]["kind"]
     screen = pilot.app.screen
+    if isinstance(screen, LibraryPopup):
+        return "library"
     assert isinstance(screen, FormPopup)
     return {"Import an SAE": "import", "Capture activations": "capture"}[screen.heading()]
 
@@ -49,6 +52,13 @@ async def test_the_arrows_and_enter_choose_too(empty_workspace, run_app, submitt
     async with run_app(empty_workspace) as pilot:
         assert pilot.app.screen.query(Way).first().has_focus
         await press(pilot, "up", "down", "enter")
+        assert what_began(pilot, submitted) == "library"
+
+
+async def test_a_file_of_ones_own_has_a_key_too(empty_workspace, run_app, submitted):
+    async with run_app(empty_workspace) as pilot:
+        assert "m imports your own" in screen_text(pilot)
+        await press(pilot, "m")
         assert what_began(pilot, submitted) == "import"
 
 

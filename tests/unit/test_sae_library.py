@@ -38,7 +38,7 @@ def test_at_most_so_many_come_and_all_are_counted():
     assert every.saes[:5] == some.saes
     sources = [sae.source for sae in every.saes]
     assert len(set(sources)) == len(sources)
-    order = [(sae.model, sae.release) for sae in every.saes]
+    order = [(sae.model, bool(sae.layers), sae.release) for sae in every.saes]
     assert all(before <= after for before, after in pairwise(order))
 
 

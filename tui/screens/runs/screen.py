@@ -38,7 +38,7 @@ _EMPTY = {
     "runs": lambda: f"none yet: {key('runs.new', 'new.capture')} captures one",
     "saes": lambda: (
         f"none yet: {key('runs.new', 'new.train')} trains one,"
-        f" {key('runs.new', 'new.import')} imports one"
+        f" {key('runs.new', 'new.library')} imports one"
     ),
     "jobs": lambda: "no jobs yet",
 }

@@ -24,9 +24,9 @@ _WAYS: dict[str, tuple[str, str, str]] = {  # a title, what it does, what it tak
         "A small language model, its activations, an SAE and named features",
         f"{DURATION}; {DISK} on the disk; no network",
     ),
-    "import": (
-        "Import a published SAE",
-        "From the hub, a folder or a file: SAELens, Gemma Scope and others",
+    "library": (
+        "Choose a published SAE",
+        "By model, layer and L0 from 13,000 on the hub; {} imports your own",
         "usually 0.1 to 2 GB to download, and as much on the disk",
     ),
     "capture": (
@@ -54,7 +54,7 @@ class Way(Widget, can_focus=True):
         bar = (marker, "$primary")
         lines = (
             Content.assemble(bar, (f" {letter}  ", "bold $primary"), (title, "bold $foreground")),
-            Content.assemble(bar, f"    {does}"),
+            Content.assemble(bar, f"    {does.format(key('new.import'))}"),
             Content.assemble(bar, "    ", (takes, "$muted")),
         )
         return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
@@ -81,7 +81,7 @@ class Way(Widget, can_focus=True):
 class Welcome(ThreadWork, Vertical):
     """Shown while the workspace is empty."""
 
-    BINDINGS = bindings("new", *_WAYS)
+    BINDINGS = bindings("new", *_WAYS, "import")
 
     @dataclass
     class Chosen(Message):

@@ -274,7 +274,9 @@ def main() -> None:
     registry = yaml.load(Path(sys.argv[1]).read_text(), Loader=yaml.CSafeLoader)
     found = [*rows(registry), *rows_of_pages()]
     table = pl.DataFrame(found, infer_schema_length=None, schema_overrides={"layers": layers})
-    table = table.sort("model", "release", "layer", "width", "l0", maintain_order=True)
+    several = pl.col("layers").list.len() > 0  # the largest by far, so not the first to be seen
+    order = ("model", several, "release", "layer", "width", "l0")
+    table = table.sort(*order, maintain_order=True)
     with whole_file(TABLE) as temporary:
         table.write_parquet(temporary, compression="zstd", compression_level=19)
     sys.stdout.write(f"{len(table):,} SAEs, {TABLE.stat().st_size / 1000:.0f} kB\n")

@@ -164,6 +164,10 @@ class ImportForm(JobForm):
         found = self._look(Reading(self._by_name, texts, {}))
         if found is None:
             return ("asking the hub",)
+        model = spec.params.get("model") or {}
+        name = model.get("model") or found.model
+        checked = "check" in spec.params and name
+        absent = checked and finding.place(name, model.get("revision")) is None
         facts = f"{found.format}{f': {found.facts}' if found.facts else ''}"
         got = f"{size(found.download)} to download" if found.download else "nothing to download"
         return (
@@ -171,6 +175,7 @@ class ImportForm(JobForm):
             got,
             disk(self.at, found.bytes),
             f"{size(found.bytes * 3 / 2)} of memory",
+            *([f"the check also downloads {name}"] if absent else []),
         )
 
     # The job that it means.
