@@ -74,6 +74,12 @@ class Hook:
     def is_enabled(self) -> bool:
         return self.enabled
 
+    def not_captured(self, rows: int) -> str:
+        """Why a pass over one new token of each of `rows` continuations cannot be captured with
+        this hook and run again without Python, as on CUDA; empty where it can. Such a hook does the
+        same with tensors at every token, whatever their values, and remembers nothing."""
+        return "what it does is not known"
+
     def forward(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         """Called with a module's output; returns None or what replaces it."""
         return None

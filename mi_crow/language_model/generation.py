@@ -197,6 +197,7 @@ def _continued(
     # The steered text read without interventions. Where none act, it would be the same again.
     beside = sampling.constrained and "steered" in sides
     strengths = [one.strength for one in asked]
+    room = _room(lm, len(asked[0].ids), sampling.max_new_tokens)
     steps = Steps(
         lm,
         [one.ids for one in asked],
@@ -206,11 +207,11 @@ def _continued(
         prefixes=prefixes,
         key=key,
         strengths=None if all(one == 1 for one in strengths) else strengths,
+        new_tokens=room,
     )
     texts = _Texts(lm, asked, sides, sampling.n, steps.special, on_token)
     generators = [torch.Generator("cpu").manual_seed(one.seed) for one in asked]
     stopped, costs = False, list[Tensor]()
-    room = _room(lm, len(asked[0].ids), sampling.max_new_tokens)
     # Uniform numbers come from the CPU, so that a seed means the same on every device.
     drawn = [
         torch.cat([torch.rand(sampling.n, 1, generator=one) for one in generators])

@@ -24,6 +24,7 @@ GPU_TESTS = (
     "tests/unit/test_sae_source.py",
     "tests/unit/test_features_device.py",
     "tests/unit/test_steering_steer.py",
+    "tests/unit/test_decoding_static.py",
 )
 
 
@@ -80,6 +81,8 @@ def steps(device: str, tiny: bool, workspace: Path) -> Iterator[Step]:
     yield Step("index it", command("index", *on, "--sae", "gpu"))
     sweep = script("steer", "--speed", "--speed --rounds 1 --n 2 --tokens 4")
     yield Step("sweep", (*sweep[:2], str(workspace), *sweep[2:]), True)
+    small = "--dtype fp32 --width 64 --layers 2 --vocabulary 320 --rows 2 --tokens 10 --rounds 1"
+    yield Step("decode", script("decode", "--rows 2 128 --rounds 2", small), True)
     if not tiny:
         yield Step("index wide", script("index_wide", "--tokens 200000 --rounds 5", ""), True)
         yield Step("sparsify", script("train", "--random --only peers --rounds 3", ""), True)

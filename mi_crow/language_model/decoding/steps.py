@@ -1,24 +1,36 @@
 """The passes of a model over growing continuations of prompts of one length: some plain, some
 steered, in one batch."""
 
-import copy
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mi_crow.language_model.base import CausalModel
 from mi_crow.language_model.context import ForwardContext
+from mi_crow.language_model.decoding.caches import joined, joins, why_not_static, with_room
+from mi_crow.language_model.decoding.one_token import OneToken, why_not_captured
 from mi_crow.language_model.tokenize import special_ids
 
 # Names of the argument and output that carry the cache; they differ between versions of
 # transformers 5, and models with code of their own have others.
 _CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+Decode = Literal["growing", "static", "graph"]
+"""How tokens are added: to a cache that grows with each, to one with room for them, or to that one
+by a captured pass."""
+DECODES: tuple[Decode, ...] = ("growing", "static", "graph")
+
+_ROOM = 128  # new tokens that a static cache has room for at first; then for twice as many
+_WORTH_CAPTURING = 8  # new tokens: the first two passes make a graph, and cost more than others
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,13 @@ class Steps:
         prefixes: Prefixes | None = None,
         key: object = None,
         strengths: Sequence[float] | None = None,
+        new_tokens: int = sys.maxsize,
+        decode: Decode | None = None,
     ) -> None:
-        """`strengths`: what controllers multiply their amounts by, for each prompt."""
+        """`strengths`: what controllers multiply their amounts by, for each prompt. `new_tokens`:
+        how many there will be at most. `decode`: what is best on the model's device, if None."""
         self._lm, self._n, self._controlled = lm, n, tuple(controlled)
+        self._given = str([*prompts])
         self._prompts = torch.tensor(prompts, dtype=torch.int64, device=lm.device)
         self._strengths = self._all_strengths = None
         if strengths is not None:
@@ -80,6 +96,10 @@ class Steps:
         self._ids = self._prompts.repeat_interleave(n, 0).repeat(len(self._controlled), 1)
         self._cache: Any = None
         self._cached = 0  # tokens in the cache
+        self._decode: Decode = decode or best_decode(lm.device)
+        self._longest = len(prompts[0]) + min(new_tokens, sys.maxsize - len(prompts[0]))
+        self._room = 0  # tokens that a static cache has room for
+        self._one_token: OneToken | None = None
         self._begun = False
         self._prefixes, self._key = prefixes, key
         self.special: frozenset[int] = special_ids(lm.tokenizer)
@@ -104,10 +124,13 @@ class Steps:
             return self._begin()
         if self._cached <= self._short < self._ids.shape[1]:
             self._cache, self._cached = None, 0
-        each = [one for one in self._controlled for _ in range(self._each)]
-        found = self._pass(self._ids[:, self._cached :], each, self._cache, self._cached)
-        self._take(found.cache)
-        return found.logits.unflatten(0, (len(self._controlled), self._each))
+        if self._one_token is not None:
+            found = self._step(self._one_token)
+        else:
+            read = self._pass(self._ids[:, self._cached :], self._acting, self._cache, self._cached)
+            self._take(read.cache)
+            found = read.logits
+        return found.unflatten(0, (len(self._controlled), self._each))
 
     def append(self, chosen: Tensor) -> None:
         """Adds one token [branches * prompts * n] to each continuation."""
@@ -121,23 +144,70 @@ class Steps:
         caches = [read.cache for read in ordered]
         if None in caches:
             self._take(None)
-        elif all(_joins(cache) for cache in caches):
-            self._take(_joined(caches, self._n))
+        elif all(joins(cache) for cache in caches) and self._is_static():
+            self._make_room(caches, self._n)
+        elif all(joins(cache) for cache in caches):
+            self._take(joined(caches, self._n))
         elif self._rows == 1:
             self._take(caches[0])
         else:
             self._read_again(caches[0])
         return logits
 
+    def _is_static(self) -> bool:
+        """Whether keys and values get room for tokens to come."""
+        if self._decode == "growing" or not self._use_cache:
+            return False
+        reason = why_not_static(self._lm)
+        if not self._takes_positions:
+            reason = reason or "the model takes no positions"
+        if self._short < self._longest:
+            reason = reason or "the model rotates keys by the length of the text"
+        if reason:
+            _log.info("decoding with a cache that grows: %s", reason)
+        return not reason
+
+    def _make_room(self, caches: Sequence[Any], n: int) -> OneToken:
+        """Goes on in a static cache with `n` rows for each of those of `caches`: by which pass."""
+        cached = self._ids.shape[1] if not self._room else self._cached
+        had = self._room - self._prompts.shape[1] if self._room else 0
+        fresh = max(_ROOM, 2 * had)
+        self._room = min(self._prompts.shape[1] + fresh, self._longest)
+        self._cache, self._cached = with_room(caches, n, cached, self._room), cached
+        captured = self._decode == "graph" and self._longest - cached >= _WORTH_CAPTURING
+        if captured and (reason := why_not_captured(self._lm, any(self._controlled), self._rows)):
+            _log.info("decoding token by token: %s", reason)
+            captured = False
+        self._one_token = OneToken(self._rows, self._lm.device, captured)
+        return self._one_token
+
+    def _step(self, one_token: OneToken) -> Tensor:
+        """Logits [rows, vocabulary] after the last token of each row, in a static cache."""
+        if self._ids.shape[1] > self._room:
+            one_token = self._make_room([self._cache], 1)
+        new = self._ids[:, self._cached :]
+        special = torch.isin(new, self._special)
+        logits = one_token(self._one_pass, new, special, self._cached)
+        self._cached += 1
+        return logits
+
+    def _one_pass(self, ids: Tensor, special: Tensor, positions: Tensor, cached: int) -> Tensor:
+        return self._pass(ids, self._acting, self._cache, cached, special, positions).logits
+
+    @property
+    def _acting(self) -> list[bool]:
+        """For each row whether controllers act in it."""
+        return [one for one in self._controlled for _ in range(self._each)]
+
     def _prompt(self, controlled: bool) -> _Read:
-        key = (str(self._prompts.tolist()), self._key if controlled else None)
+        key = (self._given, self._key if controlled else None)
         kept = self._prefixes.get(controlled, key) if self._prefixes is not None else None
         if kept is not None and self._use_cache:
             return kept
         read = self._pass(self._prompts, [controlled] * len(self._prompts), None, 0)
-        if self._prefixes is not None and _joins(read.cache):
+        if self._prefixes is not None and joins(read.cache):
             # A copy: the model writes on in the one that it is given.
-            self._prefixes.keep(controlled, key, _Read(read.logits, _joined([read.cache], 1)))
+            self._prefixes.keep(controlled, key, _Read(read.logits, joined([read.cache], 1)))
         return read
 
     def _read_again(self, cache: Any) -> None:
@@ -155,8 +225,17 @@ class Steps:
         self._use_cache = cache is not None
         self._cached = self._ids.shape[1] if self._use_cache else 0
 
-    def _pass(self, new: Tensor, controlled: Sequence[bool], cache: Any, cached: int) -> _Read:
-        """One pass over the tokens `new` [rows, length], which follow `cached` ones."""
+    def _pass(
+        self,
+        new: Tensor,
+        controlled: Sequence[bool],
+        cache: Any,
+        cached: int,
+        special: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> _Read:
+        """One pass over the tokens `new` [rows, length], which follow `cached` ones. `special`:
+        which of them are; `positions`: theirs, where both are on the device already."""
         lm, some, every = self._lm, any(controlled), all(controlled)
         acts = self._mask(tuple(controlled)) if some and not every else None
         length = cached + new.shape[1]
@@ -165,7 +244,7 @@ class Steps:
         context = ForwardContext(
             new,
             mask,
-            torch.isin(new, self._special),
+            torch.isin(new, self._special) if special is None else special,
             cached,
             self._prompts.shape[1],
             acts,
@@ -178,8 +257,9 @@ class Steps:
         if cache is not None and self._cache_name is not None:
             inputs[self._cache_name] = cache
         if self._takes_positions:  # not every model knows from its cache where it is
-            positions = torch.arange(cached, length, device=new.device)
-            inputs["position_ids"] = positions.expand(len(new), -1)
+            if positions is None:
+                positions = torch.arange(cached, length, device=new.device).expand(len(new), -1)
+            inputs["position_ids"] = positions
         # Without the mask, which masks nothing: some models expect it to be as long as `new`.
         with nullcontext() if some else lm.plain(), lm.running(context):
             output = lm.model(input_ids=new, use_cache=self._use_cache, **inputs)
@@ -193,27 +273,9 @@ class Steps:
         return self._acts[controlled]
 
 
-def _joins(cache: Any) -> bool:
-    """Whether rows of such caches can be put into one."""
-    from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-
-    # Exactly these classes: layers with other states would repeat only keys and values.
-    return isinstance(cache, Cache) and all(
-        type(one) in (DynamicLayer, DynamicSlidingWindowLayer) for one in cache.layers
-    )
-
-
-def _joined(caches: Sequence[Any], n: int) -> Any:
-    """One cache with `n` copies of each of `caches`, in their order; these stay as they are."""
-    whole = copy.copy(caches[0])
-    whole.layers = []
-    for layers in zip(*(cache.layers for cache in caches), strict=True):
-        layer = copy.copy(layers[0])
-        if layer.keys is not None:  # a layer may never have been used
-            layer.keys = torch.cat([one.keys.repeat_interleave(n, dim=0) for one in layers])
-            layer.values = torch.cat([one.values.repeat_interleave(n, dim=0) for one in layers])
-        whole.layers.append(layer)
-    return whole
+def best_decode(device: torch.device) -> Decode:
+    """How tokens are added where nothing else is asked for."""
+    return "graph" if device.type == "cuda" else "growing"
 
 
 def _short_context(lm: CausalModel) -> int:

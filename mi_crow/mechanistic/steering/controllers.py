@@ -19,7 +19,13 @@ from mi_crow.mechanistic.steering.interventions import Intervention, Op
 from mi_crow.mechanistic.steering.pace import Pace, text_strengths
 from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import Source, kept
-from mi_crow.mechanistic.steering.where import ordinary_tokens, scope_tokens, special_tokens
+from mi_crow.mechanistic.steering.where import (
+    ConditionTest,
+    ordinary_tokens,
+    scope_tokens,
+    special_tokens,
+    varying_scope,
+)
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
@@ -27,27 +33,6 @@ if TYPE_CHECKING:
 _FEW = 32  # tokens of a pass
 
 Features = Sequence[tuple[int, float]]  # numbers of a source's directions with weights
-
-
-class ConditionTest:
-    """A condition on a feature or vector, on the activations that its source kept."""
-
-    def __init__(self, source: Source, condition: Condition) -> None:
-        """Raises UserError for a feature out of range, or without the maximum that is needed."""
-        self.source: Source = source
-        self._condition = condition
-        self._number = condition.feature or 0
-        source.check(self._number, f"feature {self._number}")
-        self._activations = source.activations([self._number])
-        unit = source.required_maximum(self._number) if condition.unit == "max" else 1.0
-        self._limit = condition.value * unit
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """On which tokens of `like` [..., d] it holds: bool [...]. Raises UserError in a pass that
-        has not reached its layer."""
-        x = kept(self.source, f"condition {self._condition.describe()}", like)
-        own = self._activations(x)[..., 0].to(like.device)
-        return own > self._limit if self._condition.side == "above" else own < self._limit
 
 
 class _Members:
@@ -78,7 +63,7 @@ class _Step:
     pace: Pace | None = None  # None: constant
     condition: ConditionTest | None = None
     per_maximum: Tensor | None = None  # of a feedback
-    rivals: tuple[list[int], Tensor] | None = None  # their columns and weights
+    rivals: tuple[Tensor, Tensor] | None = None  # their columns and weights
     direction: Tensor | None = None  # of a projection
     index: Tensor | None = None  # the columns; None where they are all in order
 
@@ -89,6 +74,13 @@ class _Step:
         return (
             self.op not in ("add", "project") or self.per_maximum is not None or bool(self.rivals)
         )
+
+    def not_captured(self, rows: int) -> str:
+        """As of a hook."""
+        if self.pace is not None:
+            return self.pace.not_captured
+        own = "" if self.condition is None else self.condition.not_captured(rows)
+        return own or varying_scope(self.scope)
 
     def takes(self, other: "_Step") -> bool:
         """Whether both can be carried out at once, this one being the first."""
@@ -169,7 +161,8 @@ class SourceSteering(Controller):
         rivals = None
         if one.rival_features:
             against = _Members(one.rival_features, columns, norms, self._rows)
-            rivals = against.columns, against.weights
+            columns_of = torch.tensor(against.columns, device=self._rows.device)
+            rivals = columns_of, against.weights
         maxima = None
         if one.measures_itself:
             known = [self._source.required_maximum(number) for number, _ in numbers_of(one)]
@@ -209,6 +202,11 @@ class SourceSteering(Controller):
             if step.columns != list(range(len(self._rows))):
                 step.index = torch.tensor(step.columns, device=self._rows.device)
         return found
+
+    def not_captured(self, rows: int) -> str:
+        found = self._activations
+        own = "" if found is None else self._source.why_varying(found, rows)
+        return own or next(filter(None, (step.not_captured(rows) for step in self._steps)), "")
 
     @torch.no_grad()
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
@@ -321,8 +319,7 @@ def _after(
     own = z if step.index is None else z.index_select(-1, step.index)
     z = put(step.index, own, step.changed(own, norms, k, more))
     if step.rivals is not None:
-        columns, weights = step.rivals
-        index = torch.tensor(columns, device=z.device)
+        index, weights = step.rivals
         own = z.index_select(-1, index)
         z = put(index, own, own - (weights if k is None else k * weights) * own)
     return z
@@ -348,6 +345,14 @@ class LayerSteering(Controller):
         constant = intervention.schedule.kind == "constant"
         self._pace = None if constant else Pace(lm, intervention.schedule)
         self._function = intervention.code.load() if intervention.code is not None else None
+
+    def not_captured(self, rows: int) -> str:
+        if self._function is not None:
+            return "what its function does is not known"
+        own = "" if self._pace is None else self._pace.not_captured
+        if self._condition is not None:
+            own = own or self._condition.not_captured(rows)
+        return own or varying_scope(self._one.scope)
 
     @torch.no_grad()
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:

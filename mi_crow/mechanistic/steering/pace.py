@@ -40,6 +40,12 @@ class Pace:
         self._memory: Tensor | None = None  # [texts, 1]: m after the last token that was seen
         self._nothing = torch.zeros(1)
 
+    @property
+    def not_captured(self) -> str:
+        """As of a hook: the factor is another one at each token."""
+        kind = self._schedule.kind
+        return "" if kind == "constant" else f"{kind} changes from token to token"
+
     def __call__(self, share: Tensor) -> Tensor:
         """The factors [...] for tokens whose feature has `share` [...] of its maximum."""
         context = self._lm.forward_context

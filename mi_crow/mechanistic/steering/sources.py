@@ -43,6 +43,9 @@ class ReadActivations(Controller):
         super().__init__()
         self._source = source
 
+    def not_captured(self, rows: int) -> str:
+        return ""
+
     @torch.no_grad()
     def modify_activations(self, module: Any, inputs: Tensor | None, output: Tensor | None) -> Any:
         x = output if output is not None else inputs
@@ -86,6 +89,11 @@ class Source(Place, ABC):
     @abstractmethod
     def activations(self, numbers: Sequence[int]) -> Activations:
         """What tells how active these directions are; made once, called in every pass."""
+
+    def why_varying(self, activations: Activations, rows: int) -> str:
+        """Why `activations` of one token of `rows` texts take other operations at each token;
+        empty where they do not, but on a CPU."""
+        return ""
 
     def units(self, x: Tensor) -> Tensor | float:
         """How often its row one unit of an activation adds to x [..., d]: 1, or [..., 1]."""
@@ -140,6 +148,11 @@ class SaeSource(Source):
 
     def activations(self, numbers: Sequence[int]) -> Activations:
         return SomeLatents(self.sae, numbers)
+
+    def why_varying(self, activations: Activations, rows: int) -> str:
+        if isinstance(activations, SomeLatents) and activations.are_fixed(rows):
+            return ""
+        return "how active its features are depends on all others"
 
     def units(self, x: Tensor) -> Tensor | float:
         return self.sae.latent_units(x.float())

@@ -10,11 +10,7 @@ from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_width
-from mi_crow.mechanistic.steering.controllers import (
-    ConditionTest,
-    LayerSteering,
-    SourceSteering,
-)
+from mi_crow.mechanistic.steering.controllers import LayerSteering, SourceSteering
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import (
@@ -27,6 +23,7 @@ from mi_crow.mechanistic.steering.sources import (
     Source,
     VectorSource,
 )
+from mi_crow.mechanistic.steering.where import ConditionTest
 
 if TYPE_CHECKING:
     from mi_crow.hooks import Controller

@@ -7,10 +7,37 @@ from torch import Tensor
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.positions import GENERATED_ROLE, Positions, read_positions
+from mi_crow.mechanistic.steering.schedules import Condition
+from mi_crow.mechanistic.steering.sources import Source, kept
 
 if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
     from mi_crow.language_model.context import ForwardContext
+
+
+class ConditionTest:
+    """A condition on a feature or vector, on the activations that its source kept."""
+
+    def __init__(self, source: Source, condition: Condition) -> None:
+        """Raises UserError for a feature out of range, or without the maximum that is needed."""
+        self.source: Source = source
+        self._condition = condition
+        self._number = condition.feature or 0
+        source.check(self._number, f"feature {self._number}")
+        self._activations = source.activations([self._number])
+        unit = source.required_maximum(self._number) if condition.unit == "max" else 1.0
+        self._limit = condition.value * unit
+
+    def not_captured(self, rows: int) -> str:
+        """As of a hook."""
+        return self.source.why_varying(self._activations, rows)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """On which tokens of `like` [..., d] it holds: bool [...]. Raises UserError in a pass that
+        has not reached its layer."""
+        x = kept(self.source, f"condition {self._condition.describe()}", like)
+        own = self._activations(x)[..., 0].to(like.device)
+        return own > self._limit if self._condition.side == "above" else own < self._limit
 
 
 def special_tokens(lm: "LanguageModel", x: Tensor) -> Tensor | None:
@@ -63,6 +90,17 @@ def scope_tokens(lm: "LanguageModel", x: Tensor, scope: str) -> Tensor | bool:
         if wanted.kind == "role" and lm.prompt_roles is not None:
             return wanted.role == GENERATED_ROLE
     return _covered(lm, context, wanted).to(x.device).expand(context.input_ids.shape).reshape(rows)
+
+
+def varying_scope(scope: str) -> str:
+    """Why positions reach other tokens from one generated token to the next; empty where all or
+    none of the generated tokens are reached."""
+    if scope == "all":
+        return ""
+    wanted = read_positions(scope)
+    if wanted.kind in ("window", "tokens"):
+        return f"{scope!r} reaches some of the generated tokens"
+    return ""
 
 
 def _covered(lm: "LanguageModel", context: "ForwardContext", wanted: Positions) -> Tensor:

@@ -76,6 +76,13 @@ class SomeLatents:
             found = largest.relu() * (above < (self._k or 0))
         return found.view(shape).float()
 
+    def are_fixed(self, tokens: int) -> bool:
+        """Whether so many tokens take the same operations whatever their values, but on a CPU."""
+        if not self._count:
+            return False
+        fits = tokens * self._count * self._sae.n_latents <= _COMPARED
+        return self._floor is not None or (self._k is not None and fits)
+
     def _looked_up(self, tokens: Tensor, own: Tensor) -> Tensor:
         """The activations [n, f] after pre-activations `own`, only tokens with a positive one being
         compared. In numbers of Python: a small tensor's operation costs as much as a product."""
