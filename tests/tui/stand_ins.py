@@ -79,7 +79,8 @@ class ScriptedSession:
                     self._interrupted.wait(10)
                     yield {"event": "result", **written, "metrics": {}, "stopped": True}
                     return
-        targets = [one["target"].partition(":")[2] for one in params["interventions"]]
+        acting = [one for one in params["interventions"] if one.get("enabled", True)]
+        targets = [one["target"].partition(":")[2] for one in acting]
         features = [int(one) for one in targets if one.isdecimal()]
         yield {
             "event": "result",

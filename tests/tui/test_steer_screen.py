@@ -5,12 +5,14 @@ from textual.pilot import Pilot
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
+from mi_crow.mechanistic.steering.interventions import parse_intervention
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.stand_ins import ScriptedSession
+from tui.screens.steer.board import Board, target_read
 from tui.screens.steer.generations import compared
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.screen import SteerScreen
-from tui.screens.steer.writing import PassageDone, Plan, SamplingSettings
+from tui.screens.steer.writing import PassageDone, Plan, Sample, SamplingSettings, SideText
 from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
@@ -220,6 +222,41 @@ async def test_a_name_that_is_refused_keeps_its_line_open(open_steer):
         await press(pilot, *"masts", "enter")
         names = [one.name for one in pilot.app.context.annotations.presets()]
         assert names == ["masts", "ships"]
+
+
+async def test_a_baseline_is_read_again_for_a_target_that_is_new(open_steer):
+    async with open_steer(3, 101, size=(120, 40)) as (pilot, session):
+        await press(pilot, "k", "space", "ctrl+r")  # without #3
+        assert "#101 peaks at" in screen_text(pilot)
+        await press(pilot, "j", "l")
+        assert generations(session)[-1]["baseline"] is False
+        await press(pilot, "k", "space")
+        assert generations(session)[-1]["baseline"] is True
+        await press(pilot, "x")
+        assert generations(session)[-1]["baseline"] is False
+        assert screen_text(pilot).count("#101 peaks at") == 2
+
+
+def test_the_heat_is_of_a_target_that_was_read_in_both_texts():
+    plan = Plan("The harbour", ((),), (), SamplingSettings())
+    baseline = SideText(
+        " at sea",
+        (" at", " sea"),
+        ("feature:3", "vector:calm", "feature:other/7"),
+        ((0, 2), (-1, -2), (1, 0)),
+    )
+    steered = SideText(" ashore", (" ashore",), ("feature:other/7", "vector:calm"), ((1.5,), (-1,)))
+    shown = Sample(baseline, steered)
+    board = Board(plan, [PassageDone(0, "", "", samples=(shown,))], started=1)
+
+    def notes(change: str) -> list[str]:
+        target = target_read(parse_intervention(change), "demo-topk")
+        return [board.passages(side, target)[0].notes[0] for side in ("baseline", "steered")]
+
+    both = ["other/7 peaks at 1.00 on “at”", "other/7 peaks at 1.50 on “ashore”"]
+    assert notes("other/7+0.5*9=+1") == both
+    assert notes("3=+1") == both  # which was not read in the steered text
+    assert notes("vector:calm=+1") == ["vector calm is nowhere above 0"] * 2
 
 
 async def test_the_footer_says_that_escape_stops_what_is_generated(open_steer):

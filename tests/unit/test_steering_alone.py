@@ -39,8 +39,11 @@ def test_a_model_alone_is_steered_and_measured(home, tiny_lm, change):
     )
     assert found["baseline"] != found["steered"]
     assert found["metrics"]["kl"] > 0
-    assert (found["sae_id"], found["targets"]) == (None, [])
-    assert found["samples"][0]["steered"]["acts"] == []
+    read = [change.partition("=")[0]] if not change.startswith("layer:") else []
+    assert (found["sae_id"], found["targets"]) == (None, read)
+    acts = found["samples"][0]["steered"]["acts"]
+    assert [len(one) for one in acts] == [8] * len(read)
+    assert all(any(one) for one in acts)
     assert tiny_lm.layers.get_hooks() == []
 
 
@@ -54,6 +57,19 @@ def test_a_feature_that_names_its_sae_acts_as_with_that_sae_open(home, tiny_mode
         steer_prompt(home, ModelSpec("sample"), PROMPT, [parse_intervention("3=+15")])
     with pytest.raises(UserError, match="tag sea does not name its SAE"):
         steer_prompt(home, ModelSpec("sample"), PROMPT, [parse_intervention("tag:sea=+1")])
+
+
+def test_features_of_an_sae_that_is_not_open_are_read_as_if_it_were(home, tiny_model_dir, tiny_lm):
+    add_tiny_sae(home, tiny_model_dir)
+    stack = [parse_intervention(f"{SAE_ID}/{'+'.join(map(str, range(16)))}=+1")]
+    alone = steer_loaded(home, LoadedModel(tiny_lm), PROMPT, stack, max_new_tokens=8)
+    beside = steer_prompt(home, SAE_ID, PROMPT, stack, device="cpu", max_new_tokens=8)
+    assert alone["targets"] == [f"feature:{SAE_ID}/{one}" for one in range(16)]
+    for side in ("baseline", "steered"):
+        read, known = (one["samples"][0][side]["acts"] for one in (alone, beside))
+        assert any(map(any, read))
+        for own, open_sae in zip(read, known, strict=True):
+            assert own == pytest.approx(open_sae)
 
 
 def test_a_vector_of_another_model_is_refused(home, tiny_lm):

@@ -1,7 +1,7 @@
 """What generated texts cost and what a stack's features do on them, token by token."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,12 +21,11 @@ from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import teacher_forced
 from mi_crow.mechanistic.steering.fits import no_feature
 from mi_crow.mechanistic.steering.interventions import Intervention
-from mi_crow.mechanistic.steering.sources import layer_activations
+from mi_crow.mechanistic.steering.sources import Activations, Source, layer_activations
 from mi_crow.mechanistic.steering.where import ordinary_tokens
 
 if TYPE_CHECKING:
     from mi_crow.language_model import Generation, HookPoint, LanguageModel
-    from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
     from mi_crow.mechanistic.steering.loading import LoadedModel, LoadedSae
 
@@ -44,24 +43,19 @@ class TargetActivations(Detector):
     """
 
     def __init__(
-        self,
-        lm: "LanguageModel",
-        sae: "SparseAutoencoder",
-        features: Sequence[int],
-        activations: Callable[[Tensor], Tensor] | None = None,
+        self, lm: "LanguageModel", activations: Activations, limit: float | None, count: int
     ) -> None:
-        """`activations`: of the features for activations of one layer [texts, tokens, d], where the
-        SAE reads several."""
+        """`activations`: of `count` features for the layer's activations [texts, tokens, d];
+        `limit`: the norm of massive tokens."""
         super().__init__()
-        self._lm, self._sae = lm, sae
-        self._activations = activations or SomeLatents(sae, features)
+        self._lm, self._activations, self._limit = lm, activations, limit
         self.enabled = False
-        self.found: Tensor = torch.zeros(0, 0, len(features))
+        self.found: Tensor = torch.zeros(0, 0, count)
 
     @torch.no_grad()
     def process_activations(self, module: Any, inputs: Any, output: Any) -> None:
         x = first_tensor(output if output is not None else inputs)
-        where = replaceable(x, ordinary_tokens(self._lm, x), self._sae.metadata.outlier_norm)
+        where = replaceable(x, ordinary_tokens(self._lm, x), self._limit)
         self.found = self._activations(x) * where[..., None]
 
 
@@ -144,13 +138,53 @@ class SharedActivations(_OnLayers[_LayerRead]):
         return activations_of(latents, self._features).float() * where[..., None]
 
 
-Watched = TargetActivations | AllLayersActivations | SharedActivations
+class BesideActivations:
+    """Those of several of them, beside each other."""
+
+    def __init__(self, parts: "Sequence[Watched]") -> None:
+        self._parts = tuple(parts)
+
+    def enable(self) -> None:
+        for part in self._parts:
+            part.enable()
+
+    def disable(self) -> None:
+        for part in self._parts:
+            part.disable()
+
+    @property
+    def found(self) -> Tensor:
+        parts = [part.found for part in self._parts if part.found.shape[-1]]
+        return torch.cat([one.to(parts[0].device) for one in parts], dim=-1)
+
+
+Watched = TargetActivations | AllLayersActivations | SharedActivations | BesideActivations
 
 
 @contextmanager
-def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iterator[Watched]:
-    """Inside the block the features' activations can be read; enter it before `steering`. A model
-    alone has none. Raises UserError for a feature that the SAE does not have."""
+def watching(
+    loaded: "LoadedSae | LoadedModel",
+    features: Sequence[int],
+    others: "Sequence[tuple[Source, int]]" = (),
+) -> Iterator[Watched]:
+    """Inside the block the activations of the open SAE's features can be read, and after them those
+    of `others`, directions of sources by their numbers; enter it before `steering`. A model alone
+    has no features. Raises UserError for a feature that its SAE does not have."""
+    lm = loaded.lm
+    with ExitStack() as stack:
+        parts: list[Watched] = [stack.enter_context(_own_features(loaded, features))]
+        for source, number in others:
+            found = source.activations([number])
+            own = TargetActivations(lm, found, source.outlier_norm, 1)
+            hook = lm.layers.register_hook(source.read, own)
+            stack.callback(lm.layers.unregister_hook, hook)
+            parts.append(own)
+        yield BesideActivations(parts) if others else parts[0]
+
+
+@contextmanager
+def _own_features(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iterator[Watched]:
+    """The same for the open SAE's features."""
     if loaded.sae_id is None:
         yield AllLayersActivations((), 0)
         return
@@ -164,7 +198,8 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
             stack.callback(lm.layers.unregister_hook, lm.layers.register_hook(point, detector))
 
         if not isinstance(sae, CrossLayerSae):
-            watched = TargetActivations(lm, sae, features)
+            limit = sae.metadata.outlier_norm
+            watched = TargetActivations(lm, SomeLatents(sae, features), limit, len(features))
             register(loaded.layer, watched)
             yield watched
             return
@@ -181,7 +216,8 @@ def watching(loaded: "LoadedSae | LoadedModel", features: Sequence[int]) -> Iter
         for number, point in zip(sae.layer_numbers, loaded.points, strict=True):
             if number in owners:
                 of_layer = partial(layer_activations, sae, number=number, features=wanted)
-                parts.append(TargetActivations(lm, sae, features, of_layer))
+                limit = sae.metadata.outlier_norm
+                parts.append(TargetActivations(lm, of_layer, limit, len(features)))
                 register(point, parts[-1])
         yield AllLayersActivations(parts, len(features))
 

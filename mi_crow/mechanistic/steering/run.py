@@ -192,8 +192,8 @@ def steer_loaded(
     tokens_s and, unless it was stopped, `kl`: nats per token between the plain and the steered
     model's predictions on the steered texts; `perplexity`, that of these texts under the plain
     model, and `perplexity_ratio` to the baseline's. `samples` has both texts of each sample with
-    what `readings.read_generation` reads in them for the features `targets`; `promoted` are the
-    tokens that these promote (see `readings.promoted_by`). `plausible` and
+    what `readings.read_generation` reads in them for the `targets`, features of the open SAE first;
+    `promoted` are the tokens that these promote (see `readings.promoted_by`). `plausible` and
     `kl_budget` constrain the steered text (see `LanguageModel.generate`). `bos` and `bos_added` are
     those of `inspection.inspect`. `shortened_to` is the number of new tokens after which the
     model's context was full, else None. `prefixes` keep the prompt for the next call, and
@@ -210,7 +210,7 @@ def steer_loaded(
         read_generation,
         watching,
     )
-    from mi_crow.mechanistic.steering.steer import steering_with
+    from mi_crow.mechanistic.steering.steer import sources_beside, steering_with
 
     lm = loaded.lm
     stack = looked_up(workspace, interventions, loaded.sae_id)
@@ -242,10 +242,11 @@ def steer_loaded(
                     on_token(told, sample, piece)
 
     targets = feature_targets(own)
+    others = sources_beside(lm, parts, stack)
     promoted: list[dict[str, Any]] = []
     readings: dict[str, list[dict[str, Any]]] = {}
     with (
-        watching(loaded, targets) as watched,
+        watching(loaded, targets, [*others.values()]) as watched,
         steering_with(lm, parts, stack, allow_code=allow_code),
     ):
         started = perf_counter()
@@ -281,7 +282,7 @@ def steer_loaded(
         "baseline": written["baseline"].text if "baseline" in written else "",
         "steered": written["steered"].text if "steered" in written else "",
         "samples": _samples(written, readings, n),
-        "targets": [f"feature:{feature}" for feature in targets],
+        "targets": [*(f"feature:{feature}" for feature in targets), *others],
         "promoted": promoted,
         "interventions": [one.as_json(within=loaded.sae_id) for one in interventions],
         "sae_id": loaded.sae_id,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
     from mi_crow.mechanistic.vectors.stored import SteeringVector
 
+MOST_READ = 64  # targets whose activations are read in the texts
+
 
 @dataclass(frozen=True)
 class SaeAt:
@@ -108,6 +110,36 @@ def vector_sources(lm: "LanguageModel", parts: SteeringParts, name: str) -> list
     return _Hooks(lm, parts).vector(name)
 
 
+def sources_beside(
+    lm: "LanguageModel", parts: SteeringParts, stack: Sequence[Intervention]
+) -> dict[str, tuple[Source, int]]:
+    """What can be read of the targets that are no features of the open SAE, by their texts:
+    features of other SAEs (not of those over several layers), vectors at the last of their layers,
+    neurons.
+
+    Raises what `steering_with` raises.
+    """
+    hooks, order = _Hooks(lm, parts), lm.layers.list_layers()
+    found: dict[str, tuple[Source, int]] = {}
+    for one in stack:
+        if not one.enabled or one.layer is not None:
+            continue
+        if one.aim.of_sae and (parts.own_id is None or one.sae in (None, parts.own_id)):
+            continue
+        sources = hooks.sources_of(one)
+        last = max(sources, key=lambda source: order.index(source.read.name))
+        if one.aim.kind == "vector":
+            found[one.aim.text] = last, 0
+        elif one.aim.neuron is not None:
+            last.check(one.aim.neuron, one.aim.text)
+            found[one.aim.text] = last, one.aim.neuron
+        elif type(last) is SaeSource:
+            for feature, _ in one.features[: MOST_READ - len(found)]:
+                last.check(feature, one.aim.text)
+                found[f"feature:{one.sae}/{feature}"] = last, feature
+    return found
+
+
 class _Hooks:
     """The hooks of a stack, in the order in which they are registered."""
 
@@ -126,7 +158,7 @@ class _Hooks:
                 point = self._lm.layers.resolve(one.layer)
                 raw.append((point, LayerSteering(self._lm, one, self._limit(point), test)))
                 continue
-            for source in self._sources_of(one):
+            for source in self.sources_of(one):
                 by_source.setdefault(id(source), (source, []))[1].append(one)
                 if test is not None and one.condition is not None:
                     tests.setdefault(id(source), {})[one.condition] = test
@@ -161,7 +193,7 @@ class _Hooks:
         self._kept[id(source)] = source
         return ConditionTest(source, condition)
 
-    def _sources_of(self, one: Intervention) -> list[Source]:
+    def sources_of(self, one: Intervention) -> list[Source]:
         aim = one.aim
         if aim.kind == "vector":
             return self.vector(aim.name)

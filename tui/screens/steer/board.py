@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from mi_crow.mechanistic.steering.chat.branches import Message
+from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.screens.steer.heading import passage_title
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 from tui.text import number
@@ -46,6 +47,7 @@ class Board:
 
     def passages(self, side: str, target: str | None) -> list[Passage]:
         """What a side shows, the heat being that of `target` where it was read."""
+        target = self._target(target)
         started = max(self.started, 1) if self.plan.chat is not None else self.started
         places = range(started if side == _STEERED else min(started, 1))
         return [self._passage(place, side, target) for place in places]
@@ -68,7 +70,7 @@ class Board:
         shown = pair.side(side)
         if not shown.tokens:
             return Passage(prompt, shown.text, title, turns=turns)
-        at = _column(done, target)
+        at = _column(shown.targets, target)
         heat = shown.acts[at] if at is not None and at < len(shown.acts) else ()
         parts = parting(pair)
         return Passage(
@@ -79,9 +81,16 @@ class Board:
             heat=heat,
             top=self._top(target),
             parts=parts,
-            notes=tuple(filter(None, (_peak(done, at, shown, heat), _figures(side, pair, parts)))),
+            notes=tuple(filter(None, (_peak(at, shown, heat), _figures(side, pair, parts)))),
             turns=turns,
         )
+
+    def _target(self, wanted: str | None) -> str | None:
+        """What the heat is of: `wanted`, or the first target where not all texts have that."""
+        texts = [text for done in self.done for one in done.samples for text in _sides(one)]
+        read = [text.targets for text in texts if text.targets]
+        common = [one for one in (read[-1] if read else ()) if all(one in some for some in read)]
+        return wanted if wanted in common else next(iter(common), None)
 
     def _baseline(self, own: Sample) -> SideText:
         """The baseline of the shown sample: passages of a sweep share the first one's."""
@@ -93,9 +102,9 @@ class Board:
         """The greatest activation of the target on any text, so that all share one scale."""
         found = [0.0]
         for done in self.done:
-            at = _column(done, target)
-            for one in done.samples if at is not None else ():
-                for text in (one.baseline, one.steered):
+            for one in done.samples:
+                for text in _sides(one):
+                    at = _column(text.targets, target)
                     found += text.acts[at] if at is not None and at < len(text.acts) else ()
         return max(found)
 
@@ -105,11 +114,24 @@ def turns_of(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
     return tuple((one["role"], one["content"]) for one in messages)
 
 
-def _column(done: PassageDone, target: str | None) -> int | None:
-    """Which of the targets that were read is shown: `target`, or else the first."""
-    if target in done.targets:
-        return done.targets.index(target)
-    return 0 if done.targets else None
+def target_read(one: Intervention | None, sae_id: str | None) -> str | None:
+    """How the session calls what is read of an intervention on texts: of a group its first feature;
+    None where it does not say which, as for a tag."""
+    if one is None or one.aim.kind in ("layer", "tag"):
+        return None
+    if one.features:
+        feature = one.features[0][0]
+        return f"feature:{feature}" if one.sae in (None, sae_id) else f"feature:{one.sae}/{feature}"
+    return one.aim.text
+
+
+def _sides(one: Sample) -> tuple[SideText, SideText]:
+    return one.baseline, one.steered
+
+
+def _column(targets: Sequence[str], target: str | None) -> int | None:
+    """Which of the targets that were read in a text is shown."""
+    return targets.index(target) if target in targets else None
 
 
 def parting(pair: Sample) -> int | None:
@@ -122,15 +144,18 @@ def parting(pair: Sample) -> int | None:
     return sum(1 for _ in alike)
 
 
-def _peak(done: PassageDone, at: int | None, text: SideText, heat: Sequence[float]) -> str:
+def _peak(at: int | None, text: SideText, heat: Sequence[float]) -> str:
     """`#3 peaks at 8.12 on “sails”`; the heat in words."""
     if at is None:
         return ""
-    name = done.targets[at].partition(":")[2]
-    name = f"#{name}" if name.isdecimal() else name
+    kind, _, name = text.targets[at].partition(":")
+    if kind != "feature":
+        name = f"{kind} {name}"
+    elif name.isdecimal():
+        name = f"#{name}"
     place = peak_index(heat)
     if place is None:
-        return f"{name} does not fire"
+        return f"{name} does not fire" if kind == "feature" else f"{name} is nowhere above 0"
     return f"{name} peaks at {number(heat[place], 2)} on {quoted(text.tokens[place])}"
 
 

@@ -36,13 +36,14 @@ class SideText:
 
     text: str = ""
     tokens: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()  # whose activations were read in it
     acts: tuple[tuple[float, ...], ...] = ()  # of each target on each token, in the plain model
     perplexity: float | None = None
     kl: float | None = None
     distinct_2: float | None = None
 
     @classmethod
-    def of(cls, data: Any) -> "SideText":
+    def of(cls, data: Any, targets: tuple[str, ...] = ()) -> "SideText":
         """From the session's answer; what it does not say stays empty."""
         if not isinstance(data, Mapping):
             return cls()
@@ -54,6 +55,7 @@ class SideText:
         return cls(
             str(data.get("text") or ""),
             tuple(map(str, data.get("tokens") or ())),
+            targets,
             tuple(tuple(map(float, acts)) for acts in data.get("acts") or ()),
             **figures,
         )
@@ -83,12 +85,20 @@ class Plan:
     kept: tuple[SideText, ...] = ()  # baselines that were written already
     alone: ModelAlone | None = None  # the model, where no SAE takes part
     chat: Branches | None = None  # a conversation that ends with the prompt as its last question
+    read_for: frozenset[str] = frozenset()  # the targets that were read in baselines of before
 
     def same_baseline(self, other: "Plan | None") -> bool:
-        """Whether the other plan has the same baselines."""
-        if other is None:
+        """Whether the other plan has the same baselines, in which the targets of this one were
+        read."""
+        if other is None or not self.targets <= (other.read_for or other.targets):
             return False
         return self._asked_of_baseline == other._asked_of_baseline
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """What is read in the texts."""
+        acting = (one for one in self.stacks[0] if one.enabled and one.layer is None)
+        return frozenset(one.target for one in acting)
 
     @property
     def _asked_of_baseline(self) -> tuple[object, ...]:
@@ -142,7 +152,6 @@ class PassageDone(Message):
     origin: Origin = field(default_factory=Origin)
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
     samples: tuple[Sample, ...] = ()
-    targets: tuple[str, ...] = ()  # whose activations the samples have
     run: int = 0
 
 
@@ -233,15 +242,15 @@ def _passage(
         bool(result.get("bos_added")),
         shortened_to=length if isinstance(length, int) else None,
         samples=samples,
-        targets=tuple(map(str, result.get("targets") or ())),
         run=plan.run,
     )
 
 
 def _samples(result: Mapping[str, Any], kept: Sequence[SideText]) -> tuple[Sample, ...]:
     whole = {side: {"text": result.get(side)} for side in ("baseline", "steered")}
+    targets = tuple(map(str, result.get("targets") or ()))
     found = [
-        Sample(SideText.of(one.get("baseline")), SideText.of(one.get("steered")))
+        Sample(*(SideText.of(one.get(side), targets) for side in ("baseline", "steered")))
         for one in result.get("samples") or (whole,)
     ]
     if kept:

@@ -19,7 +19,7 @@ from tui.screens.feature_card import FeatureCard
 from tui.screens.no_sae import no_sae
 from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
-from tui.screens.steer.board import Board
+from tui.screens.steer.board import Board, target_read
 from tui.screens.steer.constraint import NO_CONSTRAINT
 from tui.screens.steer.heading import plan_words, prompt_text, reading, samples_text, title_content
 from tui.screens.steer.stack_screen import StackScreen
@@ -141,7 +141,8 @@ class WritingScreen(StackScreen):
         if before is None:
             self.leave_field()  # what is typed from here on is meant for the screen
         elif plan.same_baseline(before.plan):
-            plan = replace(plan, kept=before.baselines)
+            read_for = before.plan.read_for or before.plan.targets
+            plan = replace(plan, kept=before.baselines, read_for=read_for)
         sample = min(before.sample, settings.samples - 1) if before is not None else 0
         self._board = Board(plan, sample=sample)
         self._stopped = False
@@ -269,9 +270,7 @@ class WritingScreen(StackScreen):
         """Both texts, with the heat of the feature under the cursor of the stack."""
         if self._board is None:
             return
-        one, sae_id = self.intervention, self._board.plan.sae_id
-        own = one is not None and one.feature is not None and one.sae in (None, sae_id)
-        target = f"feature:{one.feature}" if one is not None and own else None
+        target = target_read(self.intervention, self._board.plan.sae_id)
         for side in SIDES:
             self._text(side).show(self._board.passages(side, target))
 
