@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.language_model.outline import has_chat_template
-from mi_crow.mechanistic.steering.chat.branches import Branches
+from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
 from mi_crow.store.json_object import JsonObject
 from tui.preferences.key_words import key
 from tui.screens.steer.board import Board, turns_of
@@ -245,6 +245,7 @@ class Chats(WritingScreen):
         self._said, self._editing, self._unsaid, self._board = said, None, None, None
         self._runs += 1  # nothing that is still written belongs to it
         self._trouble.clear()
+        self._share_lines()
         self._show_texts()
         self._show_titles("")
         self._show_mode()
@@ -252,6 +253,10 @@ class Chats(WritingScreen):
         self.refresh_bindings()
 
     # What is shown.
+
+    def heard(self) -> str:
+        said = self._said
+        return "" if said is None else max(map(transcript, (said.baseline, said.steered)), key=len)
 
     def _show_texts(self) -> None:
         if self._board is not None:

@@ -182,13 +182,21 @@ class WritingScreen(StackScreen):
 
     def _share_lines(self) -> None:
         """Gives the texts the lines that they will need, so that nothing moves meanwhile."""
-        texts, lines = self.query_one("#steer-texts"), 0
+        texts, times, heard = self.query_one("#steer-texts"), 1, self.heard()
         if self._board is not None:
             plan = self._board.plan
             heard = plan.prompt if plan.chat is None else transcript(plan.chat.steered)
-            characters = len(heard) + 5 * plan.settings.max_new_tokens
-            lines = len(plan.stacks) * (characters // max(texts.size.width // 2 - 4, 20) + 4)
-        self.query_one(FeatureCard).give(texts, 4 + max(lines, 4))
+            heard += " " * (5 * plan.settings.max_new_tokens)
+            if plan.chat is not None:  # which often answers in lists
+                heard += "\n" * (plan.settings.max_new_tokens // 16)
+            times = len(plan.stacks)
+        wide = max(texts.size.width // 2 - 4, 20)
+        lines = sum(len(line) // wide + 1 for line in heard.split("\n")) + 3 if heard else 0
+        self.query_one(FeatureCard).give(texts, 4 + max(times * lines, 4))
+
+    def heard(self) -> str:
+        """What is shown before anything is written."""
+        return ""
 
     @property
     def _is_writing(self) -> bool:
