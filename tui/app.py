@@ -31,6 +31,7 @@ from tui.preferences.list_columns import LISTS
 from tui.preferences.preferences import Preferences
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
+from tui.terminal.bursts import Burst
 from tui.terminal.colours import has_few_colours
 from tui.text import printable
 from tui.themes.named import DEFAULT, KNOWN, OWN, in_sixteen_colours, theme
@@ -301,7 +302,7 @@ class MiCrowApp(Workbench):
     async def on_event(self, event: Event) -> None:
         """While nothing fits on the terminal, keys do nothing that nobody would see."""
         size = self.size
-        if isinstance(event, Key | Paste) and (
+        if isinstance(event, Key | Paste | Burst) and (
             size.width < LEAST_COLUMNS or size.height < LEAST_LINES
         ):
             quits = self.keymap.get("app.quit", BY_ID["app.quit"].keys).split(",")
@@ -309,6 +310,9 @@ class MiCrowApp(Workbench):
                 self.exit()
             return
         await super().on_event(event)
+
+    def pasted_nowhere(self) -> None:
+        self.notify("Pasted text needs a field: nothing was done with it", severity="warning")
 
     def action_copy(self) -> None:
         copy_focused(self)

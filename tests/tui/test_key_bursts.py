@@ -7,9 +7,10 @@ from textual import events
 from textual._xterm_parser import XTermParser
 from textual.pilot import Pilot
 
-from tests.tui.driving import press, screen_text, settle, table
+from tests.tui.driving import notices, press, screen_text, settle, table
 from tui.app import MiCrowApp
 from tui.screens.features.screen import FeaturesScreen
+from tui.terminal.bursts import Burst, BurstReader
 from tui.terminal.driver import KeyParser
 from tui.widgets.forms.line import FormInput
 from tui.widgets.forms.popup import FormPopup
@@ -21,7 +22,7 @@ async def burst(pilot: Pilot, typed: str) -> None:
     app, driver = pilot.app, pilot.app._driver
     assert isinstance(app, MiCrowApp)
     assert driver is not None
-    for message in XTermParser().feed(typed):
+    for message in BurstReader().read(list(XTermParser().feed(typed)), 0.0):
         driver.process_message(message)
     await settle(pilot)
     while app.keys_act:
@@ -73,6 +74,49 @@ async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_in
     async with open_index() as pilot:
         await burst(pilot, '/\x1b[200~on:"two words"\x1b[201~x')
         assert pilot.app.screen.prompt.field.value == 'on:"two words"x'
+
+
+async def test_a_paste_that_the_terminal_does_not_mark_is_no_keys(open_index):
+    prose = "Quickly, the crew tagged 3 mice;\rthen xylophones quit. " * 40
+    async with open_index() as pilot:
+        await burst(pilot, prose)
+        assert (pilot.app.current_mode, len(pilot.app.screen_stack)) == ("features", 1)
+        assert notices(pilot).count("Pasted text needs a field") == 1
+        await burst(pilot, f"\x1b[200~{prose}\x1b[201~")
+        assert notices(pilot).count("Pasted text needs a field") == 1
+        await burst(pilot, "/")
+        await burst(pilot, prose)
+        assert search(pilot).startswith("Quickly, the crew tagged 3 mice;")
+        await burst(pilot, "\x15")
+        await burst(pilot, "-".join(["harbour"] * 20) + "\r")
+        assert pilot.app.focused is table(pilot)
+
+
+def read(reader: BurstReader, typed: str, now: float) -> list[tuple[str, ...]]:
+    """The keys that come of a piece, and how many of each burst."""
+    found = reader.read(list(XTermParser().feed(typed)), now)
+    return [
+        ("burst", str(len(one.keys))) if isinstance(one, Burst) else (one.key,)
+        for one in found
+        if isinstance(one, Burst | events.Key)
+    ]
+
+
+def test_what_a_hand_or_a_script_sends_is_keys():
+    reader = BurstReader()
+    script = ":go to features\r/rain max>5\rjjjj" * 2
+    assert len(read(reader, script, 0.0)) == len(script)
+    held = "jjjjjjjjjj" * 50
+    assert read(reader, held, 0.1) == [("j",)] * len(held)
+    moves = "\x1b[A\x1b[B" * 100
+    assert len(read(reader, moves + "abcdefgh" * 20, 0.2)) == 200 + 160
+
+
+def test_a_paste_in_pieces_is_one_until_nothing_comes():
+    reader = BurstReader()
+    assert read(reader, "The rain fell. " * 10, 1.0) == [("burst", "150")]
+    assert read(reader, "qqq", 1.05) == [("burst", "3")]
+    assert read(reader, "q", 1.5) == [("q",)]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from textual.notifications import Notify
 from textual.screen import Screen
 
 from mi_crow.visible import visible_lines
+from tui.terminal.bursts import Burst
 from tui.terminal.changed_cells import ChangedCells, SentFrame
 from tui.terminal.erasing import erases_in_colour
 from tui.terminal.frames import OneFrame
@@ -78,7 +79,7 @@ class TerminalApp(KeysInOrder):
     async def on_event(self, event: Event) -> None:
         if isinstance(event, Resize):
             self.sent_frame.forget()  # the terminal may have wrapped its lines anew
-        if isinstance(event, Key | Paste):
+        if isinstance(event, Key | Paste | Burst):
             self.last_key_at = monotonic()
             if self._exit:
                 return  # the screens are being closed

@@ -8,6 +8,7 @@ import termios
 from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TextIO, cast
 
 from textual import events
@@ -15,6 +16,7 @@ from textual._parser import ParseError
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
+from tui.terminal.bursts import BurstReader
 from tui.terminal.changed_cells import SentFrame
 from tui.terminal.pasting import PasteReader
 
@@ -101,7 +103,7 @@ class TerminalDriver(LinuxDriver):
         kernel tells it to the first process of the terminal only, which may keep it to itself."""
         parser = KeyParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode  # a paste may be of anything
-        pastes = PasteReader()
+        pastes, bursts = PasteReader(), BurstReader()
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
@@ -110,7 +112,8 @@ class TerminalDriver(LinuxDriver):
                     if not read:
                         os.kill(os.getpid(), signal.SIGHUP)
                         return
-                    for message in parser.feed(pastes.feed(decode(read))):
+                    found = list(parser.feed(pastes.feed(decode(read))))
+                    for message in bursts.read(found, monotonic()):
                         self.process_message(message)
                 for message in parser.tick():
                     self.process_message(message)

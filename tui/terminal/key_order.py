@@ -18,7 +18,8 @@ from textual.message_pump import MessagePump
 from textual.timer import Timer
 from textual.widget import Widget
 
-from tui.terminal.keys import takes_key
+from tui.terminal.bursts import Burst
+from tui.terminal.keys import is_field, takes_key
 
 _MOST_LOOKS: Final = 2000  # a key is not lost because something never ends
 _LOOK_AT_OPENING: Final = 1 / 8  # of a look: what a thread opens may take long, on a busy machine
@@ -35,7 +36,7 @@ class KeysInOrder(App[None]):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._keys_waiting: deque[Key | Paste] = deque()
+        self._keys_waiting: deque[Key | Paste | Burst] = deque()
         self._key_acts = False  # until what the last key set off is over
         self._looks_left = 0.0
         self._key_heard_by: tuple[MessagePump, ...] = ()  # those that heard of the last key
@@ -47,7 +48,7 @@ class KeysInOrder(App[None]):
     async def on_event(self, event: Event) -> None:
         if isinstance(event, _Look):
             await self._release()
-        elif not isinstance(event, Key | Paste) or event.is_forwarded:
+        elif not isinstance(event, Key | Paste | Burst) or event.is_forwarded:
             await super().on_event(event)
         elif not self._key_acts or (not self._keys_waiting and self._goes_on(event)):
             await self._act_on(event)
@@ -78,8 +79,18 @@ class KeysInOrder(App[None]):
     def opening_changed(self) -> None:
         """What opens is late, or it has opened. Subclasses show it."""
 
-    async def _act_on(self, event: Key | Paste) -> None:
+    async def _act_on(self, event: Key | Paste | Burst) -> None:
         focused = self.focused
+        if not isinstance(event, Key) and not is_field(focused):
+            if isinstance(event, Paste) or not event.goes_on:
+                self.pasted_nowhere()
+            return
+        if isinstance(event, Burst):
+            text, last = event.text, event.keys[-1]
+            if text.find("\n") == len(text) - 1:  # one line, which a script may have entered
+                text = text[:-1]
+                self._keys_waiting.appendleft(last)
+            event = Paste(text)
         try:
             self._key_heard_by = _path(focused or self.screen)
         except ScreenStackError:  # the app ends
@@ -97,7 +108,10 @@ class KeysInOrder(App[None]):
         wait for it: a character for a field."""
         return takes_key(focused, key)
 
-    def _goes_on(self, event: Key | Paste) -> bool:
+    def pasted_nowhere(self) -> None:
+        """A text was pasted where nothing takes it. Subclasses say so."""
+
+    def _goes_on(self, event: Key | Paste | Burst) -> bool:
         """Whether the key before this one left the focus where it is, and this one will."""
         field = self._stayed_in
         same = field is not None and field is self.focused
