@@ -56,6 +56,11 @@ class SaeSummary:
     layers: tuple[str, ...] = ()  # all that it reads, of an SAE over several layers
     models: tuple[tuple[str, str, str | None], ...] = ()  # of one over two: role, model and run
 
+    @property
+    def several(self) -> bool:
+        """Whether it reads several layers, of one model or of two."""
+        return bool(self.layers or self.models)
+
 
 @dataclass(frozen=True)
 class RunSummary:

@@ -311,8 +311,8 @@ def test_it_is_steered_by_adding_and_read_with_both_models(
                 steering(lm, sae, 0, [parse_intervention(refused)]),
             ):
                 pass
-    with pytest.raises(UserError, match="reads two models: attribution is for SAEs of one"):
-        join("sae", tuned_lm, sae).must_read_one_layer("attribution")
+    with pytest.raises(UserError, match="reads two models: a contrast is for SAEs of one"):
+        join("sae", tuned_lm, sae).must_read_one_layer("a contrast")
 
 
 def activations_of(lm: LanguageModel, steered: bool = False) -> list[torch.Tensor]:

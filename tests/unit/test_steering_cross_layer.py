@@ -17,7 +17,6 @@ from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.tokenize import encode_batch
-from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
 from mi_crow.mechanistic.features.config import LiveTexts
 from mi_crow.mechanistic.features.query_language import parse_query
@@ -149,8 +148,8 @@ def test_inspect_and_watching_read_all_layers(tiny_lm, kind):
         watched.enable()
         logits(tiny_lm)
         torch.testing.assert_close(watched.found[0], z[:, features], atol=1e-5, rtol=1e-5)
-    with pytest.raises(UserError, match="attribution is for SAEs of one"):
-        SaeSite.of(loaded)
+    with pytest.raises(UserError, match="a contrast is for SAEs of one"):
+        loaded.must_read_one_layer("a contrast")
     with pytest.raises(UserError, match="cannot be attached to one"):
         sae.attach(tiny_lm)
 

@@ -59,11 +59,10 @@ def check_causes(
     features = [feature for feature, _ in causes]
     random = _random_features(reading, len(features), seed)
     edits = _edits(reading, features, random)
-    point = reading.site.write
 
     def without(rows: Sequence[int]) -> Tensor:
-        part = edits[rows[0] : rows[-1] + 1]
-        return edited_pass(lm, encoding, {point: part}, target, target_site)
+        part = reading.at_points(edits[rows[0] : rows[-1] + 1])
+        return edited_pass(lm, encoding, part, target, target_site, reading.held)
 
     values = in_parts(without, range(len(edits)))
     whole, each, sets = values[0], values[1 : 1 + len(features)], values[1 + len(features) :]
@@ -101,8 +100,7 @@ def _edits(reading: Reading, features: Sequence[int], random: Sequence[int]) -> 
     edits = torch.zeros(len(features) + 6, *size, device=latents.values.device)
     numbers = torch.tensor(list(features), device=latents.indices.device)
     number, token, place = (latents.indices == numbers[:, None, None]).nonzero(as_tuple=True)
-    written = reading.site.sae.decoder_rows[numbers[number]].float()
-    written *= latents.values[token, place, None]
+    written = reading.written_by(features)[number] * latents.values[token, place, None]
     if isinstance(reading.units, Tensor):
         written *= reading.units[token]
     edits.index_put_((1 + number, token), -written, accumulate=True)

@@ -5,7 +5,7 @@ share of the difference in the target that this brings back, (m - m_corrupted) /
 m_corrupted) (Meng et al. 2022, 2202.05262; Zhang and Nanda 2024, 2309.16042, section 2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -50,7 +50,10 @@ def patch_modules(
     goal = _Goal(lm, clean, corrupted, target)
     whole = run_to(lm, points, clean.input_ids, clean.attention_mask)
     broken = run_to(lm, points, corrupted.input_ids, corrupted.attention_mask)
-    rows = [goal.effects(point, (whole[point] - broken[point])[0].float()) for point in points]
+    rows = []
+    for point in points:
+        change = (whole[point] - broken[point])[0].float()
+        rows.append(goal.effects(change, lambda rows, at=point: {at: rows}, {}))
     names = tuple(point.point for point in points)
     return Patched(module, names, tuple(rows), goal.clean, goal.corrupted)
 
@@ -63,17 +66,22 @@ def patch_features(
     target: Target,
     feature: int | None = None,
 ) -> Patched:
-    """Restores one feature, or all of the SAE's, at each token."""
+    """Restores one feature, or all of the SAE's, at each token; of an SAE over several layers at
+    all of them, the others held (see `across`)."""
     lm = site.lm
     goal = _Goal(lm, clean, corrupted, target)
-    parts = []
-    for encoding in (clean, corrupted):
-        reading = graph_pass(lm, encoding, [site], target.position).readings[0]
-        kept = None if feature is None else reading.latents.indices == feature
-        parts.append(reading.features_part(kept))
-    row = goal.effects(site.write, parts[0] - parts[1])
+    readings = [
+        graph_pass(lm, encoding, [site], target.position).readings[0]
+        for encoding in (clean, corrupted)
+    ]
+    parts = [
+        one.features_part(None if feature is None else one.latents.indices == feature)
+        for one in readings
+    ]
+    change, own = parts[0] - parts[1], readings[1]
+    row = goal.effects(change, own.at_points, own.held)
     what = f"SAE {site.sae_id}" if feature is None else f"feature {feature} of {site.sae_id}"
-    return Patched(what, (site.write.point,), (row,), goal.clean, goal.corrupted)
+    return Patched(what, (site.place,), (row,), goal.clean, goal.corrupted)
 
 
 class _Goal:
@@ -93,14 +101,22 @@ class _Goal:
                 hint="give --target the answer to the clean one and --against that to the other",
             )
 
-    def effects(self, point: "HookPoint", difference: Tensor) -> tuple[float, ...]:
-        """For each token the effect of adding the difference [n, d] there: one batch a layer."""
+    def effects(
+        self,
+        difference: Tensor,
+        at_points: "Callable[[Tensor], Mapping[HookPoint, Tensor]]",
+        held: "Mapping[HookPoint, Tensor]",
+    ) -> tuple[float, ...]:
+        """For each token the effect of adding the difference [n, d] there, at the points that
+        `at_points` says, to what is `held` there: one batch."""
 
         def run(tokens: Sequence[int]) -> Tensor:
             edits = torch.zeros(len(tokens), *difference.shape, device=difference.device)
             for row, token in enumerate(tokens):
                 edits[row, token] = difference[token]
-            logits = logits_under(self._lm, self._text, {point: edits}, self._target.position)
+            logits = logits_under(
+                self._lm, self._text, at_points(edits), self._target.position, held
+            )
             return self._target.of_logits(logits)
 
         # Tokens at which nothing differs change nothing: with causal attention all those before.

@@ -98,18 +98,22 @@ def attribute_loaded(
     tokens = passages.longest
     sites = [SaeSite.of(one) for one in loaded]
     first = min(lm.layers.block_of(one.write) or 0 for one in sites)
-    memory = attribution_bytes(lm, tokens, most_ablations(sites, question.top, tokens), first)
+    layers, rows = (
+        max(len(one.layers) for one in sites),
+        most_ablations(sites, question.top, tokens),
+    )
+    memory = attribution_bytes(lm, tokens, rows, first, layers)
     if tell_memory is not None:
         tell_memory(memory)
 
     def needed(length: int) -> int:
-        return attribution_bytes(lm, length, 1, first)
+        return attribution_bytes(lm, length, 1, first, layers)
 
     with naming_a_length(lm, "attributing", tokens, needed):
         target_site = _target_site(sites, question)
         if target_site is not None:
-            feature_number(question.feature or "", target_site.sae.n_latents)
-            sites_before(lm, sites, target_site)  # no text can mend that
+            wanted = feature_number(question.feature or "", target_site.sae.n_latents)
+            sites_before(lm, sites, target_site, wanted)  # no text can mend that
         passage = passages.at(_token_asked_about(lm, passages, target_site, question))
         target = _target(lm, passage, target_site, question)
         if target_site is not None and question.position is not None:
@@ -211,7 +215,8 @@ def _strongest_token(lm: "LanguageModel", passages: "Passages", site: Any, featu
     found = []
     with torch.no_grad():
         for one in passages.encodings:
-            x = run_to(lm, [site.read], one.input_ids, one.attention_mask)[site.read][0]
+            read = run_to(lm, site.reads, one.input_ids, one.attention_mask)
+            x = [read[point][0] for point in site.reads]
             found.append(Reading(site, x, x, ~one.special[0]).activation_of(feature))
     acts = torch.cat(found)
     if not float(acts.max()) > 0:
@@ -231,8 +236,9 @@ def _check_fires(lm: "LanguageModel", passage: "Passage", site: Any, target: Tar
 
     encoding, place, start = passage
     with torch.no_grad():
-        x = run_to(lm, [site.read], encoding.input_ids, encoding.attention_mask)[site.read][0]
-        if float(activation_at(site, x[place][None], target)[0]) == 0:
+        read = run_to(lm, site.reads, encoding.input_ids, encoding.attention_mask)
+        x = torch.cat([read[point][0, place] for point in site.reads])
+        if float(activation_at(site, x[None], target)[0]) == 0:
             raise UserError(
                 f"feature {target.feature} of {site.sae_id!r} does not fire on token "
                 f"{start + place} of this text",
@@ -269,14 +275,16 @@ def _sae_json(found: "Attributed", names: dict[int, dict[str, Any]]) -> dict[str
     measured = found.check.measured if found.check is not None else ()
     return {
         "sae_id": found.site.sae_id,
-        "layer": found.site.write.name,
-        "point": found.site.write.point,
+        "layer": found.site.place if found.site.several else found.site.write.name,
+        "point": found.site.place,
         "parts": vars(found.parts),
+        **_by_layer(found),
         "first_order": found.parts.first_order,
         "per_token": list(found.per_token),
         "causes": [
             {
                 "feature": one.feature,
+                **({"layer": one.layer} if one.layer else {}),
                 **names[one.feature],
                 "effect": one.effect,
                 "measured": value,
@@ -289,6 +297,17 @@ def _sae_json(found: "Attributed", names: dict[int, dict[str, Any]]) -> dict[str
         "check": found.check.as_json() if found.check is not None else None,
         "firing": found.firing,
     }
+
+
+def _by_layer(found: "Attributed") -> dict[str, Any]:
+    """The parts at each layer of an SAE over several; of each, what is not of this layer is no
+    part."""
+    if not found.by_layer:
+        return {}
+    points = [point.point for point in found.site.writes]
+    names = ("features", "error", "bias", "other_tokens")
+    rows = [{name: getattr(one, name) for name in names} for one in found.by_layer]
+    return {"by_layer": [{"point": p, **row} for p, row in zip(points, rows, strict=True)]}
 
 
 def _features_in(tree: list[dict[str, Any]], sae_id: str) -> list[int]:
@@ -327,7 +346,7 @@ def predict_without(
     import torch
 
     from mi_crow.mechanistic.attribution.passage import passages_of
-    from mi_crow.mechanistic.attribution.passes import graph_pass, logits_under
+    from mi_crow.mechanistic.attribution.passes import check_order, graph_pass, logits_changed
     from mi_crow.mechanistic.attribution.site import SaeSite
 
     lm = loaded[0].lm
@@ -336,16 +355,17 @@ def predict_without(
     wanted: dict[str, list[int]] = {}
     for sae_id, feature in ablated:
         wanted.setdefault(sae_id, []).append(feature)
-    sites = [SaeSite.of(one) for one in loaded if one.sae_id in wanted]
+    sites = check_order(lm, [SaeSite.of(one) for one in loaded if one.sae_id in wanted])
     with torch.no_grad():
         graph = graph_pass(lm, encoding, sites, place)
-    edits = {}
+    changes = []
     for reading in graph.readings:
         numbers = torch.tensor(wanted[reading.site.sae_id], device=lm.device)
-        edits[reading.site.write] = -reading.features_part(
-            torch.isin(reading.latents.indices, numbers)
-        )[None]
-    without = logits_under(lm, encoding, edits, place)[0] if edits else graph.logits.detach()
+        kept = torch.isin(reading.latents.indices, numbers)
+        changes.append((reading, -reading.features_part(kept)))
+    without = graph.logits.detach()
+    if changes:
+        without = logits_changed(lm, encoding, changes, place)
     return {
         "position": start + place,
         "predictions": predictions(lm, graph.logits.detach()),

@@ -1,12 +1,18 @@
-"""An SAE in a forward pass: what it reads, and the tensor that its features write."""
+"""An SAE in a forward pass: what it reads, and the tensors that its features write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.record import in_short
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.kernels.bags import bag_products, decode_rows, even_starts, sparse_path
 from mi_crow.mechanistic.sae.outputs import SparseLatents
 from mi_crow.mechanistic.sae.substitute import replaceable
@@ -15,52 +21,122 @@ from mi_crow.mechanistic.sae.targets import target_layer
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.base import SparseAutoencoder
+    from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
 
 @dataclass(frozen=True)
 class SaeSite:
-    """Where one SAE is in its model; `read` and `write` differ for a transcoder."""
+    """Where one SAE is in its model; `read` and `write` differ for a transcoder. Of an SAE over
+    several layers they are those of the first."""
 
     sae_id: str
     lm: "LanguageModel"
     sae: "SparseAutoencoder"
     read: "HookPoint"
     write: "HookPoint"
+    further: "tuple[tuple[HookPoint, HookPoint], ...]" = ()  # read and write of its other layers
+    other: "OtherModel | None" = None  # of a crosscoder of two models the one that does not answer
 
     @classmethod
     def of(cls, loaded: "LoadedSae") -> "SaeSite":
         """Raises UserError for a transcoder that does not say which layer it predicts."""
-        loaded.must_read_one_layer("attribution")
+        sae, resolve = loaded.sae, loaded.lm.layers.resolve
+        if isinstance(sae, TwoModelCrosscoder):  # it writes where it reads
+            (read, write), *further = zip(loaded.points, loaded.points, strict=True)
+            return cls(loaded.sae_id, loaded.lm, sae, read, write, tuple(further), loaded.other)
+        if isinstance(sae, CrossLayerSae):
+            written = [resolve(name) for name in sae.target_layers]
+            (read, write), *further = zip(loaded.points, written, strict=True)
+            return cls(loaded.sae_id, loaded.lm, sae, read, write, tuple(further))
         read = loaded.layer
-        if not loaded.sae.transcodes:
-            return cls(loaded.sae_id, loaded.lm, loaded.sae, read, read)
-        layer = target_layer(loaded.sae)
+        if not sae.transcodes:
+            return cls(loaded.sae_id, loaded.lm, sae, read, read)
+        layer = target_layer(sae)
         if layer is None:
             raise UserError(
                 f"SAE {loaded.sae_id!r} does not say which layer it predicts",
                 hint="import it with --target-layer",
             )
-        return cls(loaded.sae_id, loaded.lm, loaded.sae, read, loaded.lm.layers.resolve(layer))
+        return cls(loaded.sae_id, loaded.lm, sae, read, resolve(layer))
+
+    @property
+    def layers(self) -> "tuple[tuple[HookPoint, HookPoint], ...]":
+        """Where it reads and where it writes, layer by layer."""
+        return ((self.read, self.write), *self.further)
+
+    @property
+    def reads(self) -> "tuple[HookPoint, ...]":
+        """All layers that it reads, in its order."""
+        return tuple(read for read, _ in self.layers)
+
+    @property
+    def writes(self) -> "tuple[HookPoint, ...]":
+        """All layers that its features write to, in its order."""
+        return tuple(write for _, write in self.layers)
+
+    @property
+    def several(self) -> bool:
+        """Whether its features are those of an SAE over several layers."""
+        return isinstance(self.sae, CrossLayerSae)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether its latents are of one layer each, so that some come before others."""
+        return self.several and bool(self.further) and not isinstance(self.sae, SharedCrosscoder)
+
+    def explains_itself(self, feature: int | None) -> bool:
+        """Whether its own latents of earlier layers can be causes of `feature`."""
+        sae = self.sae
+        if feature is None or not self.is_causal or not isinstance(sae, CrossLayerSae):
+            return False
+        return sae.layer_of(feature)[0] != sae.layer_numbers[0]
+
+    @property
+    def place(self) -> str:
+        """The hook point that its features write to; of several layers in short."""
+        return in_short([point.point for point in self.writes])
 
 
 class Reading:
     """One site in one pass over a text of n tokens. Where an SAE may not stand in for the
     activation (special tokens, outliers) nothing fires."""
 
-    def __init__(self, site: SaeSite, x: Tensor, y: Tensor, ordinary: Tensor) -> None:
-        """x [n, n_inputs] what the SAE reads, y [n, n_outputs] what its features are part of, both
-        possibly with a gradient; ordinary [n] bool: neither padding nor special."""
+    def __init__(
+        self, site: SaeSite, read: Sequence[Tensor], written: Sequence[Tensor], ordinary: Tensor
+    ) -> None:
+        """`read` [n, d] is what the SAE reads at each of its layers, `written` [n, d] what its
+        features are part of, all possibly with a gradient; ordinary [n] bool: neither padding nor
+        special."""
         self.site: SaeSite = site
-        self.x: Tensor = x
-        self.y: Tensor = y
+        self.x: Tensor = torch.cat([*read], dim=-1)
+        self.nodes: tuple[Tensor, ...] = tuple(written)
         sae = site.sae
-        self.read: Tensor = replaceable(x.detach(), ordinary, sae.metadata.outlier_norm)  # [n]
-        found = sae.encode_sparse(x.to(sae.dtype))
+        self.read: Tensor = torch.stack(  # [n]
+            [replaceable(one.detach(), ordinary, sae.metadata.outlier_norm) for one in read]
+        ).all(dim=0)
+        found = sae.encode_sparse(self.x.to(sae.dtype))
         values = found.values.float() * self.read[:, None]
         self.latents: SparseLatents = found._replace(values=values)  # [n, k], with a gradient
-        units = sae.latent_units(x.detach().float())
+        units = sae.latent_units(self.x.detach().float())
         self.units: Tensor | float = units.detach() if isinstance(units, Tensor) else units
+
+    @cached_property
+    def y(self) -> Tensor:
+        """What the features are part of, [n, n_outputs]; of several layers side by side."""
+        first, *more = self.nodes
+        return torch.cat([first, *more], dim=-1) if more else first
+
+    @property
+    def held(self) -> "dict[HookPoint, Tensor]":
+        """What the layers have where a pass must not compute them anew: of an SAE over several
+        layers all (see `across`), else none."""
+        return {}
+
+    def at_points(self, change: Tensor) -> "dict[HookPoint, Tensor]":
+        """A change of y [..., n, n_outputs], by the layer that it is of."""
+        parts = change.split([one.shape[-1] for one in self.nodes], dim=-1)
+        return dict(zip(self.site.writes, parts, strict=True))
 
     @property
     def plain(self) -> SparseLatents:
@@ -104,6 +180,12 @@ class Reading:
         columns = indices.reshape(-1)
         products = bag_products(flow, columns, even_starts(indices), owners, rows.detach())
         return products.view(indices.shape).float()
+
+    @torch.no_grad()
+    def written_by(self, features: Sequence[int]) -> Tensor:
+        """What one unit of each of these features adds to y: [m, n_outputs] fp32."""
+        numbers = torch.tensor(list(features), device=self.latents.indices.device)
+        return self.site.sae.decoder_rows[numbers].float()
 
     def by_feature(self, values: Tensor) -> Tensor:
         """values [n, k] summed by latent: [n_latents] fp32."""

@@ -30,6 +30,11 @@ MEANINGS: tuple[tuple[str, str], ...] = (
         "ablated",
         "measured: the target minus the target without the feature; above 0 the feature raises it",
     ),
+    (
+        "layer",
+        "the hook point that a feature reads; of a crosscoder whose features read several the one "
+        "that it writes to most",
+    ),
     ("outside", "what is left of the target once features, SAE error, bias and tokens are counted"),
     (
         "faithfulness",

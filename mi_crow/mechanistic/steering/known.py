@@ -22,8 +22,11 @@ _MOST_BYTES = 2 << 30  # of the SAEs that are read together
 def of_one_model(
     own: SaeSummary, saes: Sequence[SaeSummary], *, one_a_layer: bool = False
 ) -> list[str]:
-    """The SAEs of the model of `own`, itself first, as many as memory should hold together."""
+    """The SAEs of the model of `own`, itself first, as many as memory should hold together. With
+    `one_a_layer` one over several layers stands alone."""
     chosen, total, layers = [own.sae_id], own.bytes, {own.layer}
+    if one_a_layer:
+        saes = [] if own.several else [one for one in saes if not one.several]
     for one in saes:
         fits = total + one.bytes <= _MOST_BYTES and len(chosen) < _MOST_SAES
         same = one.model_id == own.model_id and one.model_id and one.sae_id != own.sae_id

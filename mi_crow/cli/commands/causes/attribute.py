@@ -95,7 +95,7 @@ def add_saes(parser: ArgumentParser) -> None:
         "--sae",
         action="append",
         default=[],
-        help="SAE id, repeatable for SAEs of several layers; optional when there is only one",
+        help="SAE id, repeatable for SAEs of different layers; optional when there is only one",
     )
 
 
@@ -136,7 +136,7 @@ def _show(result: dict[str, Any]) -> None:
         print_line()
         print_line(f"{one['sae_id']} at {one['point']}", "bold")
         _show_sae(one, tokens, result["value"])
-    if len(result["saes"]) > 1:
+    if len(result["saes"]) > 1 or any(one["children"] for one in result["tree"]):
         print_line()
         print_line("which features act through which", "bold")
         for line in tree_lines(result["tree"]):
@@ -148,9 +148,11 @@ def _predictions(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _show_sae(found: dict[str, Any], tokens: list[str], value: float) -> None:
+    layered = any("layer" in one for one in found["causes"])
     rows = [
         [
             str(one["feature"]),
+            *([one["layer"]] if layered else []),
             f"{one['effect']:+.3g}",
             share(one["share"]),
             f"{one['measured']:+.3g}",
@@ -159,11 +161,12 @@ def _show_sae(found: dict[str, Any], tokens: list[str], value: float) -> None:
         ]
         for one in found["causes"]
     ]
-    print_table([">feature", ">effect", ">share", ">ablated", "name…", "on…"], rows)
-    parts, least = found["parts"], _LEAST * abs(value)
-    print_line(
-        ", ".join(f"{figure_name(k)} {v if abs(v) > least else 0:+.3g}" for k, v in parts.items())
-    )
+    columns = [">feature", *(["layer"] if layered else []), ">effect", ">share", ">ablated"]
+    print_table([*columns, "name…", "on…"], rows)
+    parts = {key: _unless_rounding(part, value) for key, part in found["parts"].items()}
+    print_line(", ".join(f"{figure_name(key)} {part}" for key, part in parts.items()))
+    if found.get("by_layer"):
+        _show_layers(found["by_layer"], value)
     check = found["check"]
     if check is None:
         print_line(without_causes(found), "yellow")
@@ -182,6 +185,19 @@ def _show_sae(found: dict[str, Any], tokens: list[str], value: float) -> None:
         print_line(warning, "yellow")
 
 
+def _show_layers(layers: Sequence[dict[str, Any]], value: float) -> None:
+    """The parts at each layer of an SAE over several."""
+    names = [name for name in layers[0] if name != "point"]
+    rows = [
+        [one["point"], *(_unless_rounding(one[name], value) for name in names)] for one in layers
+    ]
+    print_table(["at layer", *(f">{figure_name(name)}" for name in names)], rows)
+
+
+def _unless_rounding(part: float, value: float) -> str:
+    return f"{part if abs(part) > _LEAST * abs(value) else 0:+.3g}"
+
+
 def name_of(known: dict[str, Any]) -> str:
     """A feature's name or label."""
     from mi_crow.mechanistic.steering.known import shown_name
@@ -195,6 +211,7 @@ def tree_lines(tree: Sequence[dict[str, Any]], depth: int = 0) -> list[str]:
     for one in tree:
         name = name_of(one)
         words = f"{one['effect']:+.3g}  {one['sae_id']}/{one['feature']}"
+        words += f" {one['layer']}" if "layer" in one else ""
         lines.append("  " * depth + words + (f"  {name}" if name else ""))
         lines += tree_lines(one["children"], depth + 1)
     return lines

@@ -11,6 +11,8 @@ from mi_crow.errors import CorruptDataError
 
 Index = tuple[int | slice, ...]
 
+_MANY = 16  # of a matrix's rows one in as many: a read of all of them takes no longer
+
 
 @dataclass(frozen=True)
 class TensorRef:
@@ -55,11 +57,12 @@ class TensorRef:
         return TensorRef(shape, lambda: pick((slice(None),) * len(shape)), pick, self.source)
 
     def rows(self, numbers: Sequence[int]) -> Tensor:
-        """The rows `numbers` [n, ...], without the others where the file allows it."""
+        """The rows `numbers` [n, ...], without the others where the file allows it and they are
+        few."""
         rest = (slice(None),) * (len(self.shape) - 1)
         if not numbers:
             return torch.zeros(0, *self.shape[1:])
-        if self.pick is None:
+        if self.pick is None or len(numbers) * _MANY > self.shape[0]:
             return self.read()[list(numbers)]
         return torch.stack([self._part((number, *rest)) for number in numbers])
 

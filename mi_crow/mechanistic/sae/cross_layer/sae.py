@@ -251,7 +251,7 @@ class CrossLayerSae(SparseAutoencoder):
         out = []
         for to in self._layers:
             written = [z_of[one] @ self._decoder(one, to) for one in self.sources(to)]
-            out.append(self._completed_layer(to, torch.stack(written).sum(0), inputs))
+            out.append(self.completed_at(to, torch.stack(written).sum(0), inputs))
         return torch.cat(out, dim=-1)
 
     def decode_sparse(self, latents: SparseLatents, x: Tensor | None = None) -> Tensor:
@@ -348,9 +348,10 @@ class CrossLayerSae(SparseAutoencoder):
             rows = rows.view(*values.shape[:-1], rows.shape[-1])
             total = rows if total is None else total + rows
         assert total is not None  # every layer writes to itself
-        return self._completed_layer(to, total, x)
+        return self.completed_at(to, total, x)
 
-    def _completed_layer(self, to: int, rows: Tensor, x: Layers | None) -> Tensor:
+    def completed_at(self, to: int, rows: Tensor, x: Layers | None) -> Tensor:
+        """What its latents write to one layer, with its bias and skip connection."""
         layer = self._layers[to]
         out = rows + self._tensor(to, f"b_dec.{to}", layer.b_dec)
         if layer.W_skip is None:
@@ -393,5 +394,6 @@ class CrossLayerSae(SparseAutoencoder):
         """A tensor of a layer, read when it is first asked for. Raises CorruptDataError."""
         key = number, name
         if key not in self._read:
-            self._read[key] = weights(ref, name, self._place, self.device, self.dtype)
+            with torch.inference_mode(False):  # kept also for those who want gradients
+                self._read[key] = weights(ref, name, self._place, self.device, self.dtype)
         return self._read[key]

@@ -104,7 +104,7 @@ class SharedCrosscoder(CrossLayerSae):
         inputs, z = self._by_layer(x), z.to(self.dtype)
         rows = {to: z @ self._decoder(to, to) for to in self.layer_numbers}
         return torch.cat(
-            [self._completed_layer(to, rows[to], inputs) for to in self.layer_numbers], dim=-1
+            [self.completed_at(to, rows[to], inputs) for to in self.layer_numbers], dim=-1
         )
 
     def decode_sparse(self, latents: SparseLatents, x: Tensor | None = None) -> Tensor:
@@ -134,12 +134,13 @@ class SharedCrosscoder(CrossLayerSae):
         """Matrices side by side, vectors added up; made once."""
         key = self.last, name
         if key not in self._read:
-            parts = [ref.read().to(self.device, torch.float32) for ref in refs]
-            for ref, part in zip(refs, parts, strict=True):
-                check_finite(part, name, ref.source or self._place)
-            side_by_side = parts[0].ndim == 2
-            whole = torch.cat(parts, dim=1) if side_by_side else torch.stack(parts).sum(0)
-            self._read[key] = whole.to(self.dtype)
+            with torch.inference_mode(False):  # kept also for those who want gradients
+                parts = [ref.read().to(self.device, torch.float32) for ref in refs]
+                for ref, part in zip(refs, parts, strict=True):
+                    check_finite(part, name, ref.source or self._place)
+                side_by_side = parts[0].ndim == 2
+                whole = torch.cat(parts, dim=1) if side_by_side else torch.stack(parts).sum(0)
+                self._read[key] = whole.to(self.dtype)
         return self._read[key]
 
     def rebuilt(self, to: int, latents: Mapping[int, SparseLatents], x: Layers | None) -> Tensor:
@@ -147,4 +148,4 @@ class SharedCrosscoder(CrossLayerSae):
         flat = values.reshape(-1, values.shape[-1])
         entries = Entries.of_topk(indices.reshape(flat.shape), self.n_latents)
         rows = decode_entries(flat.reshape(-1), entries, self._decoder(to, to))
-        return self._completed_layer(to, rows.view(*values.shape[:-1], rows.shape[-1]), x)
+        return self.completed_at(to, rows.view(*values.shape[:-1], rows.shape[-1]), x)
