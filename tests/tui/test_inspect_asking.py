@@ -66,6 +66,14 @@ def test_what_is_wrong_is_told_at_its_field(texts: dict[str, str], where: str, s
     assert found.value.name == where
 
 
+def test_a_feature_of_several_layers_may_be_explained_by_its_own_sae() -> None:
+    form = fields(Before(("late",), token=4), KNOWN)
+    given = {one.name: one.text for one in form} | {"kind": "feature", "feature": "7"}
+    values = read_values(form, given)
+    question = asked_for(values, KNOWN, "late", 12, ["late"])
+    assert question == Asked(Question(feature="late/7", position=4), ("late",))
+
+
 @pytest.mark.parametrize("token", [" Paris", "ur", "\n", '"', "", ".", "  ", " 12"])
 def test_a_next_token_is_typed_as_it_is_shown(token: str) -> None:
     assert typed_token(shown_token(token)) == token

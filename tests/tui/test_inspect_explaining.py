@@ -144,6 +144,76 @@ async def test_several_saes_are_a_tree_and_s_steers(open_inspect):
         assert "#3" in screen_text(pilot)
 
 
+def across() -> dict[str, Any]:
+    """Of an SAE over three layers: two features, one of which acts through the other."""
+    found = attributed("demo-topk")
+    own, other = cause(310, 1.25, layer="mlp_in.2"), cause(17, 0.6, layer="mlp_in.1")
+    parts = {"features": 0.5, "error": 0.1, "bias": 0.0, "other_tokens": 0.0}
+    layers = [{"point": f"mlp_out.{n}", **parts} for n in (1, 2)]
+    nothing = dict.fromkeys(parts, 0.0)
+    found["saes"][0] |= {
+        "causes": [own, other],
+        "by_layer": [*layers, {"point": "mlp_out.3", **nothing}],
+    }
+    below = {**other, "sae_id": "demo-topk", "children": []}
+    root = {**own, "sae_id": "demo-topk"}
+    found["tree"] = [{**root, "children": [below]}, {**below, "children": [below]}]
+    return found
+
+
+async def test_the_features_of_several_layers_have_their_layer_and_a_tree(open_inspect):
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        session.answers["attribute"] = across()
+        await press(pilot, "a")
+        lines = screen_text(pilot).splitlines()
+        assert any("#310" in line and "mlp_in.2" in line for line in lines)
+        assert not any("└" in line for line in lines)
+        assert any(
+            "features and SAE error at mlp_out.1 +0.50 +0.10, mlp_out.2 +0.50 +0.10 " in line
+            for line in lines
+        )
+        await press(pilot, "d")
+        lines = screen_text(pilot).splitlines()
+        assert "what acts through what, demo-topk" in lines[0]
+        # One feature acts through two others and is listed under each.
+        assert [line.split()[2] for line in lines if "└" in line] == ["#17", "#17"]
+        assert all("mlp_in.1" in line for line in lines if "└" in line)
+
+
+async def test_a_question_that_failed_keeps_its_sentence_until_the_next_answer(open_inspect):
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        session.error = UserError("SAE 'two' reads two models", hint="inspect its features")
+        await press(pilot, "a")
+        pilot.app.clear_notifications()
+        await press(pilot, "g")
+        assert "SAE 'two' reads two models" in screen_text(pilot)
+        assert "inspect its features" in screen_text(pilot)
+        session.error = None
+        session.answers["attribute"] = attributed("demo-topk")
+        await press(pilot, "a")
+        session.error = UserError("the model ran out of memory")
+        await press(pilot, "space")
+        pilot.app.clear_notifications()
+        await press(pilot, "j")
+        assert "the model ran out of memory" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert "two models" not in screen_text(pilot)
+
+
+async def test_over_a_grid_the_border_says_why_a_question_failed(open_inspect):
+    async with open_inspect() as (pilot, session):
+        await inspected(pilot)
+        await press(pilot, "m")
+        session.error = UserError("SAE 'two' reads two models")
+        await press(pilot, "a")
+        pilot.app.clear_notifications()
+        await press(pilot, "j")
+        assert isinstance(pilot.app.screen, GridPopup)
+        assert "SAE 'two' reads two models" in screen_text(pilot)
+
+
 async def test_the_lens_is_a_grid_whose_cells_can_be_explained(open_inspect):
     async with open_inspect() as (pilot, session):
         await inspected(pilot)

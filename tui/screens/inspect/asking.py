@@ -120,8 +120,11 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
     )
 
 
-def asked_for(values: Values, known: Sequence[str], own: str, tokens: int) -> Asked:
-    """The question that the form asks about a text of `tokens`; `own` is the open SAE.
+def asked_for(
+    values: Values, known: Sequence[str], own: str, tokens: int, several: Sequence[str] = ()
+) -> Asked:
+    """The question that the form asks about a text of `tokens`; `own` is the open SAE, `several`
+    are those over several layers, whose earlier features can be causes of later ones.
 
     Raises WrongValueError, which names the field.
     """
@@ -135,7 +138,7 @@ def asked_for(values: Values, known: Sequence[str], own: str, tokens: int) -> As
     how = {name: values[name] for name in _HOW}
     if kind == FEATURE_OF:
         sae_id, number = _feature(str(values["feature"]), own, known)
-        if set(saes) <= {sae_id}:
+        if set(saes) <= {sae_id} and sae_id not in several:
             raise WrongValueError(
                 "saes", f"a feature of {sae_id!r} needs an SAE of an earlier layer as its cause"
             )

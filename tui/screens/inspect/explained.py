@@ -31,6 +31,7 @@ CAUSES = (
     Column("on", 0, "left", 84),
 )
 _SHOWN_TOKENS = 8
+_LAYERS = 4  # of an SAE over several, whose parts are told
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Cause:
     row: Row
 
 
+def cause_columns(found: Mapping[str, Any]) -> tuple[Column, ...]:
+    """The columns of the causes: with a layer where an SAE is over several."""
+    layers = [str(one.get("layer") or "") for sae in found["saes"] for one in sae["causes"]]
+    width = max(map(len, layers), default=0)
+    feature, *rest = CAUSES
+    return (feature, Column("layer", width, from_width=34, extra=not width), *rest)
+
+
 def causes_of(found: Mapping[str, Any], sae_id: str | None = None) -> list[Cause]:
     """The causes of an answer: those of one SAE, or the tree of all. Raises CorruptDataError."""
     try:
@@ -52,7 +61,7 @@ def causes_of(found: Mapping[str, Any], sae_id: str | None = None) -> list[Cause
         checked = {
             (sae["sae_id"], one["feature"]): one for sae in found["saes"] for one in sae["causes"]
         }
-        return list(_grown(found["tree"], checked, found["tokens"], 0))
+        return _grown(found["tree"], checked, found["tokens"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptDataError(f"the model session returned no attribution ({error!r})") from error
 
@@ -61,37 +70,44 @@ def _grown(
     tree: Sequence[Mapping[str, Any]],
     checked: Mapping[tuple[str, int], Mapping[str, Any]],
     tokens: Sequence[str],
-    depth: int,
-) -> "Sequence[Cause]":
+    above: Cause | None = None,
+) -> list[Cause]:
     found: list[Cause] = []
     for one in tree:
-        known = {} if depth else checked.get((one["sae_id"], one["feature"]), {})
-        found.append(_listed(one["sae_id"], {**known, **one}, tokens, depth, len(found)))
-        found += _grown(one["children"], checked, tokens, depth + 1)
+        known = {} if above else checked.get((one["sae_id"], one["feature"]), {})
+        cause = _listed(one["sae_id"], {**known, **one}, tokens, above)
+        found += [cause, *_grown(one["children"], checked, tokens, cause)]
     return found
 
 
 def _listed(
-    sae_id: str, one: Mapping[str, Any], tokens: Sequence[str], depth: int = 0, place: int = 0
+    sae_id: str, one: Mapping[str, Any], tokens: Sequence[str], above: Cause | None = None
 ) -> Cause:
     feature, effect = int(one["feature"]), float(one["effect"])
     name = (shown_name(one), "$accent" if one.get("concept") else "$muted")
     places = [int(token) for token, _ in one.get("tokens", ())[:_SHOWN_TOKENS]]
     where = " ".join(quoted(str(tokens[place])) for place in places)
+    depth = above.depth + 1 if above else 0
     label = Cell(
         "  " * depth + ("└ " if depth else "") + f"#{feature}",
         "$foreground",
-        ((f"  {printable(name[0])}", name[1]), (f"  {sae_id}" if depth else "", "$faint")),
+        (
+            (f"  {printable(name[0])}", name[1]),
+            (f"  {sae_id}" if above and sae_id != above.sae_id else "", "$faint"),
+        ),
     )
     measured = one.get("measured")
+    layer = printable(str(one.get("layer") or ""))
     cells = (
         label,
+        Cell(layer, "$muted"),
         Cell(f"{effect:+.2f}", "$success" if effect > 0 else "$warning"),
         Cell("" if measured is None else f"{measured:+.2f}", "$muted"),
         Cell(f"{100 * float(one['share']):.0f}%", "$muted"),
         Cell(where, "$muted"),
     )
-    return Cause(sae_id, feature, depth, Row(f"{depth}/{place}/{sae_id}/{feature}", cells))
+    path = f"{above.row.key}/" if above else ""  # a feature may act through several others
+    return Cause(sae_id, feature, depth, Row(f"{path}{sae_id}/{feature}", cells))
 
 
 def answer_line(found: Mapping[str, Any]) -> Content:
@@ -134,6 +150,8 @@ def check_lines(found: Mapping[str, Any]) -> Content:
         parts, check = sae["parts"], sae["check"]
         words = "  ".join(f"{figure_name(key)} {value:+.2f}" for key, value in parts.items())
         lines.append(Content.styled(f"{sae['sae_id']}: {words}", "$muted"))
+        if by_layer := _by_layer(sae.get("by_layer", ())):
+            lines.append(Content.styled(by_layer, "$muted"))
         if check is None:
             lines.append(Content.styled(without_causes(sae), "$warning"))
             continue
@@ -152,6 +170,19 @@ def check_lines(found: Mapping[str, Any]) -> Content:
         if warning := doubt(check, found["value"]):
             lines.append(Content.styled(warning, "$warning"))
     return Content("\n").join(lines)
+
+
+def _by_layer(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Features and SAE error at the layers where they are the largest, if there are several."""
+    sizes = {one["point"]: abs(one["features"]) + abs(one["error"]) for one in layers}
+    largest = sorted(sizes, key=lambda point: -sizes[point])[:_LAYERS]
+    shown = [one for one in layers if one["point"] in largest and sizes[one["point"]] > 0]
+    if len(shown) < 2:
+        return ""
+    parts = [f"{one['point']} {one['features']:+.2f} {one['error']:+.2f}" for one in shown]
+    rest = len([one for one in sizes.values() if one > 0]) - len(shown)
+    more = f", {rest} more" if rest else ""
+    return f"features and SAE error at {', '.join(parts)}{more}"
 
 
 def _figure(value: float | None) -> str:

@@ -8,8 +8,8 @@ from textual.content import Content
 
 from mi_crow.mechanistic.steering.known import of_one_model
 from tui import messages
-from tui.preferences.key_words import key
 from tui.screens.inspect.asking import Asked, Before, asked_for, fields, shown_token
+from tui.screens.inspect.asking_session import AsksSession
 from tui.screens.inspect.explained import (
     feature_grid,
     layer_line,
@@ -18,11 +18,9 @@ from tui.screens.inspect.explained import (
     lens_line,
     strongest_grid,
 )
-from tui.screens.inspect.inspection import Inspection
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import CausesPopup, GridPopup, Look, Wanted, opened_over
 from tui.screens.inspect.shown import ORDERS, SHOWN, Shown
-from tui.screens.prompted import PromptScreen
 from tui.text import printable
 from tui.widgets.forms.fields import Values
 from tui.widgets.forms.popup import FormPopup
@@ -33,17 +31,14 @@ _PINNED = 8
 _GRID_ROWS = 40
 
 
-class Explains(PromptScreen):
-    """The part of Inspect that opens popups. `text_read` is the text that is shown."""
+class Explains(AsksSession):
+    """The part of Inspect that opens popups."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._inspection = Inspection()
-        self._sae_id: str | None = None
         self._rows: Mapping[int, Any] = {}
         self._feature: int | None = None
         self._found: Found | None = None  # what is shown, as it would be saved
-        self.text_read = ""
         self._shown = Shown()
         self._pinned: list[int] = []
         self._drilled: int | None = None  # the token to show once another layer has read the text
@@ -56,29 +51,10 @@ class Explains(PromptScreen):
         """The token under the cursor."""
         raise NotImplementedError
 
-    def _say(self, text: str) -> None:
-        raise NotImplementedError
-
-    @property
-    def text_now(self) -> str:
-        """What is in the field."""
-        raise NotImplementedError
-
     @property
     def reading_asked(self) -> dict[str, Any]:
         """How the text that is shown was read, where it is not the usual way."""
         return self._found.reading if self._found else {}
-
-    def _nothing_read(self) -> bool:
-        """Whether no text is shown; says then what is to be done first, or waited for."""
-        if self._inspection.tokens:
-            return False
-        if self.is_working("inspect"):
-            self.notify("The text is still being read")
-        else:
-            typed = self.text_now.strip()
-            self._say(f"{key('inspect.run')} reads it" if typed else "type a text first")
-        return True
 
     # The order of the list, and what is pinned.
 
@@ -275,10 +251,11 @@ class Explains(PromptScreen):
         """The form stays open with what the session has to say against the question; the answer
         opens in place of `instead_of`."""
         known, sae_id = self._of_this_model(), self._sae_id
+        several = [one.sae_id for one in self.context.saes() if one.several]
         kept = self._kept("attribute")
 
         def ask(values: Values) -> tuple[Asked, dict[str, Any]]:
-            asked = asked_for(values, known, sae_id or "", tokens)
+            asked = asked_for(values, known, sae_id or "", tokens, several)
             client = self.context.ready_session(sae_id)
             how = {**asked.request(), **reading}
             return asked, client.call("attribute", sae_id=sae_id, text=text, **how)
@@ -321,58 +298,6 @@ class Explains(PromptScreen):
         if own is None:
             return []
         return of_one_model(own, self.context.saes(), one_a_layer=one_a_layer)
-
-    # Asking.
-
-    def _kept(
-        self, kind: Any, saes: Sequence[str] = (), read: Found | None = None, **settings: Any
-    ) -> Any:
-        """What will be saved of an answer to a question about a text that was read; without
-        `read`, the one that is shown now."""
-        text = read.text if read else self.text_read
-        own = (self._sae_id,) if self._sae_id else ()
-        model = self.context.session_state.model_id
-        said = {name: value for name, value in settings.items() if value is not None}
-
-        def found(results: Mapping[str, Any]) -> Found:
-            model_id = str(results.get("model_id") or model)
-            return Found(kind, text, results, tuple(saes) or own, model_id, said)
-
-        return found
-
-    def _ask(self, op: str, then: Any, **asked: Any) -> None:
-        """Asks the session about the text that is shown."""
-        if self._nothing_read():
-            return
-        self.ask_session(op, then, text=self.text_read, **asked)
-
-    def ask_session(self, op: str, then: Any, *, failed: Any = None, **asked: Any) -> None:
-        """Asks the session one thing at a time; `then` opens a popup with the answer, `failed`
-        gets what went wrong."""
-        if self.is_working("explain"):
-            return
-        self._say_asking("asking…" if self.context.session_is_ready else "loading the model…")
-        sae_id = self._sae_id
-
-        def ask() -> dict[str, Any]:
-            return self.context.ready_session(sae_id).call(op, sae_id=sae_id, **asked)
-
-        def answered(found: dict[str, Any]) -> None:
-            self._say_asking("")
-            then(found)
-
-        bad = failed or self._not_explained
-        self.in_thread(ask, answered, group="explain", failed=bad, opens=True, slow=True)
-
-    def _say_asking(self, words: str) -> None:
-        """Says it here, and on what is open over the screen."""
-        self._say(words)
-        for one in opened_over(self):
-            one.say(words)
-
-    def _not_explained(self, error: Exception) -> None:
-        self._say_asking("failed")
-        self.tell(error)
 
     async def _wanted(self, wanted: Wanted | None) -> None:
         """Does what was chosen in a popup."""

@@ -15,9 +15,9 @@ from mi_crow.mechanistic.concepts.inspection_words import without_causes
 from tui.actions import Action, bindings
 from tui.preferences.key_words import key
 from tui.screens.inspect.explained import (
-    CAUSES,
     Cause,
     answer_line,
+    cause_columns,
     causes_of,
     check_lines,
     says_line,
@@ -26,6 +26,7 @@ from tui.screens.inspect.keeping import Found, ask_to_save
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import ListHeading, Row, RowList
 from tui.widgets.token_grid import GridRow, TokenGrid
+from tui.widgets.trouble import trouble_content
 from tui.widgets.words import Words
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class CausesPopup(FoundPopup):
         self._looks: list[str | None] = [one["sae_id"] for one in found["saes"]]
         if len(self._looks) > 1:
             self._looks.insert(0, None)
+        elif any(one["children"] for one in found["tree"]):  # through features of the same SAE
+            self._looks.append(None)
         self._look = 0
         self._causes = self._listed()
         self._ablated: list[tuple[str, int]] = []
@@ -123,7 +126,7 @@ class CausesPopup(FoundPopup):
         return {one.row.key: one for one in causes_of(self._found, self._looks[self._look])}
 
     def action_next_look(self) -> None:
-        """The tree, then the causes of each SAE."""
+        """The tree, and the causes of each SAE."""
         self._look = (self._look + 1) % len(self._looks)
         self._causes = self._listed()
         self.query_one(".popup-box").border_title = self.heading()
@@ -134,7 +137,7 @@ class CausesPopup(FoundPopup):
         self._ask_otherwise(self)
 
     def compose_box(self) -> ComposeResult:
-        rows = RowList(CAUSES, empty=self._no_causes, id="causes-list")
+        rows = RowList(cause_columns(self._found), empty=self._no_causes, id="causes-list")
         yield Static(answer_line(self._found), id="causes-answer", markup=False)
         yield Words(id="causes-says", markup=False)
         yield ListHeading("Feature", rows, id="causes-heading")
@@ -194,7 +197,13 @@ class CausesPopup(FoundPopup):
             self._show_says(None)
             return
         asked = partial(self._ask, tuple(self._ablated), self._found["target"]["position"])
-        self.in_thread(asked, self._answered, group="without")
+        self.in_thread(asked, self._answered, group="without", failed=self._not_ablated)
+
+    def _not_ablated(self, error: Exception) -> None:
+        self.tell(error)
+        says = says_line(self._found["predictions"], "says   ")
+        trouble = Content.assemble(says, "\n", trouble_content(error))
+        self.query_one("#causes-says", Words).update(trouble)
 
     def _answered(self, without: Mapping[str, Any]) -> None:
         if self._ablated:

@@ -66,6 +66,7 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
             with Vertical(id="inspect-left", classes="pane -across -shown"):
                 yield Words(id="inspect-title", markup=False)
                 yield Trouble(id="inspect-trouble")
+                yield Trouble(id="explain-trouble")
                 yield TokenPane(id="inspect-tokens")
             with Vertical(id="inspect-right", classes="pane -across"):
                 yield Trouble(id="names-trouble")
@@ -146,6 +147,7 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
 
     def _show(self, found: Found, inspection: Inspection, rows: "Mapping[int, FeatureRow]") -> None:
         self._found, self.text_read = found, found.text
+        self.query_one("#explain-trouble", Trouble).clear()  # it was about another text
         self._inspection, self._rows = inspection, rows
         self.tokens.show(inspection.tokens, inspection.excluded)
         self._put_under()
