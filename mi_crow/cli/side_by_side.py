@@ -40,15 +40,8 @@ def print_comparison(
 
 def _print_sides(found: Comparison) -> None:
     several = any(side.detail.several for side in found.sides)
-    columns = [
-        ">feature",
-        *(["layer"] if several else []),
-        ">fires",
-        ">density",
-        ">max",
-        "meaning…",
-        "positive logits…",
-    ]
+    own = ["layer"] if several else []
+    columns = [">feature", *own, ">fires", ">density", ">max", "meaning…", "positive logits…"]
     lines = []
     for side in found.sides:
         row = side.detail.row

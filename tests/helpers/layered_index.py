@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -43,8 +44,7 @@ def make_layered_index(
     norms = np.where(places[:, None] == np.arange(len(LAYERS)), 2.0, 0.5)
     if not shared:
         norms[np.arange(len(LAYERS)) < places[:, None]] = 0.0
-    if schema < 4:
-        _write_cfg(path.parent, shared)
+    _write_cfg(path.parent, names, shared)
     facts["schema_version"] = str(schema)
     with duckdb.connect(str(path)) as connection:
         connection.execute("DELETE FROM meta WHERE list_contains(?, key)", [list(facts)])
@@ -62,7 +62,9 @@ def make_layered_index(
         )
 
 
-def _write_cfg(folder: Path, shared: bool) -> None:
+def _write_cfg(folder: Path, names: Sequence[str], shared: bool) -> None:
     path = folder / "cfg.json"
     found = json.loads(path.read_text())
+    found["metadata"] = {**found.get("metadata", {}), "layers": [*names]}
+    found["layers"] = [{"read": name} for name in names]
     path.write_text(json.dumps({**found, "shared": shared}))

@@ -118,3 +118,15 @@ def test_where_nothing_else_says_it_the_words_do():
     assert [layer_words(name) for name in names] == ["layer 12", "tuned 7", "model.embed", ""]
     assert feature_candidate(row(3, layer="mlp_in.1")).note == "layer 1 · gardens"
     assert feature_candidate(row(3)).note == "gardens"
+
+
+def test_what_is_brought_has_its_room_before_other_columns():
+    def shown(*brought: str, width: int) -> list[str]:
+        rows = RowList(COLUMNS)
+        rows.bring(*brought)
+        return [column.name for _, column in rows._fitting(width)]
+
+    assert shown(width=32) == ["feature", "value", "share", "name"]
+    assert shown(LAYER, width=32) == ["feature", "value", LAYER, "name"]
+    assert shown(LAYER, width=60) == ["feature", "value", "share", "density", LAYER, "name"]
+    assert shown(LAYER, width=20) == ["feature", "value", "name"]

@@ -181,7 +181,17 @@ def test_the_command_line_tells_layers(
     assert one["decoder_norms"][1] == {"layer": "mlp_out.3", "norm": 0.5, "relative": 0.25}
     assert "mi-crow index --sae old-shared" in said("feature", "20", "--sae", OLD_SHARED)
     assert "mlp_in.2" in said("feature", "20", "3", "--sae", CLT)
-    assert run_command_line(["--workspace", str(layered.root), "features", "layer:9"]) == 2
+    next_one = said("concepts", "next", "--sae", CLT, "--limit", "1")
+    assert "mlp_in." in next_one
+    said("concepts", "set", "20", "gardens", "--sae", CLT)
+    said("concepts", "set", "20", "gardens", "--sae", OLD_SHARED)
+    assert "mlp_in.2" in said("concepts", "list", "--sae", CLT)
+    assert json.loads(said("concepts", "list", "--sae", CLT, "--json"))[0]["layer"] == "mlp_in.2"
+    assert "layer" not in said("concepts", "list", "--sae", OLD_SHARED)
+    assert "mlp_in." in said("features", "--sae", CLT, "--on-text", "harbour")
+    command = ["--workspace", str(layered.root), "features", "layer:9", "--sae", CLT]
+    assert run_command_line(command) == 2
+    assert "'9' is none of the layers" in capsys.readouterr().err
 
 
 def test_reports_name_the_layer(store_of: Callable[[str], FeatureStore], tmp_path: Path) -> None:

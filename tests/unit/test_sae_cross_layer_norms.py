@@ -12,7 +12,9 @@ from mi_crow.mechanistic.sae.cross_layer.norms import (
     in_own_units,
     own_places,
 )
+from mi_crow.mechanistic.sae.cross_layer.record import ModelRead
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.train.across.crosscoder import TopKCrosscoder, crosscoder_record
 from tests.helpers.cross_layer_fixture import LATENTS, small
 
@@ -62,3 +64,15 @@ def test_a_latent_that_reads_one_layer_is_of_that_layer(kind: str) -> None:
     for place, number in enumerate((0, 2, 3)):
         torch.testing.assert_close(norms[latents, place], written[number].norm(dim=1))
     assert norms[LATENTS + 3].tolist()[0] == 0.0  # it writes to its layer and to later ones
+
+
+def test_of_two_models_the_layer_is_one_of_either() -> None:
+    torch.manual_seed(0)
+    sae = TopKCrosscoder(32, (8, 8), 4)
+    sae.W_dec.data[::2, 8:] *= 0.1  # the even ones say little in the tuned model
+    sae.W_dec.data[1::2, :8] *= 0.1
+    names, roles = ((0, "resid_post.3"), (1, "resid_post.3")), ("base", "tuned")
+    models = (ModelRead("base", "a"), ModelRead("tuned", "b"))
+    record = crosscoder_record(sae, names, (1.0, 0.1), SaeMetadata(), roles, models)
+    found = own_layers(TwoModelCrosscoder(record), range(4))
+    assert found == ["base:resid_post.3", "tuned:resid_post.3"] * 2

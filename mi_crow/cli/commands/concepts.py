@@ -104,11 +104,14 @@ def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) 
     concepts = annotations.concepts(sae_id)
     if (reason := annotations.read_only()) is not None:
         print(f"note: tagging is off, {reason}", file=sys.stderr)
-    columns = ["SAE…", ">feature", "concept…", "tags…", ">confidence", "note…"]
+    layers = looking.layers_of(workspace, sae_id, [one.feature for one in concepts])
+    own = ["layer"] if layers else []
+    columns = ["SAE…", ">feature", *own, "concept…", "tags…", ">confidence", "note…"]
     rows = (
         [
             c.sae_id,
             str(c.feature),
+            *([layers.get(c.feature, "-")] if layers else []),
             c.name,
             " ".join(f"#{tag}" for tag in c.tags),
             number(c.confidence, 2),
@@ -116,7 +119,10 @@ def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) 
         ]
         for c in concepts
     )
-    print_list(options.json, [asdict(one) for one in concepts], columns, rows, "no concepts yet")
+    values = [asdict(one) for one in concepts]
+    if layers:
+        values = [{**one, "layer": layers.get(one["feature"])} for one in values]
+    print_list(options.json, values, columns, rows, "no concepts yet")
 
 
 def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:

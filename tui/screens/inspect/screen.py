@@ -29,7 +29,7 @@ from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
 from tui.text import number, printable
 from tui.widgets.area import Area
-from tui.widgets.lists.layers import layer_of
+from tui.widgets.lists.layers import layer_of, layer_words
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
@@ -272,11 +272,11 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         acts = self._inspection.acts_of(self._feature)
         row = self._rows.get(self._feature)
         parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]
+        if layer := layer_of(row) or self._inspection.layers.get(self._feature, ""):
+            parts.append((f"  {layer_words(layer)}", "$muted"))
         if row is not None and row.meaning:
             style = "$accent" if row.concept else "$muted"
             parts.append((f"  {printable(row.meaning)}", style))
-        if layer := layer_of(row) or self._inspection.layers.get(self._feature, ""):
-            parts.append((f"  {printable(layer)}", "$muted"))
         peak = peak_index(acts)
         if peak is None:
             parts.append(("   does not fire on this text", "$muted"))

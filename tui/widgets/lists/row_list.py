@@ -216,8 +216,8 @@ class RowList(CursorList):
             self.refresh()
 
     def bring(self, *names: str) -> None:
-        """Shows these extra columns among those that it has by itself: the rows have something to
-        say there."""
+        """Shows these extra columns among those that it has by itself, which have the room that is
+        left: the rows have something to say there."""
         if frozenset(names) != self._brought:
             self._brought = frozenset(names)
             self.forget_strips()
@@ -231,8 +231,20 @@ class RowList(CursorList):
         """The columns that are shown in `width` cells, and the places of their cells in a row."""
         first, *more = enumerate(self._columns)
         if not self._chosen:
-            own = [one for one in more if not one[1].extra or one[1].name in self._brought]
-            return [first, *(one for one in own if width >= one[1].from_width)]
+            brought = [
+                column
+                for _, column in more
+                if column.extra and column.name in self._brought and width >= column.from_width
+            ]
+            room = width - sum(column.width + 1 for column in brought)
+            return [
+                first,
+                *(
+                    (place, column)
+                    for place, column in more
+                    if column in brought or (not column.extra and room >= column.from_width)
+                ),
+            ]
         by_name = {column.name: (place, column) for place, column in more}
         shown = [first, *(by_name[name] for name in self._chosen if name in by_name)]
         while len(shown) > 1 and sum((one.width or _LEAST) + 1 for _, one in shown) - 1 > width:
