@@ -202,6 +202,19 @@ def test_the_command_line_makes_shows_refines_and_steers(workspace, tiny_model_d
     assert {one["feature"] for one in shown["pursuit"]} == {3, 7}
     refined = run("refine", "sea", "--sae", "tiny", "--keep", "4", "--device", "cpu")
     assert (refined["name"], len(refined["made"]["refined"]["features"])) == ("sea-4", 4)
+    # Of several layers only that of the SAE changes.
+    found = load_vector(workspace, "sea")
+    (own,) = found.directions.values()
+    figures = {"resid_post.0": {"max": 2.0}, **found.made["layers"]}
+    both = {"resid_post.0": 2 * own, "resid_post.1": own}
+    made = {**found.made, "layers": figures}
+    save_vector(workspace, replace(found, name="both", directions=both, made=made))
+    refined = run("refine", "both", "--sae", "tiny", "--keep", "4", "--device", "cpu")
+    assert list(refined["layers"]) == ["resid_post.0", "resid_post.1"]
+    new, alone = (load_vector(workspace, name) for name in ("both-4", "sea-4"))
+    assert torch.equal(new.directions["resid_post.0"], 2 * own)
+    assert torch.equal(new.directions["resid_post.1"], alone.directions["resid_post.1"])
+    assert (new.figure("resid_post.0", "max"), new.figure("resid_post.1", "max")) == (2.0, None)
     # What is of another layer or width is not refined: the result would not be that vector.
     found = load_vector(workspace, "sea")
     (own,) = found.directions.values()

@@ -87,7 +87,7 @@ def refine_vector(
 ) -> SteeringVector:
     """The vector made again of the `keep` features that tell its texts apart best (see
     `in_features.refined`) at the SAE's layer, which must be one of its own; of other texts where
-    they are given. Raises UserError."""
+    they are given. At its other layers it stays as it is. Raises UserError."""
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.sae.centring import set_centring
     from mi_crow.mechanistic.sae.fitting import check_width
@@ -120,7 +120,8 @@ def refine_vector(
     point = point_read(lm, sae)
     width = lm.layers.width(point)
     check_width(f"SAE {sae_id!r}", sae.n_inputs, f"layer {point.name!r}", width)
-    if not any(lm.layers.resolve(one).same_tensor(point) for one in vector.directions):
+    own = [one for one in vector.directions if lm.layers.resolve(one).same_tensor(point)]
+    if not own:
         raise UserError(
             f"vector {vector.name!r} is for another layer than SAE {sae_id!r}, which reads "
             f"{point.point}",
@@ -128,8 +129,7 @@ def refine_vector(
         )
     config = replace(config, bos=metadata.bos(config.bos))
     result = refined(workspace, lm, sae, point, config, keep)
-    base = replace(vector, made=made, directions={point.point: result.vector})
-    new = refined_vector(base, name, sae_id, result)
+    new = refined_vector(replace(vector, made=made), name, sae_id, own[0], result)
     return replace(new, made={**new.made, "created": time.time()})
 
 

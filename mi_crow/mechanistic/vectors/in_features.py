@@ -155,18 +155,18 @@ def pooled_latents(
     return pooled / counts[:, None]
 
 
-def refined_vector(base: SteeringVector, name: str, sae_id: str, result: Refined) -> SteeringVector:
-    """What `refined` gives as a vector that says where it comes from."""
-    point = next(iter(base.directions))
-    made = {key: value for key, value in base.made.items() if key != "layers"}
-    known = {
-        key: value
-        for key in ("median_norm", "outlier_norm")
-        if (value := base.figure(point, key)) is not None
+def refined_vector(
+    base: SteeringVector, name: str, sae_id: str, point: str, result: Refined
+) -> SteeringVector:
+    """`base` with what `refined` gives at hook point `point`; it says where that comes from."""
+    figures = dict(base.made.get("layers") or {})
+    known = ("median_norm", "outlier_norm")  # others are of the direction before
+    figures[point] = {key: value for key in known if (value := base.figure(point, key)) is not None}
+    method = str(base.made.get("method", "")).removesuffix("refined").strip()
+    made = {
+        **base.made,
+        "method": f"{method} refined".strip(),
+        "refined": {"of": base.name, "sae": sae_id, "layer": point, "features": result.features},
+        "layers": figures,
     }
-    made |= {
-        "method": f"{base.made.get('method', '')} refined".strip(),
-        "refined": {"of": base.name, "sae": sae_id, "features": result.features},
-        "layers": {point: known},
-    }
-    return SteeringVector(name, {point: result.vector}, made)
+    return SteeringVector(name, {**base.directions, point: result.vector}, made)

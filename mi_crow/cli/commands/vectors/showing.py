@@ -53,6 +53,7 @@ def print_summary(one: "VectorSummary") -> None:
         "note": str(made.get("note") or ""),
         "SAE": str(made.get("sae") or refined.get("sae") or ""),
         "refined from": str(refined.get("of") or ""),
+        "refined at": str(refined.get("layer") or "") if len(one.widths) > 1 else "",
         "features": _feature_list(refined.get("features") or made.get("features")),
     }
     for point in one.widths:
