@@ -47,8 +47,10 @@ class StreamText(LineView):
 
     BINDINGS = bindings("scroll")
 
-    def __init__(self, id: str | None = None, empty: str = "") -> None:
+    def __init__(self, id: str | None = None, empty: str = "", *, follows: bool = True) -> None:
+        """`follows`: whether its end stays in sight while it grows."""
         super().__init__(id=id)
+        self._follows = follows
         self._passages: list[Passage] = []
         self._empty = empty
 
@@ -73,7 +75,7 @@ class StreamText(LineView):
         grows = len(passages) >= len(self._passages)
         self._passages = [*passages]
         self.rewrap()
-        if at_end and grows:
+        if self._follows and at_end and grows:
             self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
     def rewrap(self) -> None:

@@ -114,7 +114,7 @@ class ComparePopup(Popup[None]):
         self._pair = pair
 
     def compose_box(self) -> ComposeResult:
-        yield StreamText()
+        yield StreamText(follows=False)
 
     def on_mount(self) -> None:
         text = self.query_one(StreamText)
