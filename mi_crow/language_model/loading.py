@@ -20,13 +20,13 @@ from mi_crow.hub import first_line, hub_answers, hub_error, quiet_downloads
 from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import place_of
-from mi_crow.language_model.placement.devices import (
-    check_room,
-    free_bytes,
-    main_device,
-    placement,
+from mi_crow.language_model.placement.devices import check_room, main_device, placement
+from mi_crow.language_model.placement.memory import (
+    Expected,
+    auto_dtype,
+    expected_weights,
+    published_weights,
 )
-from mi_crow.language_model.placement.memory import auto_dtype, expected_weights
 from mi_crow.language_model.placement.tensor_parallel import split_options
 from mi_crow.paths import expanded
 from mi_crow.store.settings import SPREAD
@@ -108,7 +108,7 @@ def load_model(spec: ModelSpec, split_over: int = 1) -> Loaded:
         )
     untrained = spec.model.startswith(RANDOM)
     spec = replace(spec, model=spec.model.removeprefix(RANDOM))
-    source = _locate(spec)
+    source = locate(spec)
     if untrained and (spec.dtype in QUANTIZED or spec.device == SPREAD or split_over > 1):
         raise UserError(
             "a model with random weights is neither quantized nor spread over devices",
@@ -137,7 +137,7 @@ def load_model(spec: ModelSpec, split_over: int = 1) -> Loaded:
         else:
             if split_over > 1:
                 placed = split_options(spec, config, device, split_over, gguf)
-            _check_room(spec, source, device, dtype, split_over)
+            check_room(spec, _weights(spec, source, dtype, asked), device, split_over)
             model = AutoModelForCausalLM.from_pretrained(
                 source.place, config=config, dtype=dtype, **placed, **options
             )
@@ -154,31 +154,19 @@ def load_model(spec: ModelSpec, split_over: int = 1) -> Loaded:
     return Loaded(model, tokenizer, device, revision, model_id)
 
 
-def _check_room(
-    spec: ModelSpec, source: Source, device: torch.device, dtype: torch.dtype, split_over: int
-) -> None:
-    """Raises UserError for a model whose files are here and say that it does not fit."""
-    folder = Path(source.place) if source.local else place_of(source.place, spec.revision)
-    if folder is None or source.gguf_file is not None or not folder.is_dir():
-        return
+def _weights(spec: ModelSpec, source: Source, dtype: torch.dtype, asked: bool) -> Expected | None:
+    """What a model's weights will take, by files that are here, or else on the hub, if that is
+    asked; None where they do not say."""
+    if source.gguf_file is not None:
+        return None
     names = {value: name for name, value in _DTYPES.items()}
     kind = spec.dtype if spec.dtype in QUANTIZED else names[dtype]
-    check_room(spec, folder, device, kind, split_over)
-
-
-def memory_sentence(spec: ModelSpec) -> str | None:
-    """What the weights of a model whose files are here will take, before they are loaded; None
-    where that is not known. Raises UserError for a device that is not there."""
-    place = place_of(spec.model.removeprefix(RANDOM), spec.revision)
-    if place is None or not place.is_dir() or spec.gguf_file is not None:
-        return None
-    device = torch_device(spec.device)
-    found = expected_weights(place, spec.dtype, device.type)
-    if found is None:
-        return None
-    if spec.device == SPREAD:
-        return found.sentence("all devices")
-    return found.sentence(str(device), free_bytes(device))
+    folder = Path(source.place) if source.local else place_of(source.place, spec.revision)
+    here = folder is not None and folder.is_dir()
+    found = expected_weights(folder, kind, "") if here and folder is not None else None
+    if found is None and asked:
+        return published_weights(source.place, spec.revision, kind, "")
+    return found
 
 
 def load_structure(spec: ModelSpec) -> Any | None:
@@ -188,7 +176,7 @@ def load_structure(spec: ModelSpec) -> Any | None:
     Raises NotFoundError or UserError in one sentence for a model that cannot be.
     """
     spec = replace(spec, model=spec.model.removeprefix(RANDOM), offline=True)
-    source = _locate(spec)
+    source = locate(spec)
     if source.gguf_file is not None or not _has_config(source, spec.revision):
         return None
     options: dict[str, Any] = {} if source.local else {"revision": spec.revision}
@@ -237,7 +225,7 @@ def _compute_dtype(spec: ModelSpec, device: torch.device, config: Any) -> torch.
     return _DTYPES[auto_dtype(stored, getattr(text, "hidden_size", None) or 0, device.type)]
 
 
-def _locate(spec: ModelSpec) -> Source:
+def locate(spec: ModelSpec) -> Source:
     """Where the files are: in a folder when there is one, else on the hub."""
     if spec.model == SAMPLE:
         from sample_data import model_path

@@ -15,8 +15,9 @@ from mi_crow import hub
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.language_model import LanguageModel, loading
 from mi_crow.language_model.config import ModelSpec
-from mi_crow.language_model.loading import load_model, memory_sentence
+from mi_crow.language_model.loading import load_model
 from mi_crow.language_model.placement import memory
+from mi_crow.language_model.placement.expected import memory_sentence
 from tests.helpers.tiny_models import build_model, build_tokenizer
 
 

@@ -5,7 +5,7 @@ import pytest
 from mi_crow.errors import NotFoundError
 from mi_crow.jobs.checks import check_model
 from mi_crow.language_model.config import ModelSpec
-from mi_crow.language_model.loading import _locate
+from mi_crow.language_model.loading import locate
 from mi_crow.language_model.model_names import hub_model, model_asked_for
 
 
@@ -31,7 +31,7 @@ from mi_crow.language_model.model_names import hub_model, model_asked_for
 )
 def test_short_names_are_hub_ids(given: str, meant: str) -> None:
     assert model_asked_for(given) == meant
-    assert _locate(ModelSpec(given)).place == meant
+    assert locate(ModelSpec(given)).place == meant
     check_model(ModelSpec(given))
 
 

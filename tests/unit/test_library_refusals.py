@@ -72,7 +72,7 @@ def test_only_a_lack_of_memory_is_one() -> None:
     ],
 )
 def test_a_file_of_a_hub_repository(model: str, place: str, file: str | None) -> None:
-    found = loading._locate(ModelSpec(model))
+    found = loading.locate(ModelSpec(model))
     assert (found.place, found.gguf_file, found.model_id) == (place, file, model)
     assert not found.local
 
@@ -87,14 +87,14 @@ def test_a_file_of_a_hub_repository(model: str, place: str, file: str | None) ->
 )
 def test_what_is_nowhere(model: str, says: str) -> None:
     with pytest.raises(UserError) as caught:
-        loading._locate(ModelSpec(model))
+        loading.locate(ModelSpec(model))
     assert caught.value.sentence.startswith(says)
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     def refused(model: Path, **more: Any) -> str:
         with pytest.raises(UserError) as caught:
-            loading._locate(ModelSpec(str(model), **more))
+            loading.locate(ModelSpec(str(model), **more))
         return caught.value.sentence
 
     assert refused(tmp_path).endswith("has no config.json; give a model's folder")
@@ -103,7 +103,7 @@ def test_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     assert "GGUF files there: a.gguf" in refused(tmp_path, gguf_file="b.gguf")
     assert "is not a GGUF file" in refused(tmp_path, gguf_file="a.gguf")
     (tmp_path / "a.gguf").write_bytes(b"GGUF....")
-    found = loading._locate(ModelSpec(str(tmp_path), gguf_file="a.gguf"))
+    found = loading.locate(ModelSpec(str(tmp_path), gguf_file="a.gguf"))
     assert (found.place, found.gguf_file) == (str(tmp_path), "a.gguf")
     (tmp_path / "notes.txt").write_text("x")
     assert "is a file but not a .gguf one" in refused(tmp_path / "notes.txt")

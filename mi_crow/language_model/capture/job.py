@@ -9,7 +9,7 @@ from mi_crow.language_model.capture.run import Capture, CaptureResult
 from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
 from mi_crow.language_model.language_model import LanguageModel
-from mi_crow.language_model.loading import memory_sentence
+from mi_crow.language_model.placement.expected import memory_sentence
 from mi_crow.language_model.placement.tensor_parallel import check_processes
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.progress import NullProgress, Progress

@@ -8,7 +8,6 @@ gigabytes.
 
 import copy
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import QUANTIZED, ModelSpec
-from mi_crow.language_model.placement.memory import weights_bytes
+from mi_crow.language_model.placement.memory import Expected
 from mi_crow.store.free_space import available_memory, gigabytes
 from mi_crow.store.settings import SPREAD
 
@@ -62,14 +61,16 @@ def _check_quantized(spec: ModelSpec, device: torch.device, gguf: bool) -> None:
 
 
 def check_room(
-    spec: ModelSpec, folder: Path, device: torch.device, dtype: str, split_over: int = 1
+    spec: ModelSpec, weights: Expected | None, device: torch.device, split_over: int = 1
 ) -> None:
-    """Raises UserError where the weights in `folder`, or the part of one of `split_over` processes,
-    need more memory than `device` has left."""
-    needed, free = weights_bytes(folder, dtype), free_bytes(device)
-    if needed is not None and device.type != "cpu":  # which the processes share
-        needed //= split_over
-    if spec.device == SPREAD or needed is None or free is None or needed <= free:
+    """Raises UserError where `weights`, or the part of one of `split_over` processes, need more
+    memory than `device` has left."""
+    free = free_bytes(device)
+    if spec.device == SPREAD or weights is None or free is None:
+        return
+    # Which the processes share.
+    needed, dtype = weights.bytes // (1 if device.type == "cpu" else split_over), weights.dtype
+    if needed <= free:
         return
     others = ["--device-map auto"] if device.type == "cuda" else []
     others += [] if dtype in ("bf16", "fp16", *QUANTIZED) else ["--model-dtype bf16"]

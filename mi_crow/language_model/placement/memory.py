@@ -1,13 +1,15 @@
-"""What a model will take of a device's memory, from the headers of its files. Torch-free."""
+"""What a model will take of a device's memory, from the headers of its files, here or on the hub.
+Torch-free."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import MiCrowError
+from mi_crow.hub import quiet_downloads
 from mi_crow.store.free_space import gigabytes
 from mi_crow.store.json_file import read_json
 from mi_crow.store.safetensors_header import read_header
@@ -23,10 +25,9 @@ def weights_bytes(folder: Path, dtype: str) -> int | None:
     """Bytes of the weights in `folder`, once loaded in `dtype`; None where no safetensors file
     says it, or one is damaged."""
     try:
-        tensors = [one for file in _files(folder) for one in _tensors(file)]
+        return _bytes([one for file in _files(folder) for one in _tensors(file)], dtype)
     except (MiCrowError, OSError, ValueError, TypeError):
         return None
-    return round(sum(_size(name, shape, dtype) for name, shape in tensors)) if tensors else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,26 @@ def expected_weights(folder: Path, asked: str, kind: str) -> Expected | None:
     dtype = auto_dtype(*_configured(folder), kind) if asked == "auto" else asked
     needed = weights_bytes(folder, dtype)
     return None if needed is None else Expected(needed, dtype)
+
+
+def published_weights(model: str, revision: str | None, asked: str, kind: str) -> Expected | None:
+    """The same of a model on the hub, of which only the headers of its weights and its
+    configuration are fetched; None where the hub does not say, whatever the reason. Ask only where
+    the hub answers (see `hub_answers`)."""
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        with quiet_downloads():
+            if asked == "auto":
+                config = hf_hub_download(model, "config.json", revision=revision)
+                asked = auto_dtype(*_configured(Path(config).parent), kind)
+            found = HfApi().get_safetensors_metadata(model, revision=revision)
+        files = found.files_metadata.values()
+        tensors = [(name, own.shape) for file in files for name, own in file.tensors.items()]
+        needed = _bytes(tensors, asked)
+    except Exception:  # gated, absent, without such files, broken off: loading says which
+        return None
+    return None if needed is None else Expected(needed, asked)
 
 
 def auto_dtype(stored: str, width: int, kind: str) -> str:
@@ -83,6 +104,11 @@ def _configured(folder: Path) -> tuple[str, int]:
     width = config.get("hidden_size", config.get("n_embd"))
     stored = config.get("dtype") or config.get("torch_dtype")
     return str(stored), width if isinstance(width, int) else 0
+
+
+def _bytes(tensors: Sequence[tuple[str, list[int]]], dtype: str) -> int | None:
+    """Of tensors with their shapes; None without any."""
+    return round(sum(_size(name, shape, dtype) for name, shape in tensors)) if tensors else None
 
 
 def _files(folder: Path) -> list[Path]:
