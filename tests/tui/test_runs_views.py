@@ -248,6 +248,13 @@ async def test_a_lost_job_says_why_and_whether_anything_was_saved(fake_jobs, run
         assert "its process died without reporting why" in screen_text(pilot)
 
 
+async def test_an_import_that_broke_off_does_not_start_from_nothing(fake_jobs, run_app):
+    job = fake_jobs.add("lost", "import", name="sae-1", params={"path": "org/run"})
+    async with run_app(fake_jobs.workspace, size=(120, 40)) as pilot:
+        await select(pilot, "jobs", job)
+        assert "R starts it again, what was downloaded is used" in screen_text(pilot)
+
+
 async def test_enter_on_an_import_asks_for_its_index(app_workspace, fake_jobs, run_app):
     check = {"check": {"dataset": {"source": "mine.txt"}}}
     job = fake_jobs.add("finished", "import", name="smol-sae", params={"path": "x", **check})

@@ -252,7 +252,8 @@ def _job_line(job: "JobState", history: JobHistory | None) -> str:
         words.append(f"after {duration(job.ended - job.started)}")
     if job.status in ("lost", "failed", "cancelled") and job.resumable:
         anew = history is not None and not history.goes_on
-        does = "starts it again, nothing was saved" if anew else "resumes it"
+        saved = "what was downloaded is used" if job.kind == "import" else "nothing was saved"
+        does = f"starts it again, {saved}" if anew else "resumes it"
         words.append(f"{key('runs.resume')} {does}")
     return " · ".join(words)
 

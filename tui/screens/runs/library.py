@@ -25,7 +25,7 @@ from tui.text import count, printable, size
 from tui.widgets.field import Field
 from tui.widgets.frame.palette import PaletteField
 from tui.widgets.frame.popup import Popup
-from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
+from tui.widgets.lists.row_list import Cell, Column, ListHeading, RowList, value_of
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.trouble import Trouble
 from tui.widgets.words import Words
@@ -108,7 +108,7 @@ class LibraryPopup(Popup[PublishedSae]):
         rows = self.query_one(SortedList)
         rows.say_empty(_nothing(self.query_one(PaletteField).value))
         one_model = len({sae.model for sae in found.saes}) == 1
-        rows.set_rows([library_row(sae, one_model=one_model) for sae in found.saes])
+        rows.set_rows([LibraryRow(sae, one_model) for sae in found.saes])
         if first:
             rows.cursor = 0
         self.query_one(ListHeading).refresh()  # how many there are
@@ -166,13 +166,27 @@ def _nothing(query: str) -> str:
     return "nothing published is called so; try fewer words"
 
 
-def library_row(sae: PublishedSae, *, one_model: bool = False) -> Row:
-    """`one_model`: all rows of the list are of its model, which then nobody needs to read."""
-    size_of = f"~{size(sae.bytes)}" if sae.bytes is not None else ""
-    about_it = " ".join(filter(None, (sae.variant, "·" if sae.variant else "")))
-    return Row(
-        sae.source,
-        (
+@dataclass(frozen=True)
+class LibraryRow:
+    """A row of the list, whose cells are made when they are seen. `one_model`: all rows are of its
+    model, which then nobody needs to read."""
+
+    sae: PublishedSae
+    one_model: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.sae.source
+
+    def value(self, place: int) -> float | str | None:
+        return value_of(self.cells[place])
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        sae = self.sae
+        size_of = f"~{size(sae.bytes)}" if sae.bytes is not None else ""
+        release = short_release(sae) if self.one_model else sae.release
+        return (
             Cell(sae.place or sae.name, value=_first_layer(sae)),
             Cell(count(sae.width) if sae.width is not None else "", "$muted", value=sae.width),
             Cell(f"{sae.l0:.0f}" if sae.l0 is not None else "", "$muted", value=sae.l0),
@@ -180,15 +194,14 @@ def library_row(sae: PublishedSae, *, one_model: bool = False) -> Row:
             if sae.cached
             else Cell(size_of, "$muted", value=sae.bytes),
             Cell(
-                f"{about_it} " if about_it else "",
+                f"{sae.variant} · " if sae.variant else "",
                 "$primary",
-                ((short_release(sae) if one_model else sae.release, ""),),
-                value=sae.release,
+                ((release, ""),),
+                value=sae.release.lower(),
             ),
             Cell(sae.model, "$muted"),
             Cell(sae.source, "$faint"),
-        ),
-    )
+        )
 
 
 def _first_layer(sae: PublishedSae) -> int | None:
