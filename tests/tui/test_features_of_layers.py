@@ -12,6 +12,7 @@ from mi_crow.store.workspace import Workspace
 from tests.helpers.layered_index import FIRSTS, PLAIN, make_layered_index
 from tests.tui.driving import press, screen_text, settle, table
 from tui import messages
+from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.inspection import Inspection
 from tui.screens.inspect.rows import COLUMNS, feature_rows
 from tui.screens.steer.stack import feature_candidate
@@ -130,3 +131,10 @@ def test_what_is_brought_has_its_room_before_other_columns():
     assert shown(LAYER, width=32) == ["feature", "value", LAYER, "name"]
     assert shown(LAYER, width=60) == ["feature", "value", "share", "density", LAYER, "name"]
     assert shown(LAYER, width=20) == ["feature", "value", "name"]
+
+
+def test_comparisons_of_texts_name_the_layer():
+    row = {"feature": 7, "auroc": 0.9, "effect": 1.0, "mean_for": 2.0, "mean_against": 0.0}
+    found = {"sae_id": CLT, "features": [{**row, "name": "gardens", "layer": "mlp_in.3"}]}
+    [line] = DifferencesPopup(found, {}, None, lambda: None)._rows()
+    assert [cell.text for cell in line.cells][-2:] == ["3", "gardens"]

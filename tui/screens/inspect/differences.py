@@ -22,6 +22,7 @@ from tui.text import number, printable, progress_bar
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.feature_columns import density
+from tui.widgets.lists.layers import brief_layer, layer_column
 from tui.widgets.lists.marks import Marks
 from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
 from tui.widgets.token_heat import peak_index, quoted
@@ -41,6 +42,7 @@ _TEXTS = (
     Column("first", 6, "right"),
     Column("second", 6, "right"),
     Column("density", 7, "right", 72),
+    layer_column(5),
     Column("name"),
 )
 _SETS = (
@@ -50,6 +52,7 @@ _SETS = (
     Column("effect", 6, "right"),
     Column("first", 6, "right", 60),
     Column("second", 6, "right", 60),
+    layer_column(5),
     Column("name"),
 )
 
@@ -116,6 +119,7 @@ class DifferencesPopup(FoundPopup):
 
     def on_mount(self) -> None:
         rows = self.query_one("#differences-list", RowList)
+        rows.bring(*(["layer"] if any("layer" in one for one in self._features.values()) else []))
         rows.set_rows(self._rows())
         rows.focus()
         if self._of_texts:
@@ -251,6 +255,7 @@ class DifferencesPopup(FoundPopup):
         full, empty = progress_bar(abs(size) / (self._greatest or 1.0), _BAR)
         side = Cell("1 " if size > 0 else "2 ", "$muted", ((full, "$chart"), (empty, "$faint")))
         name = Cell(printable(self._meaning(feature, row)), "$accent")
+        layer = Cell(brief_layer(str(row.get("layer", ""))), "$muted")
         if self._of_texts:
             values = (row["first"], row["second"])
             often = row["density"]
@@ -260,6 +265,7 @@ class DifferencesPopup(FoundPopup):
                 Cell(f"{size:+.3g}"),
                 *(Cell(number(value, 2) if value else "–", "$muted") for value in values),
                 Cell("" if often is None else density(often), "$muted"),
+                layer,
                 name,
             )
         return (
@@ -268,6 +274,7 @@ class DifferencesPopup(FoundPopup):
             Cell(f"{row['auroc']:.2f}"),
             Cell(f"{row['effect']:+.2f}"),
             *(Cell(number(row[side], 2), "$muted") for side in ("mean_for", "mean_against")),
+            layer,
             name,
         )
 

@@ -24,6 +24,7 @@ from tui.screens.inspect.shown import ORDERS, SHOWN, Shown
 from tui.text import printable
 from tui.widgets.forms.fields import Values
 from tui.widgets.forms.popup import FormPopup
+from tui.widgets.lists.layers import layer_of, layer_words
 from tui.widgets.token_grid import GridRow
 from tui.widgets.token_heat import exact
 
@@ -106,8 +107,10 @@ class Explains(AsksSession):
             act = found.acts_of(int(key))[token]
             known = self._rows.get(int(key))
             name = known.meaning if known is not None else ""
+            layer = layer_words(layer_of(known))
             return Content.assemble(
                 (f"#{key} ", "bold"),
+                (f"{layer}  " if layer else "", "$muted"),
                 (f"{printable(name)} ", "$accent"),
                 ("at ", "$muted"),
                 exact(found.tokens[token]),
