@@ -152,8 +152,11 @@ async def test_a_region_marks_what_is_in_it(open_index):
         total = pilot.app.context.features.meta().n_features
         await press(pilot, "m")
         shown = view(pilot)
-        await press(pilot, "space", "l", "escape")
+        await press(pilot, "space")
+        assert "esc leave the region" in footer(pilot)
+        await press(pilot, "l", "escape")
         assert not shown.is_marking  # escape left the region, not the map
+        assert "esc close" in footer(pilot)
         shown._go(shown._view.centre_of(0, 0, *shown.shape))
         await press(pilot, "space")
         shown._go(shown._view.centre_of(shown.shape[0] - 1, shown.shape[1] - 1, *shown.shape))
@@ -161,6 +164,22 @@ async def test_a_region_marks_what_is_in_it(open_index):
         assert f"{total} marked" in screen_text(pilot)
         await press(pilot, "escape")
         assert len(table(pilot).marks) == total
+
+
+async def test_where_the_map_ends_half_a_screen_is_a_way_of_the_cursor(open_index):
+    async with open_index((80, 24)) as pilot:
+        await press(pilot, "m")
+        shown = view(pilot)
+        whole, (columns, rows) = shown.view, shown.shape
+        await press(pilot, "H", "H", "K", "K")
+        assert shown._cursor == (0, 0)
+        await press(pilot, "L", "J")
+        assert shown._cursor == (columns // 2, rows // 2)
+        assert shown.view == whole
+
+
+def footer(pilot) -> str:
+    return screen_text(pilot).splitlines()[-1]
 
 
 def status(pilot) -> str:

@@ -70,6 +70,20 @@ async def test_a_key_and_a_click_on_a_title_put_all_that_was_found_in_order(app_
         assert "L0↓" in screen_text(pilot)
 
 
+async def test_in_an_order_that_leaves_the_chosen_one_out_the_first_one_is_chosen(app_workspace):
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await search_for(pilot, "")
+        await press(pilot, "tab")
+        rows = pilot.app.screen.query_one(RowList)
+        chosen = rows.key
+        await press(pilot, "o")
+        assert chosen not in shown(pilot)
+        assert rows.cursor == 0
+        assert rows.scroll_offset.y == 0
+        assert "o orders it" in screen_text(pilot)
+
+
 async def test_what_tells_rows_apart_is_seen_in_80_columns(app_workspace):
     async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
         await opened(pilot)

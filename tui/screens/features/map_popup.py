@@ -198,7 +198,6 @@ class MapPopup(Popup[int]):
             return
         if self._view.stop_marking():
             self._show_row()
-            self.refresh_bindings()
         else:
             super().action_close()
 

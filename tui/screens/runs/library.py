@@ -108,8 +108,9 @@ class LibraryPopup(Popup[PublishedSae]):
         rows = self.query_one(SortedList)
         rows.say_empty(_nothing(self.query_one(PaletteField).value))
         one_model = len({sae.model for sae in found.saes}) == 1
+        chosen = rows.key
         rows.set_rows([LibraryRow(sae, one_model) for sae in found.saes])
-        if first:
+        if first or rows.key != chosen:  # in another order it may not be among them
             rows.cursor = 0
         self.query_one(ListHeading).refresh()  # how many there are
         self.query_one("#library-count", Words).update(self._counted())
@@ -120,7 +121,7 @@ class LibraryPopup(Popup[PublishedSae]):
         cut = len(found.saes) < found.total
         shown = f"{count(len(found.saes))} of " if cut else ""
         keys = f"tab to the list, {key('sorting.order')} orders it" if len(found.saes) > 1 else ""
-        more = "type more to see the others" if cut else ""
+        more = "type for the others" if cut else ""
         cached = "cached:yes" in self.query_one(PaletteField).value
         offline = "offline: what the hub's cache holds" if cached and is_offline() else ""
         number = f"{shown}{count(found.total)} SAE{'' if found.total == 1 else 's'}"

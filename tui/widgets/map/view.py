@@ -284,7 +284,15 @@ class MapView(Widget, can_focus=True):
         self._go(self._view.centre_of(column, row, *self.shape))
 
     def action_pan(self, right: int, down: int) -> None:
-        self._look(self._view.panned(right / 2, -down / 2, self._whole))
+        """Half a screen on; where the map ends, the cursor goes there."""
+        view = self._view.panned(right / 2, -down / 2, self._whole)
+        if view != self._view:
+            self._look(view)
+            return
+        (column, row), (columns, rows) = self._cursor, self.shape
+        column = min(max(column + right * columns // 2, 0), columns - 1)
+        row = min(max(row + down * rows // 2, 0), rows - 1)
+        self._go(self._view.centre_of(column, row, *self.shape))
 
     def action_zoom(self, steps: int) -> None:
         """Around the cursor, which stays on its point."""
@@ -316,6 +324,7 @@ class MapView(Widget, can_focus=True):
         if self._corner is None:
             self._corner = self._at
             self.refresh(Region(*self._cursor, 1, 1))
+            self.screen.refresh_bindings()  # what escape does
             self._tell()
             return
         region = self._region
@@ -336,6 +345,7 @@ class MapView(Widget, can_focus=True):
         region, self._corner = self._region, None
         if region:
             self.refresh(region)
+            self.screen.refresh_bindings()
         return bool(region)
 
     def action_colour(self) -> None:
