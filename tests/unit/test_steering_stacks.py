@@ -242,6 +242,23 @@ def test_tokens_are_chosen_by_their_ids(tiny_lm) -> None:
         steered_logits(tiny_lm, tiny_sae(), parse_intervention("3=+5 on role user"))
 
 
+def test_ids_that_are_no_tokens_of_the_model_are_refused(tiny_lm) -> None:
+    with pytest.raises(UserError, match="999999 is not the id of a token of the model") as caught:
+        layer_under(tiny_lm, SteeringParts(), "layer:resid_post.1=x0 on tokens 3,999999")
+    assert f"0 to {tiny_lm.embedding_rows - 1}" in caught.value.hint
+
+
+def test_a_group_that_is_refused_says_what_to_do() -> None:
+    for text, hint in (("3+3=+1", "give it one weight"), ("3+0*7=+1", "leave it out")):
+        with pytest.raises(UserError) as caught:
+            parse_intervention(text)
+        assert caught.value.hint == hint
+        assert "group:" not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        parse_intervention("vector:../a=+1")
+    assert "42=+8" in caught.value.hint
+
+
 def test_the_tokens_of_a_chat_have_their_speaker(tiny_lm) -> None:
     tokenizer = tiny_lm.tokenizer
     before = tokenizer.chat_template

@@ -32,7 +32,7 @@ from mi_crow.mechanistic.steering.schedules import (
     parse_condition,
     parse_schedule,
 )
-from mi_crow.mechanistic.steering.targets import Target, in_sae, parse_target, read_target
+from mi_crow.mechanistic.steering.targets import TARGETS, Target, in_sae, parse_target, read_target
 from mi_crow.mechanistic.steering.targets import is_feature as is_feature  # beside the parser
 
 Op = Literal["scale", "add", "clamp", "floor", "cap", "project", "ablate", "swap", "call"]
@@ -355,7 +355,8 @@ def parse_intervention(text: str) -> Intervention:
     try:
         name = parse_target(target).text
     except UserError as error:
-        raise UserError(str(error), hint=EXAMPLES) from error
+        plain = error.hint == TARGETS  # what else can stand there, but not what is done with it
+        raise UserError(str(error), hint=EXAMPLES if plain else error.hint) from error
     scope = parts["scope"] if parts is not None else None
     rivals = parts["rivals"] if parts is not None else None
     what = parts["change"].strip() if parts is not None else ""

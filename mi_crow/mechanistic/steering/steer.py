@@ -12,6 +12,7 @@ from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.sae.fitting import check_width
 from mi_crow.mechanistic.steering.controllers import LayerSteering, SourceSteering
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.positions import read_positions
 from mi_crow.mechanistic.steering.schedules import Condition
 from mi_crow.mechanistic.steering.sources import (
     LayerOfFeatures,
@@ -149,6 +150,8 @@ class _Hooks:
         self._kept: dict[int, Source] = {}  # those whose activations are needed later in a pass
 
     def of(self, stack: Sequence[Intervention]) -> "list[tuple[HookPoint, Controller]]":
+        for one in stack:
+            self._check_tokens(one)
         by_source: dict[int, tuple[Source, list[Intervention]]] = {}
         raw: list[tuple[HookPoint, Controller]] = []
         tests: dict[int, dict[Condition, ConditionTest]] = {}
@@ -174,6 +177,15 @@ class _Hooks:
         kept += [place for source in {*sources, *self._kept.values()} for place in source.also]
         readers = [(place.read, ReadActivations(place)) for place in kept]
         return [*readers, *changes, *raw]
+
+    def _check_tokens(self, one: Intervention) -> None:
+        """Raises UserError for ids of tokens that the model does not have."""
+        last = max(read_positions(one.scope).ids, default=-1)
+        known = self._lm.embedding_rows
+        if known and last >= known:
+            raise UserError(
+                f"{last} is not the id of a token of the model", hint=f"it has 0 to {known - 1}"
+            )
 
     def _test(self, one: Intervention) -> ConditionTest | None:
         condition = one.condition

@@ -29,7 +29,7 @@ _WEIGHT = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"([+-]?)(?:({_WEIGHT})[*x×])?#?(\d+)", re.ASCII)
 _GROUP = re.compile(rf"(?:({_ID})/)?((?:{_TERM.pattern})+)", re.ASCII)
 _MOST_FEATURES = 4096  # of one group
-_HINT = (
+TARGETS = (
     "write feature:42, feature:my-sae/42, group:3+0.5*7, tag:weather, vector:calm, "
     "layer:model.layers.3 or neuron:mlp_in.3/17"
 )
@@ -125,11 +125,11 @@ def _group(rest: str, text: str) -> Target:
     for sign, size, number in _TERM.findall(match[2]):
         feature = FEATURE.read(number, "feature")
         if feature in weights:
-            raise UserError(f"feature {feature} is twice in {text!r}", hint="give it one weight")
+            raise UserError(f"feature {feature} is twice in {rest!r}", hint="give it one weight")
         weight = float(size or 1.0) * (-1 if sign == "-" else 1)
         REAL.check(weight, f"the weight of feature {feature}")
         if weight == 0 or not isfinite(weight):
-            raise UserError(f"feature {feature} has weight 0 in {text!r}", hint="leave it out")
+            raise UserError(f"feature {feature} has weight 0 in {rest!r}", hint="leave it out")
         weights[feature] = weight
     if len(weights) > _MOST_FEATURES:
         raise UserError(f"a group has at most {_MOST_FEATURES} features, not {len(weights)}")
@@ -183,4 +183,4 @@ def _accepted(read: Callable[[str], object], text: str) -> bool:
 
 
 def _refused(text: str) -> UserError:
-    return UserError(f"{text!r} is not a valid target", hint=_HINT)
+    return UserError(f"{text!r} is not a valid target", hint=TARGETS)
