@@ -35,6 +35,16 @@ async def test_columns_are_chosen_and_ordered(open_index):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("size", "times"), [((80, 24), 1), ((160, 40), 0)])
+async def test_what_a_column_shows_is_read_to_the_end(open_index, size, times: int):
+    async with open_index(size) as pilot:
+        await press(pilot, "vertical_line", *"jjjjj")
+        text = screen_text(pilot)
+        assert text.count("else its label") == 1
+        assert pilot.app.screen.query_one("#columns-whole").display == bool(times)
+
+
+@pytest.mark.slow
 async def test_escape_leaves_the_columns_as_they_were(open_index):
     async with open_index((80, 24)) as pilot:
         await press(pilot, "vertical_line", "j", "space", "escape")

@@ -3,7 +3,9 @@
 import pytest
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.records import FeatureRow
 from tui.screens.inspect.inspection import Inspection, inspection_from
+from tui.screens.inspect.rows import feature_title
 
 RESULT = {
     "tokens": ["<s>", "The", " mast"],
@@ -30,6 +32,18 @@ def test_a_feature_has_one_activation_a_token_wherever_it_was_named():
     assert found.acts_of(7) == (0.0, 0.5, 3.0)
     assert found.acts_of(9) == (0.0, 0.25, 0.0)  # named for one token only
     assert found.acts_of(1000) == (0.0, 0.0, 0.0)
+
+
+def test_a_long_name_leaves_room_for_the_peak():
+    found = inspection_from(RESULT)
+    row = FeatureRow(7, 3, 0.1, 3.0, 1.0, "the rigging of ships at anchor", None, None)
+    assert feature_title(found, 7, row, 0).plain == (
+        "#7  the rigging of ships at anchor   peak “mast” 3.00"
+    )
+    short = feature_title(found, 7, row, 34).plain
+    assert short.endswith("…   peak “mast” 3.00")
+    assert len(short) == 34
+    assert feature_title(found, 7, None, 34).plain == "#7   peak “mast” 3.00"
 
 
 def test_every_feature_is_named_once():

@@ -48,6 +48,16 @@ def test_a_context_that_is_cut_begins_and_ends_with_a_word(share: str):
     assert drawing.line(folded([example(1, ["語"] * 60, 30)])[0]).plain.count("語") > 12
 
 
+def test_a_window_begins_and_ends_with_a_word():
+    tokens = [" un", "believ", "able", " har", "bour"] * 6 + [" mast"] + [" sign", "als"] * 8
+    one = folded([example(1, tokens, 30)])[0]
+    for width in range(30, 60):
+        lines = Drawing(4.0, width).windows(one, 2)[1:]
+        words = " ".join(line.plain for line in lines).replace("…", " ").split()
+        assert set(words) <= {"unbelievable", "harbour", "mast", "signals"}
+        assert "mast" in words
+
+
 def test_a_document_shows_what_stands_around_the_window():
     lines = Drawing(4.0, 60).document(folded([example(1, TOKENS, 2)])[0])
     text = "\n".join(line.plain for line in lines)

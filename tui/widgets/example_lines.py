@@ -79,6 +79,8 @@ class Drawing:
         for cut in range(4):  # words that do not break well need more room than they count
             cells = (width - 1) * max_lines - 2 - cut * (width // 6)
             start, stop = token_window(texts, peak, cells) if texts else (0, 0)
+            start = _next_word(texts, start, peak, example.before)
+            stop = _last_word(texts, stop, peak + 1, example.after)
             before = [_ELLIPSIS] if start > 0 or example.window_start > 0 else []
             after = [_ELLIPSIS] if stop < len(texts) else []
             lines = wrap_tokens([*before, *texts[start:stop], *after], width)
@@ -174,21 +176,31 @@ def _cut_before(texts: Sequence[str], before: str, cells: int) -> tuple[int, str
     if first == 0 and not before:
         return 0, ""
     kept = len(texts) - _fitting(texts[::-1], cells - 1)
-    ends = [before[-1:], *(text[-1:] for text in texts)]
-    words = (at for at in range(kept, len(texts)) if not _in_word(ends[at], texts[at][:1]))
-    first = next(words, len(texts))
-    return (kept if _is_long(texts[kept:first]) else first), _ELLIPSIS[: max(cells, 0)]
+    return _next_word(texts, kept, len(texts), before), _ELLIPSIS[: max(cells, 0)]
 
 
 def _cut_after(texts: Sequence[str], after: str, cells: int) -> tuple[int, str]:
     """How many of the tokens after a peak fit into `cells`, and the ellipsis, as before it."""
     if not after and _fitting(texts, cells) == len(texts):
         return len(texts), ""
-    kept = _fitting(texts, cells - 1)
+    return _last_word(texts, _fitting(texts, cells - 1), 0, after), _ELLIPSIS[: max(cells, 0)]
+
+
+def _next_word(texts: Sequence[str], start: int, most: int, before: str) -> int:
+    """Where the next word begins, from `start` on, at `most` there; `before` is what stands before
+    all. Within a word that is very long it is `start`."""
+    ends = [before[-1:], *(text[-1:] for text in texts)]
+    words = (at for at in range(start, most) if not _in_word(ends[at], texts[at][:1]))
+    first = next(words, most)
+    return start if _is_long(texts[start:first]) else first
+
+
+def _last_word(texts: Sequence[str], stop: int, least: int, after: str) -> int:
+    """Where the last word before `stop` ends, not before `least`; as `_next_word` does."""
     starts = [*(text[:1] for text in texts), after[:1]]
-    words = (at for at in range(kept, 0, -1) if not _in_word(texts[at - 1][-1:], starts[at]))
-    stop = next(words, 0)
-    return (kept if _is_long(texts[stop:kept]) else stop), _ELLIPSIS[: max(cells, 0)]
+    words = (at for at in range(stop, least, -1) if not _in_word(texts[at - 1][-1:], starts[at]))
+    last = next(words, least)
+    return stop if _is_long(texts[last:stop]) else last
 
 
 def _is_long(texts: Sequence[str]) -> bool:

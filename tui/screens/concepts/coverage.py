@@ -54,7 +54,7 @@ def coverage_text(found: "Coverage") -> Content:
         legend = Content.assemble(
             ("share of firings: ", "$muted"),
             ("━ these names", "$accent"),
-            ("  ━ the same number of best features", "$faint"),
+            ("  ━ as many that fire most", "$faint"),
         )
         parts += [Content(""), legend, *lines]
     return Content("\n").join(parts)

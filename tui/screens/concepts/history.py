@@ -33,6 +33,7 @@ class HistoryPopup(ListPopup[int]):
 
     BINDINGS = bindings("past") + bindings("popup", "close")
     MOST_ROWS = 12
+    OPEN_WORDS = "undo"
 
     def __init__(self, kinds: Sequence[Past], reader: str) -> None:
         super().__init__(classes="history")

@@ -18,6 +18,7 @@ def helps(names: Sequence[str]) -> dict[str, str]:
 class SortPopup(ListPopup[str]):
     """Dismisses with the index's order by the chosen column."""
 
+    OPEN_WORDS = "sort"
     HEADING = "Sort by"
     COLUMNS = (Column("column", 22), Column("what"))
     MOST_ROWS = None

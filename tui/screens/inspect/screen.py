@@ -22,14 +22,13 @@ from tui.screens.inspect.grid_vectors import HasGridVectors
 from tui.screens.inspect.inspection import Inspection, inspection_from
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.reading import Inspected, Reads
-from tui.screens.inspect.rows import COLUMNS, feature_rows
+from tui.screens.inspect.rows import COLUMNS, feature_rows, feature_title
 from tui.screens.inspect.saved import SavedInspectionsScreen
 from tui.screens.inspect.shown import Shown
 from tui.screens.inspect.sources import TakesTexts
 from tui.screens.no_sae import no_sae
-from tui.text import number, printable
+from tui.text import number
 from tui.widgets.area import Area
-from tui.widgets.lists.layers import layer_of, layer_words
 from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.prompt_line import PromptLine
 from tui.widgets.token_heat import peak_index, quoted
@@ -269,21 +268,8 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
     def _title(self) -> Content:
         if self._feature is None:
             return Content.styled(no_sae(self.context) or _hello(), "$muted")
-        acts = self._inspection.acts_of(self._feature)
-        row = self._rows.get(self._feature)
-        parts: list[str | tuple[str, str]] = [(f"#{self._feature}", "bold $primary")]
-        if layer := layer_of(row) or self._inspection.layers.get(self._feature, ""):
-            parts.append((f"  {layer_words(layer)}", "$muted"))
-        if row is not None and row.meaning:
-            style = "$accent" if row.concept else "$muted"
-            parts.append((f"  {printable(row.meaning)}", style))
-        peak = peak_index(acts)
-        if peak is None:
-            parts.append(("   does not fire on this text", "$muted"))
-        else:
-            token = quoted(self._inspection.tokens[peak])
-            parts += [("   peak ", "$muted"), token, (f" {number(acts[peak], 2)}", "bold $accent")]
-        return Content.assemble(*parts)
+        found, row = self._inspection, self._rows.get(self._feature)
+        return feature_title(found, self._feature, row, self.query_one("#inspect-title").size.width)
 
     def _show_token_list(self) -> None:
         found, token = self._inspection, self.tokens.token

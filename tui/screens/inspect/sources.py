@@ -38,6 +38,7 @@ class SourceMenu(MenuPopup):
 class TextsPopup(ListPopup[str]):
     """A list of texts; dismisses with the chosen one's."""
 
+    OPEN_WORDS = "take"
     COLUMNS = (Column("which", 20), Column("text"))
 
     def __init__(self, heading: str, rows: Sequence[tuple[str, str, str]]) -> None:

@@ -122,6 +122,8 @@ def series_charts(
     The x axis ends at `total`, so that a new point moves none of the others.
     """
     names = [name for name in _READINGS if len(series.get(name, ())) > 1]
+    if series.get("loss") == series.get("fvu"):  # of a rule that has no other loss
+        names = [name for name in names if name != "loss"]
     last = "last" if ended else "now"
 
     def drawn(name: str) -> Draw:

@@ -88,7 +88,7 @@ class FooterBar(Widget):
         zoom: Item | None = None
         focused = self.screen.focused
         first: Sequence[str] = getattr(self.screen, "first_keys", ())
-        closes = getattr(self.screen, "close_words", "")
+        closes, opens = (getattr(self.screen, of, "") for of in ("close_words", "OPEN_WORDS"))
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
@@ -97,7 +97,11 @@ class FooterBar(Widget):
                 zoom = (key_label(binding.key), "", binding.key)
             shows = binding.show or binding.id in first
             if shows and active.enabled and binding.id and binding.id not in found:
-                words = closes if binding.key == "escape" and closes else binding.description
+                words = binding.description
+                if binding.key == "escape":
+                    words = closes or words
+                elif binding.id == "list.open":
+                    words = opens or words
                 found[binding.id] = (key_label(binding.key), words, binding.key)
         ids = sorted(found, key=lambda name: (_rank(name, first), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]

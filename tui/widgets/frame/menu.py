@@ -18,6 +18,7 @@ class MenuPopup(ListPopup[str]):
     """Dismisses with the name of what was chosen among the actions of SCOPE. Subclasses take their
     bindings with `bindings(SCOPE)`."""
 
+    OPEN_WORDS = "choose"
     SCOPE = ""
     DOES = ""  # the scope whose actions of the same names say what each does; empty: SCOPE
     COLUMNS = (Column("key", 3), Column("what", 48), Column("why not"))

@@ -46,6 +46,7 @@ class MessageRows(RowList):
 class MessagesPopup(Popup[Place]):
     """Dismisses with the place of the chosen message."""
 
+    OPEN_WORDS = "show"
     HEADING = "Messages"
     BINDINGS = bindings("popup", "close")
 

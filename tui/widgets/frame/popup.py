@@ -28,6 +28,7 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
     """A box in the middle of the screen. Subclasses yield their widgets in `compose_box`."""
 
     HEADING = ""
+    OPEN_WORDS = ""  # what enter does to a row of it, where that is not opened: for the footer
     CSS_PATH = Path(__file__).with_name("popups.tcss")
     BINDINGS = bindings("popup", "close") + bindings(
         "app", "copy", "help", "messages", "jump", "suspend"

@@ -9,6 +9,7 @@ from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 class ThemesPopup(ListPopup[str]):
     """Dismisses with the name of the chosen theme; escape leaves the one that was there."""
 
+    OPEN_WORDS = "keep"
     HEADING = "Themes"
     COLUMNS = (Column("theme"), Column("", 5))
     MOST_ROWS = None

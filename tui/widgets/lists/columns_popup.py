@@ -9,6 +9,11 @@ from tui.actions import bindings
 from tui.text import printable
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.widgets.words import Words
+
+_NAME = 22
+_AROUND = 6  # lines of the box, which has nine in ten: borders, what the column shows
+_BEFORE_HELP = _NAME + 5  # the bar of the cursor, gaps and the scrollbar
 
 
 class ColumnList(RowList):
@@ -27,13 +32,23 @@ class ColumnList(RowList):
         default: Sequence[str],
         always: str,
     ) -> None:
-        super().__init__([Column("column", 22), Column("what")], id="columns-list")
+        super().__init__([Column("column", _NAME), Column("what")], id="columns-list")
         self._default = default
         self._names = list(dict.fromkeys((*shown, *helps)))
         self._shown = set(shown)
         self._helps = helps
         self._left_out = frozenset(left_out)
         self._always = always
+
+    @property
+    def helps(self) -> Mapping[str, str]:
+        """What each known column shows."""
+        return self._helps
+
+    @property
+    def help_of_cursor(self) -> str:
+        """What the column under the cursor shows."""
+        return printable(self._helps.get(self.key or "", ""))
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -86,9 +101,27 @@ class ColumnsPopup(Popup[tuple[str, ...]]):
 
     def compose_box(self) -> ComposeResult:
         yield self._list
+        yield Words("", id="columns-whole", markup=False)
 
     def on_mount(self) -> None:
         self._list.focus()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._make_room)
+
+    def _make_room(self) -> None:
+        longest = max(map(len, self._list.helps.values()), default=0)
+        said = longest > self._list.size.width - _BEFORE_HELP
+        self.query_one("#columns-whole").display = said
+        self._list.styles.max_height = (
+            max(self.size.height * 9 // 10 - _AROUND, 2) if said else "100%"
+        )
+
+    @on(RowList.Highlighted)
+    def _say_whole(self) -> None:
+        """What the column shows, where its line has no room for it."""
+        line = self.query_one("#columns-whole", Words)
+        line.update(self._list.help_of_cursor)
 
     @on(RowList.Opened)
     def _keep(self) -> None:
