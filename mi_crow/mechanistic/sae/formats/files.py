@@ -61,7 +61,7 @@ class LocatedFiles:
         if not below and any(_within(name, self.only) for name in self.names):
             self._say_what_is_missing()
         if not below and self.unasked:
-            raise self._not_all_here("holds no SAE")
+            raise self._not_all_here("lacks it" if self.only else "holds no SAE")
         return choose(below, layer, self.given)
 
     def saes(self) -> list[FoundSae]:
@@ -88,7 +88,7 @@ class LocatedFiles:
 
     def _not_all_here(self, part: str) -> NotFoundError:
         return NotFoundError(
-            f"{self.unasked}, and its local cache of {self.given!r} {part}",
+            f"{self.unasked}, and its local cache of {self.repository!r} {part}",
             hint="check the network (or --offline and HF_HUB_OFFLINE), then run it again",
         )
 

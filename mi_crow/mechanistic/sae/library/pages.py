@@ -74,6 +74,8 @@ LATENTS = {
     "mwhanna-qwen3-0.6b-transcoders-lowl0": 163_840,
     "mwhanna-qwen3-1.7b-transcoders-lowl0": 163_840,
     "mwhanna-qwen3-4b-transcoders": 163_840,
+    "mwhanna-qwen3-8b-transcoders": 163_840,
+    "mwhanna-qwen3-14b-transcoders": 163_840,
 }
 # The L0 of TopK, by the beginning of the release's name: its k.
 TOP_K = {
@@ -137,6 +139,7 @@ def _circuit_tracer(
     layers: int,
     each: int,
     hooks: tuple[str, str] = ("resid_mid", "mlp_out"),
+    l0: float | None = None,
 ) -> ManyLayers:
     return ManyLayers(
         repository,
@@ -146,6 +149,7 @@ def _circuit_tracer(
         tuple(range(layers)),
         layers * each,
         *hooks,
+        l0=l0,
     )
 
 
@@ -193,7 +197,7 @@ MANY_LAYERS = (
     _circuit_tracer("mntss/clt-llama-3.2-1b-524k", "meta-llama/Llama-3.2-1B", 16, 32_768),
     _circuit_tracer("mntss/clt-131k", "openai/gpt-oss-20b", 24, 131_072),
     _circuit_tracer(
-        "bluelightai/clt-qwen3-0.6b-base-20k", "Qwen/Qwen3-0.6B-Base", 28, 20_480, _UNNAMED
+        "bluelightai/clt-qwen3-0.6b-base-20k", "Qwen/Qwen3-0.6B-Base", 28, 20_480, _UNNAMED, 115
     ),
     _circuit_tracer(
         "bluelightai/clt-qwen3-1.7b-base-20k", "Qwen/Qwen3-1.7B-Base", 28, 20_480, _UNNAMED

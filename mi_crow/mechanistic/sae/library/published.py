@@ -12,7 +12,7 @@ from mi_crow.store.columnar.parquet import ParquetLook, parquet_look
 
 TABLE = Path(__file__).with_name("published.parquet")
 CHECKED = 2000  # tokens that the fit of a chosen one is measured on
-QUERY_HELP = "words, and layer:12 width:65k l0<60 size<1GB point:resid_post kind:clt sort:l0"
+QUERY_HELP = "words, layer:12 width:65k l0<60 size<1GB point:resid kind:clt sort:l0"
 
 
 @dataclass(frozen=True)
