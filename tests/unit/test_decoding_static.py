@@ -213,7 +213,7 @@ def test_steered_texts_are_the_same_and_captured_where_they_may_be(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_captured_looks_at_no_value_and_copies_nothing_to_the_device(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
