@@ -36,13 +36,6 @@ class FeatureColumn:
 _C = FeatureColumn
 COLUMNS: tuple[FeatureColumn, ...] = (
     _C("feature", "feature", "feature", "number", "its number"),
-    _C(
-        "layer",
-        "layer",
-        "layer",
-        "text",
-        "the layer that it reads; of a crosscoder the one that it writes to most",
-    ),
     _C("density", "density", "density", "share", "share of tokens on which it fires"),
     _C("fires", "fires", "fires", "count", "tokens on which it fires"),
     _C("max", "max_act", "max", "activation", "its greatest activation"),
@@ -111,6 +104,13 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "value",
         "activation",
         "what a name for it would explain: firings, fewer the better its proposed name",
+    ),
+    _C(
+        "layer",
+        "layer",
+        "layer",
+        "text",
+        "the layer that it reads; of a crosscoder the one that it writes to most",
     ),
     _C(
         "origin",
