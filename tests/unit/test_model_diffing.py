@@ -338,6 +338,10 @@ def test_a_session_opens_one_of_a_layer_of_each_model(captured: Workspace) -> No
     session = NearSession(captured)
     found = session.call("load", sae_id="sae", device="cpu")
     assert (Path(found["model_id"]).name, found["layer"]) == ("tiny-tuned", "resid_post.0")
+    session.call("inspect", text=TEXT, sae_id="sae")
+    [causes] = session.call("attribute", text=TEXT, sae_id="sae")["saes"]
+    assert causes["check"]["rank_correlation"] > 0.5
+    assert {one["layer"].partition(":")[0] for one in causes["causes"]} <= {"base", "tuned"}
     steps = {"prompt": TEXT, "max_new_tokens": 2, "sae_id": "sae"}
     assert session.call("generate", **steps, interventions=[added("3=+8")])["steered"]
     with pytest.raises(UserError, match="reads two models: how active") as caught:
