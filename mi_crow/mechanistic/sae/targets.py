@@ -19,7 +19,7 @@ def point_read(lm: "LanguageModel", sae: SparseAutoencoder) -> "HookPoint":
     if isinstance(sae, CrossLayerSae):
         raise UserError(
             f"this SAE reads {len(sae.layers)} layers ({sae.metadata.hook_name}), not one",
-            hint="index, inspect and steer it, or use the layers by load_sae",
+            hint="index, inspect, attribute and steer it, or use the layers by load_sae",
         )
     metadata = sae.metadata
     return lm.layers.stored(metadata.layer, metadata.point or metadata.hook_name)

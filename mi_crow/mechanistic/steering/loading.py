@@ -38,12 +38,12 @@ class LoadedSae:
         if self.other is not None:
             raise UserError(
                 f"SAE {self.sae_id!r} reads two models: {what} is for SAEs of one",
-                hint="index, inspect and steer it",
+                hint="index, inspect, attribute and steer it",
             )
         if self.further:
             raise UserError(
                 f"SAE {self.sae_id!r} reads {len(self.points)} layers: {what} is for SAEs of one",
-                hint="index, inspect and steer it",
+                hint="index, inspect, attribute and steer it",
             )
 
     @property
