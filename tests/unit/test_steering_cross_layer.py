@@ -18,7 +18,6 @@ from mi_crow.language_model.capture_pass import run_to
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.tokenize import encode_batch
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
-from mi_crow.mechanistic.features.config import LiveTexts
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
@@ -208,13 +207,9 @@ def test_what_cannot_be_done_is_said_in_one_sentence(tiny_lm, workspace: Workspa
     Capture(tiny_lm, TextDataset(TEXTS, None), config).run(workspace, NullProgress(), None)
     with pytest.raises(NotFoundError, match=r"mlp_in\.2"):
         check_index(workspace, IndexConfig("across", run_id="run"))
-    live = LiveTexts(DatasetSpec("x.txt"))
-    for without in (IndexConfig("across", live=live), IndexConfig("across")):
-        with pytest.raises(UserError, match="reads 2 layers, which an index takes from") as error:
-            check_index(workspace, without)
-        assert "mi-crow capture --model tiny --layer mlp_in.0 --layer mlp_in.2" in error.value.hint
-        with pytest.raises(UserError, match="reads 2 layers, which an index takes from"):
-            build_index(workspace, without)
+    with pytest.raises(UserError, match="does not say which run it belongs to") as error:
+        check_index(workspace, IndexConfig("across"))
+    assert "or texts with --dataset" in error.value.hint
     with pytest.raises(NotFoundError, match=r"mlp_in\.2"):
         evaluate_sae(workspace, EvaluateConfig("across", run_id="run"))
     two = replace(config, name="both", layers=("mlp_in.0", "mlp_in.2"))
