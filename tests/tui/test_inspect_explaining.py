@@ -50,8 +50,8 @@ def attributed(*sae_ids: str) -> dict[str, Any]:
     }
     saes = [{"sae_id": one, "causes": causes, "parts": parts, "check": check} for one in sae_ids]
     below = cause(17, 0.6, sae_id="early", children=[])
-    through = [below] if len(sae_ids) > 1 else []
-    tree = [cause(3, 1.25, sae_id=sae_ids[-1], children=through)]
+    *earlier, last = sae_ids
+    tree = [cause(3, 1.25, sae_id=last, children=[below] if earlier else [])]
     return {
         "tokens": TOKENS,
         "target": target,
