@@ -147,6 +147,24 @@ def test_a_damaged_table_of_layers_is_told(layered: Workspace) -> None:
         found(store, "layer:2")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET value = '[\"a\"]' WHERE key = 'layers_written'",
+        "DELETE FROM meta WHERE key = 'layers_written'",
+        "UPDATE feature_layers SET norms = NULL",
+        "DELETE FROM feature_layers",
+        "UPDATE feature_layers SET layer = 9",
+    ],
+)
+def test_a_feature_whose_layers_are_damaged_is_told(layered: Workspace, damage: str) -> None:
+    make_layered_index(layered, "worse")
+    with duckdb.connect(str(layered.index_path("worse"))) as connection:
+        connection.execute(damage)
+    with pytest.raises(CorruptDataError, match="'worse' is damaged"):
+        FeatureStore.open(layered, "worse").detail(20)
+
+
 def test_completion_knows_the_layers() -> None:
     known = {"layer": layer_words(LAYERS)}
     assert "layer:" in completions("lay", {})

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     import duckdb
 
 # The most rows of tables that are read into memory; constant columns take no space in a file.
-_MOST_ROWS = {"meta": 10_000, "features": 1 << 25, "labels": 1 << 20, "tokens": 1 << 25}
+_MOST_ROWS = {
+    "meta": 10_000,
+    "features": 1 << 25,
+    "feature_layers": 1 << 25,
+    "labels": 1 << 20,
+    "tokens": 1 << 25,
+}
 _COLUMNS = """
 SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()
 WHERE database_name = 'idx' AND schema_name = 'main'
