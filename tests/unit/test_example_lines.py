@@ -58,6 +58,27 @@ def test_a_window_begins_and_ends_with_a_word():
         assert "mast" in words
 
 
+def test_a_context_does_not_begin_with_the_end_of_a_sentence():
+    tokens = [
+        " All",
+        " was",
+        " lost",
+        ".",
+        " The",
+        ' "',
+        "old",
+        '"',
+        ",",
+        " sunk",
+        " mast",
+        " rose",
+    ]
+    one = folded([example(1, tokens, 10)])[0]
+    begins = {Drawing(4.0, width).line(one).plain[7:].strip() for width in range(20, 60)}
+    assert any(line.startswith("… The") for line in begins)
+    assert not any(line[1] in ".,;" for line in begins if line[0] == "…")
+
+
 def test_a_document_shows_what_stands_around_the_window():
     lines = Drawing(4.0, 60).document(folded([example(1, TOKENS, 2)])[0])
     text = "\n".join(line.plain for line in lines)

@@ -28,6 +28,7 @@ LOOKS: tuple[ExampleLook, ...] = get_args(ExampleLook)
 
 _ELLIPSIS = "…"
 _WITHIN_WORDS = "'’_"
+_ENDS_PHRASES = tuple(".,;:!?)]}»”")  # no text begins with one
 _LONG_WORD = 16  # cells
 _ALIKE = 16  # tokens on either side of the peak by which examples are the same
 _LONGEST = 20_000  # characters of a document that are wrapped on either side of the window
@@ -190,7 +191,12 @@ def _next_word(texts: Sequence[str], start: int, most: int, before: str) -> int:
     """Where the next word begins, from `start` on, at `most` there; `before` is what stands before
     all. Within a word that is very long it is `start`."""
     ends = [before[-1:], *(text[-1:] for text in texts)]
-    words = (at for at in range(start, most) if not _in_word(ends[at], texts[at][:1]))
+    ends_phrase = _ENDS_PHRASES if before or start else ()  # all of a text is shown as it is
+    words = (
+        at
+        for at in range(start, most)
+        if texts[at][:1] not in ends_phrase and not _in_word(ends[at], texts[at][:1])
+    )
     first = next(words, most)
     return start if _is_long(texts[start:first]) else first
 
