@@ -11,6 +11,7 @@ from tests.tui.stand_ins import ScriptedSession
 from tui.screens.steer.board import Board, target_read
 from tui.screens.steer.generations import compared
 from tui.screens.steer.heading import passage_title, reading
+from tui.screens.steer.presets import preset_row
 from tui.screens.steer.screen import SteerScreen
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SamplingSettings, SideText
 from tui.widgets.area import Area
@@ -164,6 +165,34 @@ async def test_a_sweep_over_words_is_refused(open_steer):
         await press(pilot, "V", *"much", "enter")
         assert "list of numbers" in notices(pilot)
         assert generations(session) == []
+
+
+async def test_a_target_that_is_not_there_is_refused_in_the_form(open_steer):
+    async with open_steer(size=(120, 40)) as (pilot, _):
+        await press(pilot, "n")
+        for field, text, sentence in (
+            ("target", "99999", "'feature:99999' is not a feature"),
+            ("target", "gone/3", "SAE 'gone' not found"),
+            ("target", "tag:gone", "no feature of SAE 'demo-topk'"),
+            ("condition", "99999>2", "'feature:99999' is not a feature"),
+            ("condition", "gone/3>2", "SAE 'gone' not found"),
+        ):
+            form = pilot.app.screen
+            form.query_one("#field-target", Field).value = "42"
+            form.query_one("#field-condition", Field).value = ""
+            form.query_one(f"#field-{field}", Field).value = text
+            await press(pilot, "ctrl+r")
+            assert sentence in screen_text(pilot)
+        await press(pilot, "escape", "escape")
+        assert stack(pilot) == []
+
+
+def test_a_preset_of_several_saes_is_that_of_the_open_one_among_them():
+    own, other = (parse_intervention(f"{sae}/3=+1") for sae in ("demo-topk", "tcoder"))
+    name, saes, _ = preset_row("both", (own, other), "demo-topk", None).cells
+    assert (name.style, saes.text, saes.style) == ("$accent", "demo-topk, tcoder", "")
+    name, saes, _ = preset_row("other", (other,), "demo-topk", None).cells
+    assert (name.style, saes.text, saes.style) == ("$faint", "tcoder", "$warning")
 
 
 async def test_interventions_are_added_changed_and_removed(open_steer):

@@ -59,13 +59,19 @@ def preset_row(
     if stack is None:
         cells = (Cell(printable(name), "$faint"), Cell(""), Cell("cannot be read", "$error"))
         return Row(name, cells)
-    other_sae = next(filter(None, (other_sae_text(one, sae_id, weights) for one in stack)), "")
-    own = next((one.sae for one in stack if one.sae is not None), "any")
+    others = [text for one in stack if (text := other_sae_text(one, sae_id, weights))]
+    saes = dict.fromkeys(one.sae for one in stack if one.sae is not None)
+    other_sae = next(iter(others), "")
+    if sae_id in saes and set(others) <= {f"SAE {one}" for one in saes}:
+        other_sae = ""  # of the open SAE and of others beside it
     return Row(
         name,
         (
             Cell(printable(name), "$faint" if other_sae else "$accent"),
-            Cell(printable(other_sae.removeprefix("SAE ") or own), "$warning" if other_sae else ""),
+            Cell(
+                printable(other_sae.removeprefix("SAE ") or ", ".join(saes) or "any"),
+                "$warning" if other_sae else "",
+            ),
             Cell(stack_text(stack), "$faint" if other_sae else "$muted"),
         ),
     )

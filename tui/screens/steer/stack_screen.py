@@ -6,7 +6,7 @@ from functools import partial
 
 from textual import on
 
-from mi_crow.errors import UserError
+from mi_crow.errors import MiCrowError
 from mi_crow.hooks.specs import HookSpec
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.workspace import SaeSummary
@@ -164,25 +164,30 @@ class StackScreen(PromptScreen):
         return stacks.named_target(words, found, self._layers)
 
     def _from_form(self, sae: SaeSummary | None, values: Values) -> Intervention:
-        """The intervention of the form. Blocks on the disk; raises what is wrong, also a vector
-        that is not there and a neuron that its layer does not have, as far as files say it."""
+        """The intervention of the form. Blocks on the disk; raises what is wrong, also a feature,
+        tag, vector or SAE that is not there or of another model, and a neuron that its layer does
+        not have, as far as files say it."""
         from mi_crow.language_model.outline import outline_of
-        from mi_crow.mechanistic.vectors.stored import vector_path
+        from mi_crow.mechanistic.steering.fits import check_stack
 
         one = stacks.from_form(values, named=self._target_named)
-        aim, condition = one.aim, one.condition
+        sae_id, aim = sae.sae_id if sae is not None else None, one.aim
+        whole = one if sae_id is None else one.in_sae(sae_id)
+        alone = replace(whole, condition=None, rivals="", op="add" if whole.rivals else whole.op)
         try:
-            if aim.kind == "vector":
-                vector_path(self.context.workspace, aim.name)
-            elif aim.neuron is not None and sae is not None and sae.model_id:
+            check_stack(self.context.workspace, [alone], sae_id)
+            if aim.neuron is not None and sae is not None and sae.model_id:
                 found = outline_of(sae.model_id)
                 width = None if found is None else found.width_at(aim.name)
                 if width is not None:
                     HookSpec(aim.name, "neurons", 0.0, (aim.neuron,)).check_width(width)
-        except UserError as error:
+        except MiCrowError as error:
             raise WrongValueError("target", str(error), hint=error.hint) from error
-        if condition is not None and condition.vector is not None:
-            vector_path(self.context.workspace, condition.vector)
+        for name, checked in (("rivals", replace(whole, condition=None)), ("condition", whole)):
+            try:
+                check_stack(self.context.workspace, [checked], sae_id)
+            except MiCrowError as error:
+                raise WrongValueError(name, str(error), hint=error.hint) from error
         return one
 
     def _ask_with(self, place: int | None, targets: Sequence[Candidate]) -> None:
