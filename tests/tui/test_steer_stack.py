@@ -60,6 +60,13 @@ def test_the_stack_on_one_line():
     assert stack_text(both) == "#5 of other +3, #6 of open +3"
 
 
+def test_saes_of_one_model_are_told_apart_beside_their_features():
+    stack = [ADD, ADD]
+    saes = {0: "SAE sae-resid_post.15", 1: "SAE tcoder"}
+    more = [row.cells[0].more[0][0] for row in stack_rows(stack, {}, saes)]
+    assert more == ["  SAE …post.15", "  SAE tcoder"]
+
+
 def test_a_swap_has_what_it_takes_away_beside_its_target():
     swap = parse_intervention("42=swap 0.3norm against 7+9")
     [row] = stack_rows([swap], {42: "boats"})

@@ -28,6 +28,7 @@ STACK_COLUMNS = (
 )
 _FULL = {"max": 1.5, "norm": 1.0}  # what fills the bar of a strength; for a factor it is 2
 _BAR = 8
+_LONG, _END = 12, 7  # letters of the name of an SAE that stands beside a feature
 OPS = ("floor", "add", "clamp", "cap", "scale", "project", "ablate", "swap")
 SCHEDULES = ("constant", "decay 16", "feedback 0.95 0.5")
 UNITS = ("max", "latent", "norm")
@@ -168,7 +169,7 @@ def stack_rows(
         name = names.get(intervention.feature, "") if intervention.feature is not None else ""
         more = ((f"  {printable(name)}", "$accent"),) if name else ()
         if other_sae:
-            more = ((f"  {printable(other_sae)}", "$warning"),)
+            more = ((f"  {printable(_short(other_sae))}", "$warning"),)
         off = not intervention.enabled
         if off:
             more = (("  off", "bold $warning"), *((text, "$faint") for text, _ in more))
@@ -189,6 +190,12 @@ def stack_rows(
         )
         rows.append(Row(str(place), cells))
     return rows
+
+
+def _short(other_sae: str) -> str:
+    """The SAE beside its feature, a long name by its end: those of one model begin alike."""
+    start, _, name = other_sae.rpartition(" ")
+    return f"{start} …{name[-_END:]}" if len(name) > _LONG else other_sae
 
 
 def nudged(intervention: Intervention, steps: int) -> Intervention:
