@@ -24,6 +24,7 @@ from mi_crow.mechanistic.attribution.question import Question
 from mi_crow.mechanistic.attribution.run import attribute_loaded, predict_without
 from mi_crow.mechanistic.attribution.site import SaeSite
 from mi_crow.mechanistic.attribution.target import Target
+from mi_crow.mechanistic.attribution.tree import Influence
 from mi_crow.mechanistic.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.other_model import OtherModel
 from mi_crow.mechanistic.sae.cross_layer.record import ModelRead
@@ -37,7 +38,14 @@ from mi_crow.store.workspace import SaeSummary
 from tests.helpers.cross_layer_fixture import LATENTS, WIDTH, dense, shared, small
 from tests.helpers.steering_fixture import TEXT, tiny_sae
 
-kinds = pytest.mark.parametrize("kind", ["clt", "crosscoder", "shared"])
+KINDS = ("clt", "crosscoder", "shared")
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def mostly(fast: str) -> Any:
+    """Each kind, all but one in the slow run."""
+    marked = [pytest.param(k, marks=() if k == fast else pytest.mark.slow) for k in KINDS]
+    return pytest.mark.parametrize("kind", marked)
 
 
 def made(kind: str, numbers: tuple[int, ...] = (0, 1, 2), model: str = "") -> CrossLayerSae:
@@ -187,7 +195,7 @@ def tokenizer() -> Any:
 
 
 @kinds
-@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("steps", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_in_a_linear_model_what_is_predicted_is_what_is_measured(linear_lm, kind, steps):
     site, target = site_of(linear_lm, kind), target_of(linear_lm)
     text = encoded(linear_lm)
@@ -248,6 +256,23 @@ def test_a_later_feature_is_explained_by_those_of_earlier_layers(tiny_lm, kind):
         attribute(tiny_lm, text, [site], first, target_site=site)
 
 
+def through(lm: LanguageModel, sites: list[SaeSite], root: Influence, child: Influence) -> float:
+    """By hand: what the child (of the first site) writes moves the activation of the root (of the
+    last), which acts by its own rows."""
+    text, target = encoded(lm), target_of(lm)
+    graph = graph_pass(lm, text, sites, target.position)
+    earlier, later = graph.readings[0], graph.readings[-1]
+    [flow] = graph.slopes(target.of_logits(graph.logits), [len(sites) - 1])
+    slope = (flow @ later.written_by([root.feature])[0]).detach()
+    step = 1e-3
+    change = step * earlier.features_part(earlier.latents.indices == child.feature)
+    with held(lm, earlier.at_points(earlier.y.detach() - change)):
+        moved = graph_pass(lm, text, sites[-1:], target.position).readings[0]
+    before, after = (one.activation_of(root.feature).detach() for one in (later, moved))
+    open_ = (before > 0) & (after > 0)
+    return float(((before - after) * slope)[open_].sum()) / step
+
+
 def test_the_tree_goes_through_the_layers_of_one_sae(linear_lm):
     site, target, text = site_of(linear_lm, "clt"), target_of(linear_lm), encoded(linear_lm)
     found = attribute(linear_lm, text, [site], target, prune=0.0, top=30)
@@ -255,22 +280,23 @@ def test_the_tree_goes_through_the_layers_of_one_sae(linear_lm):
     assert root.layer in ("mlp_in.1", "mlp_in.2")
     child = root.children[0]
     assert child.feature < LATENTS * (root.feature // LATENTS)
-    # By hand: what the child writes moves the activation of the root, which acts by its own rows.
-    graph = graph_pass(linear_lm, text, [site], target.position)
-    [reading] = graph.readings
-    [flow] = graph.slopes(target.of_logits(graph.logits), [0])
-    slope = (flow @ reading.written_by([root.feature])[0]).detach()
-    step = 1e-3
-    change = step * reading.features_part(reading.latents.indices == child.feature)
-    with ExitStack() as stack:
-        for point, rows in reading.at_points(reading.y.detach() - change).items():
-            stack.enter_context(substitute(linear_lm, point, lambda _, rows=rows: rows[None]))
-        moved = graph_pass(linear_lm, text, [site], target.position).readings[0]
-    before, after = (one.activation_of(root.feature).detach() for one in (reading, moved))
-    open_ = (before > 0) & (after > 0)
-    effect = float(((before - after) * slope)[open_].sum()) / step
-    assert child.effect == pytest.approx(effect, rel=2e-2, abs=1e-4)
+    assert child.effect == pytest.approx(
+        through(linear_lm, [site], root, child), rel=2e-2, abs=1e-4
+    )
     assert attribute(linear_lm, text, [site_of(linear_lm, "shared")], target).tree[0].children == ()
+
+
+def test_below_a_feature_are_those_of_an_earlier_sae_of_several_layers(linear_lm):
+    loaded = (
+        join("first", linear_lm, made("shared", (0, 1))),
+        join("then", linear_lm, made("clt", (2,))),
+    )
+    sites = [SaeSite.of(one) for one in loaded]
+    found = attribute(linear_lm, encoded(linear_lm), sites, target_of(linear_lm), prune=0.0)
+    root = next(one for one in found.tree if one.children)
+    child = root.children[0]
+    assert (root.sae_id, child.sae_id) == ("then", "first")
+    assert child.effect == pytest.approx(through(linear_lm, sites, root, child), rel=2e-2, abs=1e-4)
 
 
 def test_beside_an_earlier_sae_its_layers_follow_what_that_changes(tiny_lm):
@@ -345,7 +371,7 @@ def test_of_two_models_the_one_that_answers_is_explained(tiny_lm, tokenizer):
         attribute(tiny_lm, text, [found.site], asked, target_site=found.site)
 
 
-@kinds
+@mostly("shared")
 def test_what_was_inspected_before_can_be_explained(tiny_lm, tmp_path, kind):
     loaded = join("across", tiny_lm, made(kind))
     inspect(loaded, TEXT)  # reads the weights without gradients in mind
@@ -376,7 +402,7 @@ def test_features_are_patched_at_all_their_layers(tiny_lm):
     assert any(abs(one) > 1e-4 for one in row[4:])
 
 
-@kinds
+@mostly("clt")
 def test_the_command_names_the_layer_of_each_feature(workspace, tiny_model_dir, kind, capsys):
     made(kind, model=str(tiny_model_dir)).save(workspace.make_sae_dir("across", "across"))
     asked = ["attribute", "--workspace", str(workspace.root), "--device", "cpu", TEXT]
