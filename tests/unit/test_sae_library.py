@@ -256,6 +256,8 @@ def test_the_command_line_gives_the_command_of_an_import(capsys):
     (sae,) = json.loads(capsys.readouterr().out)["saes"]
     assert sae["command"].endswith("--check --tokens 2000 --scale 1.895852216 --centred")
     assert main(["library", "layr:3"]) == 2
+    assert main(["library", "--descending"]) == 2
+    assert "--descending needs --sort" in capsys.readouterr().err
     assert main(["library", "--limit", "2"]) == 0
     assert "2 of 13," in capsys.readouterr().out
     assert main(["library", "--sort", "size", "--descending", "--limit", "1", "--json"]) == 0

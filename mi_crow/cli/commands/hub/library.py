@@ -7,6 +7,7 @@ from mi_crow.bounds import AMOUNT
 from mi_crow.cli.arguments import add_setting, add_switch, number_within, positive
 from mi_crow.cli.formatting import count, number, print_json, size
 from mi_crow.cli.tables import print_line, print_list
+from mi_crow.errors import UserError
 from mi_crow.hub import is_offline
 from mi_crow.mechanistic.sae.library.published import (
     CHECKED,
@@ -36,6 +37,8 @@ def run(options: Namespace) -> int:
         words.append(f"model:{options.model}")
     if options.layer is not None:
         words.append(f"layer:{options.layer}")
+    if options.descending and options.sort is None:
+        raise UserError("--descending needs --sort", hint=f"sort by {', '.join(ORDERS)}")
     if options.sort is not None:
         words.append(f"sort:{'-' if options.descending else ''}{options.sort}")
     query = " ".join(words)
