@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mi_crow.errors import MiCrowError
+from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.sae import load_sae
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "sae_families"
@@ -252,3 +252,16 @@ def test_a_configuration_in_yaml_is_data(tmp_path: Path, text: str) -> None:
     (tmp_path / "set" / "config.yaml").write_text(text)
     with pytest.raises(MiCrowError, match=r"config\.yaml"):
         load_sae(tmp_path / "set", layer="0")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("mwhanna_transcoders", "0"), ("mntss_clt_jumprelu", None)]
+)
+def test_an_activation_that_files_do_not_say_in_full_is_not_read_as_relu(
+    tmp_path: Path, name: str, layer: str | None
+) -> None:
+    copytree(FIXTURES / name, tmp_path / "set")
+    with (tmp_path / "set" / "config.yaml").open("a") as config:
+        config.write("activation: topk\n")
+    with pytest.raises(UserError, match="names the activation 'topk', and not the rest"):
+        load_sae(tmp_path / "set", layer=layer)

@@ -16,12 +16,25 @@ from mi_crow.mechanistic.sae.formats.tensor_files import (
     read_safetensors,
 )
 from mi_crow.mechanistic.sae.formats.yaml_file import read_yaml
+from mi_crow.store.json_object import JsonObject
 
 FORMAT = CIRCUIT_TRACER.format
 
+_RULES = ("", "relu", "jumprelu", "jump_relu")  # that the tensors say in full
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLD = "activation_function.threshold"
 _SKIP = "W_skip"
+
+
+def check_rule(cfg: JsonObject) -> None:
+    """Raises UserError for an activation that the files do not say in full, such as TopK: its k is
+    in circuit-tracer's code. Read as ReLU it would give other latents."""
+    rule = cfg.text("activation", "")
+    if rule.lower() not in _RULES:
+        raise UserError(
+            f"{cfg.place} names the activation {rule!r}, and not the rest of its rule",
+            hint="read are relu, and jumprelu with the thresholds in the files",
+        )
 
 
 def read_transcoder(path: Path, config: Path, layer: int) -> SaeRecord:
@@ -31,6 +44,7 @@ def read_transcoder(path: Path, config: Path, layer: int) -> SaeRecord:
     kind = cfg.text("model_kind", "transcoder_set")
     if kind != "transcoder_set":
         raise UserError(f"{config} describes a {kind}, which is not a set of single transcoders")
+    check_rule(cfg)
     found = read_safetensors(path)
     check_tensors(found, _TENSORS, path, FORMAT, (_SKIP, _THRESHOLD))
     tensors = by_our_names(found, _TENSORS)

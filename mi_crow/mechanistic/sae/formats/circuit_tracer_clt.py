@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.cross_layer.record import TRANSCODER, CrossLayerRecord, LayerRecord
+from mi_crow.mechanistic.sae.formats.circuit_tracer import check_rule
 from mi_crow.mechanistic.sae.formats.marks import CIRCUIT_TRACER_CLT
 from mi_crow.mechanistic.sae.formats.tensor_files import (
     check_all_there,
@@ -31,6 +32,7 @@ def read_clt(folder: Path, files: Sequence[str]) -> CrossLayerRecord:
     kind = cfg.text("model_kind", "cross_layer_transcoder")
     if kind != "cross_layer_transcoder":
         raise UserError(f"{cfg.place} describes a {kind!r}, which is not a cross-layer transcoder")
+    check_rule(cfg)
     n = sum(file.startswith("W_enc_") for file in files)
     wanted = {f"W_{half}_{at}.safetensors" for half in ("enc", "dec") for at in range(n)}
     check_all_there(folder, wanted or {"W_enc_0.safetensors"}, files)
