@@ -119,6 +119,14 @@ def test_a_paste_in_pieces_is_one_until_nothing_comes():
     assert read(reader, "q", 1.5) == [("q",)]
 
 
+def test_a_key_that_is_held_down_after_a_paste_acts_again():
+    reader = BurstReader()
+    read(reader, "The rain fell. " * 10, 1.0)
+    acted = [now for now in range(1000) if read(reader, "j", 1 + now / 1000) == [("j",)]]
+    assert acted
+    assert acted[0] == 300
+
+
 @pytest.mark.slow
 async def test_a_palette_command_in_one_piece(open_index):
     async with open_index() as pilot:

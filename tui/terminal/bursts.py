@@ -43,9 +43,10 @@ class BurstReader:
         if not keys or not all(key.is_printable or key.key in _OF_TEXTS for key in keys):
             return list(found)
         goes_on = now < self._until
-        many = len(keys) >= LEAST and len({key.character for key in keys}) >= _KINDS
-        if not many and not goes_on:
+        kinds = len({key.character for key in keys})
+        if (len(keys) < LEAST or kinds < _KINDS) and not goes_on:
             return list(found)
-        self._until = now + _GOES_ON_S
+        if kinds > 1 or len(keys) >= LEAST:  # else it may be a key that is held down
+            self._until = now + _GOES_ON_S
         others = [one for one in found if not isinstance(one, Key)]
         return [*others, Burst(keys, goes_on=goes_on)]
