@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
@@ -194,6 +195,11 @@ def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
             return
         word = rest[0]
     close = get_close_matches(word, COMMANDS, n=1)
+    if not close and os.path.isdir(word):
+        raise UserError(
+            f"{word!r} is a folder, not a command",
+            hint=f"mi-crow --workspace {quote(word)} opens it as the workspace",
+        )
     raise UserError(
         f"command {word!r} is not known",
         hint=f"did you mean {close[0]}?" if close else "mi-crow --help lists the commands",

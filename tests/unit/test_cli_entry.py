@@ -84,6 +84,8 @@ def test_a_workspace_may_be_called_like_a_command() -> None:
     [
         (["trian"], "command 'trian' is not known; did you mean train?"),
         (["--workspace", "w", "trian"], "command 'trian' is not known"),
+        (["/"], "'/' is a folder, not a command; mi-crow --workspace / opens it"),
+        (["-w", "/"], "'/' is a folder, not a command"),
         (["--wrong"], "unrecognized arguments: --wrong; see mi-crow --help"),
         (["steer", "x", "--wrong", "5"], "--wrong 5; see mi-crow steer --help"),
         (["steer", "evaluate", "--wrong"], "see mi-crow steer evaluate --help"),
