@@ -76,7 +76,8 @@ def watched(hooks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = [
         FOUND if own and one["enabled"] else None for own, one in zip(detects, hooks, strict=True)
     ]
-    return {"hooks": found, "kl": None if all(detects) else 0.25}
+    lost = any(one["enabled"] and one["value"] > 1e30 for one in hooks)  # not finite any more
+    return {"hooks": found, "kl": None if all(detects) or lost else 0.25}
 
 
 class FakeSession:
@@ -267,6 +268,13 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         pilot.app.screen.query_one("#field-value", Field).value = "0.5"
         await press(pilot, "ctrl+r")
         assert "KL 0.250 nats a token" in screen_text(pilot)  # measured again at once
+        await press(pilot, "n")
+        pilot.app.screen.query_one("#field-kind", Field).value = "scale"
+        pilot.app.screen.query_one("#field-value", Field).value = "1e38"
+        await press(pilot, "ctrl+r")
+        assert "predictions are not finite" in screen_text(pilot)
+        await press(pilot, "x")
+        assert "KL 0.250 nats a token" in screen_text(pilot)
         await press(pilot, "space")
         hooks = session.calls[-1][1]["hooks"]
         assert [(one["kind"], one["enabled"]) for one in hooks] == [

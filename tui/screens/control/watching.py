@@ -179,6 +179,9 @@ class WatchesLayers(HasVectors, MiCrowScreen):
         if self._kl is not None:
             words = f"KL {number(self._kl, 3)} nats a token from the plain model"
             parts.append(section("Controllers", Content.styled(words, "$foreground")))
+        elif self._found and any(one.changes and one.enabled for one in self._specs):
+            words = "the model's predictions are not finite numbers; lower the hooks' values"
+            parts.append(section("Controllers", Content.styled(words, "$error")))
         here = [one for one in self.context.steered if layer in self._layers_of(one)]
         if here:
             words = Content("\n").join(
