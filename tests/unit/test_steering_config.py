@@ -32,8 +32,8 @@ def test_a_sweep_that_makes_no_sense(given: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({}, "give a feature, a label or a description"),
-        ({"feature": 1, "label": "sea"}, "give a feature, a label or a description"),
+        ({}, "give one of a feature, a label and a description"),
+        ({"feature": 1, "label": "sea"}, "give one of a feature, a label and a description"),
         ({"description": " "}, "the description is empty"),
         ({"feature": 1, "label_free": True}, "label-free needs a label"),
         ({"feature": 1, "most_ratio": 1.0}, "of at most 1 leaves no room to steer"),

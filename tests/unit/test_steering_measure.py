@@ -463,7 +463,7 @@ def test_measuring_is_part_of_steer(typed, command):
             "the judge must know what texts should be about",
         ),
         (("steer", "--auto", "--feature", "3", "--concept", "rain"), "need an --endpoint"),
-        (("steer", "--auto"), "give a feature, a label or a description"),
+        (("steer", "--auto"), "give one of a feature, a label and a description"),
         (
             ("steer", "--auto", "--feature", "3", "--recipes", "magic"),
             "recipe 'magic' is not known",

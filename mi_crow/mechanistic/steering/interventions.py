@@ -329,7 +329,8 @@ class Intervention:
                 raise UserError(f"{one.target!r} is not a feature of SAE {sae_id!r}")
             return said
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{data!r} is not a valid intervention ({error!r})") from error
+            why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{data!r} is not a valid intervention ({why})") from error
 
 
 _LINE = re.compile(

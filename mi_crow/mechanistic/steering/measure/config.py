@@ -151,7 +151,7 @@ class AutoConfig:
         aims = (self.feature, self.label, self.description)
         if sum(one is not None for one in aims) != 1:
             raise UserError(
-                "give a feature, a label or a description",
+                "give one of a feature, a label and a description",
                 hint="e.g. --feature 42, --label music or --about 'ships and the sea'",
             )
         if self.description is not None and not self.description.strip():
