@@ -119,10 +119,12 @@ async def test_a_text_is_kept_to_what_is_plausible(open_steer):
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("tokens", "many", "whole numbers"),
-        ("tokens", "0", "between 1 and 4096"),
-        ("temperature", "-1", "between 0 and 10"),
-        ("temperature", "nan", "between 0 and 10"),
+        ("tokens", "many", "tokens 'many' is not a whole number"),
+        ("tokens", "0", "tokens must be at least 1, not 0"),
+        ("temperature", "-1", "the temperature must be a number of at least 0, not -1.0"),
+        ("temperature", "nan", "the temperature must be a number of at least 0, not nan"),
+        ("seed", "9" * 20, "the seed must be at most 4,294,967,295"),
+        ("samples", "65", "n must be at most 64, not 65"),
     ],
 )
 async def test_settings_that_make_no_sense_are_refused(open_steer, field, value, sentence):

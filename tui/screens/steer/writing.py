@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
-from mi_crow.errors import UserError
+from mi_crow.bounds import SEED, Bounds
 from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.messages import ModelAlone
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mi_crow.session.client import SessionClient
 
 MOST_SAMPLES = 64
+_TOKENS, _TEMPERATURE = Bounds(1, 4096, whole=True), Bounds(0, 10)
+_SAMPLES = Bounds(1, MOST_SAMPLES, whole=True)
 
 
 @dataclass(frozen=True)
@@ -162,22 +164,14 @@ def read_settings(
     samples: str = "1",
     constraint: Constraint = NO_CONSTRAINT,
 ) -> SamplingSettings:
-    """The settings from the texts of their fields. Raises UserError."""
-    try:
-        settings = SamplingSettings(
-            int(tokens), float(temperature), int(seed), constraint, int(samples or "1")
-        )
-    except ValueError as error:
-        raise UserError(
-            "tokens, seed and samples are whole numbers, the temperature is a number"
-        ) from error
-    if not 1 <= settings.max_new_tokens <= 4096:
-        raise UserError("tokens must be between 1 and 4096")
-    if not 0 <= settings.temperature <= 10:
-        raise UserError("the temperature must be between 0 and 10")
-    if not 1 <= settings.samples <= MOST_SAMPLES:
-        raise UserError(f"samples must be between 1 and {MOST_SAMPLES}")
-    return settings
+    """The settings from the texts of their fields. Raises UserError naming one."""
+    return SamplingSettings(
+        _TOKENS.read(tokens, "tokens"),
+        _TEMPERATURE.read(temperature, "the temperature"),
+        SEED.read(seed, "the seed"),
+        constraint,
+        _SAMPLES.read(samples or "1", "n"),
+    )
 
 
 def write(
