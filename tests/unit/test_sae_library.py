@@ -259,7 +259,11 @@ def test_the_command_line_gives_the_command_of_an_import(capsys):
     assert main(["library", "--descending"]) == 2
     assert "--descending needs --sort" in capsys.readouterr().err
     assert main(["library", "--limit", "2"]) == 0
-    assert "2 of 13," in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 13," in said
+    assert "SAEs for" not in said  # the others are for other models
+    assert main(["library", "--model", "google/gemma-2-2b", "--limit", "2"]) == 0
+    assert " SAEs for google/gemma-2-2b;" in capsys.readouterr().out
     assert main(["library", "--sort", "size", "--descending", "--limit", "1", "--json"]) == 0
     (largest,) = json.loads(capsys.readouterr().out)["saes"]
     assert largest["repository"] == "mntss/clt-131k"

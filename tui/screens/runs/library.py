@@ -68,7 +68,7 @@ class LibraryPopup(Popup[PublishedSae]):
     def __init__(self, query: str = "") -> None:
         super().__init__(classes="comparing library")
         self._query = query or ("cached:yes " if is_offline() else "")
-        self._found = Found([], 0)
+        self._found = Found([], 0, 0)
         self._room = Room()
 
     def compose_box(self) -> ComposeResult:

@@ -51,7 +51,7 @@ def run(options: Namespace) -> int:
     empty = "no published SAE is called so; try fewer words, or only --model"
     if offline:
         empty = "the hub's cache holds no such SAE; offline, cached:no lists those of the hub"
-    several = len({sae.model for sae in found.saes}) > 1
+    several = found.models > 1
     here = any(sae.cached for sae in found.saes)
     columns = ["hook point…", ">latents", ">L0", ">size", "…source"]
     columns[0:0] = ["…model"] if several else []

@@ -80,10 +80,11 @@ class PublishedSae:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the first of them, and how many there are."""
+    """What a search found: the first of them, how many there are, and for how many models."""
 
     saes: list[PublishedSae]
     total: int
+    models: int
 
 
 def search(query: str = "", most: int | None = None) -> Found:
@@ -110,12 +111,13 @@ def search(query: str = "", most: int | None = None) -> Found:
     with parquet_look() as look:
         rest = f"WHERE {where} ORDER BY {order} {limit}"
         rows = look.ask(TABLE, "* EXCLUDE file_row_number", rest, values)
-        total = len(rows)
+        total, models = len(rows), len({row["model"] for row in rows})
         if total == most:
-            total = look.ask(TABLE, "count(*) AS total", f"WHERE {where}", values)[0]["total"]
+            counts = "count(*) AS total, count(DISTINCT model) AS models"
+            total, models = look.ask(TABLE, counts, f"WHERE {where}", values)[0].values()
         others = _others(query, here, look)
     saes = [_published(row, here) for row in rows]
-    return Found([*saes, *others][:most], total + len(others))
+    return Found([*saes, *others][:most], total + len(others), models + bool(others))
 
 
 def _published(row: dict[str, Any], here: Mapping[str, int]) -> PublishedSae:
