@@ -290,6 +290,26 @@ def test_the_heat_is_of_a_target_that_was_read_in_both_texts():
     assert notes("vector:calm=+1") == ["vector calm is nowhere above 0"] * 2
 
 
+def test_what_a_feedback_did_stands_under_the_steered_text():
+    data = {
+        "text": " at sea",
+        "tokens": [" at", " sea"],
+        "acts": [[0, 2], [1, 0]],
+        "factor": [[1.0, 0.25], None],
+        "promoted_log_p": {"plain": [[-9, -8], [-4, -4]], "steered": [[-6, -5], [-4, -5]]},
+    }
+    steered = SideText.of(data, ("feature:3", "feature:5"))
+    shown = Sample(SideText(" at", (" at",), ("feature:3", "feature:5"), ((0,), (0,))), steered)
+    plan = Plan("The harbour", ((),), (), SamplingSettings())
+    board = Board(plan, [PassageDone(0, "", "", samples=(shown,))], started=1)
+    (passage,) = board.passages("steered", "feature:3")
+    assert passage.notes[1] == "feedback 1.00 → 0.25 · promoted tokens log p -8.5 → -5.5"
+    (passage,) = board.passages("steered", "feature:5")
+    assert passage.notes[1] == "promoted tokens log p -4.0 → -4.5"
+    (passage,) = board.passages("baseline", "feature:3")
+    assert not any("log p" in note for note in passage.notes)
+
+
 async def test_the_footer_says_that_escape_stops_what_is_generated(open_steer):
     async with open_steer(3) as (pilot, session):
         assert "esc stop" not in screen_text(pilot)

@@ -81,7 +81,11 @@ class Board:
             heat=heat,
             top=self._top(target),
             parts=parts,
-            notes=tuple(filter(None, (_peak(at, shown, heat), _figures(side, pair, parts)))),
+            notes=tuple(
+                filter(
+                    None, (_peak(at, shown, heat), _push(at, shown), _figures(side, pair, parts))
+                )
+            ),
             turns=turns,
         )
 
@@ -157,6 +161,18 @@ def _peak(at: int | None, text: SideText, heat: Sequence[float]) -> str:
     if place is None:
         return f"{name} does not fire" if kind == "feature" else f"{name} is nowhere above 0"
     return f"{name} peaks at {number(heat[place], 2)} on {quoted(text.tokens[place])}"
+
+
+def _push(at: int | None, text: SideText) -> str:
+    """`feedback 1.00 → 0.12 · promoted tokens log p -9.1 → -6.2`: what the target's intervention
+    did over the text."""
+    words = []
+    if at is not None and at < len(text.factor) and (factor := text.factor[at]):
+        words.append(f"feedback {number(factor[0], 2)} → {number(factor[-1], 2)}")
+    if at is not None and at < len(text.promoted):
+        plain, steered = text.promoted[at]
+        words.append(f"promoted tokens log p {number(plain, 1)} → {number(steered, 1)}")
+    return " · ".join(words)
 
 
 def _figures(side: str, pair: Sample, parts: int | None) -> str:

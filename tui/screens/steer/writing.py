@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
@@ -43,6 +44,11 @@ class SideText:
     perplexity: float | None = None
     kl: float | None = None
     distinct_2: float | None = None
+    # Of the steered text, for features of the open SAE: the factor of a feedback on each token,
+    # empty without one, and the mean log-probability of the tokens that the feature promotes,
+    # plain and steered.
+    factor: tuple[tuple[float, ...], ...] = ()
+    promoted: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of(cls, data: Any, targets: tuple[str, ...] = ()) -> "SideText":
@@ -60,7 +66,17 @@ class SideText:
             targets,
             tuple(tuple(map(float, acts)) for acts in data.get("acts") or ()),
             **figures,
+            factor=tuple(tuple(map(float, one or ())) for one in data.get("factor") or ()),
+            promoted=_promoted(data.get("promoted_log_p")),
         )
+
+
+def _promoted(log_p: Any) -> tuple[tuple[float, float], ...]:
+    """Of each target the means over its promoted tokens, plain and steered."""
+    if not isinstance(log_p, Mapping):
+        return ()
+    sides = (log_p.get("plain") or (), log_p.get("steered") or ())
+    return tuple((fmean(a), fmean(b)) for a, b in zip(*sides, strict=False) if a and b)
 
 
 @dataclass(frozen=True)
