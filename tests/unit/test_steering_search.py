@@ -208,6 +208,25 @@ def test_of_several_features_the_one_that_steers_best_is_taken(tmp_path):
     assert search.choose([8]) == 8
 
 
+def test_its_progress_never_goes_back(tmp_path):
+    shares = []
+
+    class Bar(NullProgress):
+        def update(self, done, total, unit, metrics=None):
+            shares.append(done / total)
+
+    def quick(one, n):
+        return {"share": one.value, "effect": one.value, "perplexity_ratio": 1 + one.value**2}
+
+    search = searching(quick, tmp_path)
+    search._progress = Bar()
+    search.choose([7, 8, 9])
+    assert shares[-1] < 0.3
+    built = [(one, arm) for one in recipes_named(["add", "floor"]) if (arm := one.build(Aim(9)))]
+    search.run(built)
+    assert shares == sorted(shares)
+
+
 def test_a_second_strength_is_for_the_more_promising(tmp_path):
     tries = []
 

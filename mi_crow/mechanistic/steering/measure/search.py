@@ -113,7 +113,7 @@ class Search:
             for feature in features
             if (arm := recipe.build(Aim(feature)))
         }
-        self._total += len(every)
+        self._total = len(every) + self._planned(len(recipes_named(self._config.recipes)))
         for one in every.values():
             self._more(one, 1, self._half)
             if one.at(self._limit) is None:
@@ -126,9 +126,7 @@ class Search:
         """All recipes as they were tried, and the finalists, the best first."""
         config = self._config
         first = min(_HEAT, config.tries)
-        rest = min(_GOING, len(built)) * (config.tries - first)
-        finals = min(_FINALISTS, len(built))
-        self._total += len(built) + min(_WARM, len(built)) * (first - 1) + rest + 2 * finals
+        self._total = self._done + self._planned(len(built))
         every = [Tried(recipe, arm) for recipe, arm in built]
         for one in every:
             self._more(one, 1, self._half)
@@ -155,6 +153,13 @@ class Search:
         confirmed = [self._confirmed(one) for one in order[:_FINALISTS] if one.at(self._limit)]
         found = [one for one in confirmed if one is not None]
         return every, decided(found)
+
+    def _planned(self, recipes: int) -> int:
+        """The tries of a search among so many recipes that goes on to its end."""
+        first = min(_HEAT, self._config.tries)
+        rest = min(_GOING, recipes) * (self._config.tries - first)
+        finals = 2 * min(_FINALISTS, recipes)
+        return recipes + min(_WARM, recipes) * (first - 1) + rest + finals
 
     def _enough_at_once(self, every: Sequence[Tried]) -> list[Finalist]:
         """Recipes whose first strength was confirmed, the last of them with an effect that is
