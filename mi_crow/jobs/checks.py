@@ -124,8 +124,14 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
     model = live.model or ModelSpec(sae.model_id)
     live.capture(model, sae.layers or (sae.layer or "layer",))
     check_model(model)
-    for _, other, _ in sae.models[:-1]:  # read beside it
-        check_model(replace(model, model=other, revision=None, gguf_file=None))
+    for _, base, _ in sae.models[:-1]:  # read beside it
+        try:
+            check_model(replace(model, model=base, revision=None, gguf_file=None))
+        except UserError as error:
+            raise type(error)(
+                f"the base model of SAE {sae.sae_id!r} cannot be read: {error.sentence}",
+                hint="index runs of both models: name them with --run and --tuned-run",
+            ) from error
     check_dataset(live.dataset)
 
 

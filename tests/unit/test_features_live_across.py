@@ -206,7 +206,7 @@ def test_two_models_that_do_not_go_together_are_refused(
         config.write_text(written.replace(str(tiny_model_dir), str(base)))
         with pytest.raises(UserError, match=says):
             build_index(place, live(texts))
-    with pytest.raises(UserError, match="not found"):
+    with pytest.raises(UserError, match="the base model of SAE 'twin' cannot be read"):
         check_index(place, live(texts))
     config.write_text(written)
     assert files(place) == before
