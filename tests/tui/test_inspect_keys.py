@@ -55,7 +55,7 @@ async def test_the_footer_of_a_question_at_the_foot_has_its_keys(open_inspect):
 @pytest.mark.parametrize(
     ("keys", "has", "lacks"),
     [
-        (("a",), "Ablate the feature here", "The tree, or"),
+        (("a",), "Ablate the feature here", "Take the vector off"),
         (("D",), "Find what made the model say it", "Take the vector off"),
         (("m",), "Add a vector as a row", "Save the text"),
     ],
