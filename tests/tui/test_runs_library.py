@@ -126,3 +126,13 @@ async def test_a_mistake_in_the_search_is_told_where_it_is_typed(app_workspace):
         assert "'layr' is not a condition" in screen_text(pilot)
         await press(pilot, "escape")
         assert not isinstance(pilot.app.screen, LibraryPopup)
+
+
+async def test_half_a_condition_is_told_above_the_list_alone(app_workspace):
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24), notifications=True) as pilot:
+        await press(pilot, "1", "n", "l")
+        await search_for(pilot, "kind:cl")
+        assert "'cl' is no kind of SAE" in screen_text(pilot)
+        assert not list(pilot.app.screen.query("Toast"))
+        await search_for(pilot, "kind:clt")
+        assert "is no kind" not in screen_text(pilot)

@@ -100,7 +100,8 @@ class LibraryPopup(Popup[PublishedSae]):
             query += f" sort:{'-' if order.descending else ''}{_ORDERS[order.column]}"
         work = partial(_look, query)
         then = partial(self._show, first=first)
-        self.in_thread(work, then, group="library", trouble=self.query_one(Trouble))
+        trouble = self.query_one(Trouble)  # says it alone: half a condition is no mistake yet
+        self.in_thread(work, then, group="library", failed=lambda _: None, trouble=trouble)
 
     def _show(self, answer: tuple[Found, Room], *, first: bool) -> None:
         self._found, self._room = answer
