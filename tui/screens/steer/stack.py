@@ -141,7 +141,7 @@ def target_text(intervention: Intervention, *, with_sae: bool = False) -> str:
 
 def strength_text(intervention: Intervention) -> str:
     """`+0.8 max`: the change without its course and condition, which a sign stands for."""
-    return _amount_text(intervention) + (" ~" if intervention.timing else "")
+    return _amount_text(intervention) + ("~" if intervention.timing else "")
 
 
 def strength_bar(intervention: Intervention) -> str:
