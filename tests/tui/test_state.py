@@ -108,6 +108,24 @@ async def test_a_state_of_another_kind_is_told_and_harms_nothing(
     assert any("explode" in sentence for sentence in told)
 
 
+async def test_a_feature_that_took_the_place_of_the_table_is_open_again(indexed: Workspace) -> None:
+    async with started(indexed).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await press(pilot, "2", "j", "enter")
+        assert "esc table" in screen_text(pilot)
+        title = screen_text(pilot).splitlines()[2]
+        pilot.app.exit()
+    async with started(indexed).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert screen_text(pilot).splitlines()[2] == title
+        await press(pilot, "escape")
+        assert pilot.app.focused is pilot.app.screen.query_one(FeatureTable)
+        pilot.app.exit()
+    async with started(indexed).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert pilot.app.focused is pilot.app.screen.query_one(FeatureTable)
+
+
 async def test_a_form_left_half_filled_by_a_kill_opens_as_it_was(indexed: Workspace) -> None:
     async with started(indexed).run_test(size=(80, 24)) as pilot:
         await settle(pilot)

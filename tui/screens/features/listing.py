@@ -40,6 +40,7 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = False
         self._wanted: int | None = None  # to be opened as soon as the index is there
         self._restored: int | None = None  # open when the app last ended
+        self._restored_detail = False  # whether it was open in place of the table
 
     @property
     def error(self) -> str:
@@ -157,6 +158,8 @@ class FeatureListScreen(OpenFeatureScreen):
             self._go_to(wanted)
         elif restored is not None and self.table.go_to(restored):
             self._open(restored)
+            if self._restored_detail and self.is_narrow and self.focused in (None, self.table):
+                self._enter_detail()
         elif self._feature is None and self.table.feature is not None:
             self._open(self.table.feature)
         elif self.pane.shown is None or self.pane.shown.store is not store:

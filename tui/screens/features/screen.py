@@ -143,6 +143,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         return {
             "sae": self._sae_id,
             "feature": self._feature,
+            "detail": self.has_class("-detail"),
             "columns": list(self._columns),
             "columns_set": list(self.mi_crow.preferences.columns),
             "layers_hidden": self._layers_hidden,
@@ -164,6 +165,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         self._map_place = saved_place(saved)
         if saved.text("sae", None) == self._sae_id:
             self._restored = saved.integer("feature", None, least=0)
+            self._restored_detail = saved.flag("detail", False)
             self.table.marks = saved_marks(saved)
         self._list_again()
 
