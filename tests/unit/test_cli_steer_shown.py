@@ -184,7 +184,7 @@ def test_a_pattern_is_told_with_how_many_texts_it_holds_for(measured: Workspace,
     judged = {"judge": "the pattern 'joint'", "hits_heldout": None, "false_alarms": 0.0083}
     result = {**SHARED, "arms": [arm("3=+1")], "best": None, "most_ratio": 1.25, **judged}
     open_measurement(measured, "joint", "sweep", {}).finish({**result, "measurement": "joint"})
-    assert "the pattern 'joint'; 0.83% of held-out texts are hits" in say("results", "joint")
+    assert "the pattern 'joint'; 0.83% of held-out texts match it" in say("results", "joint")
 
 
 @pytest.mark.parametrize("command", [["steer"], ["steer", "evaluate"]])
