@@ -436,3 +436,15 @@ def test_beside_an_sae_over_several_layers_no_other_is_asked(tmp_path):
     assert of_one_model(across, every, one_a_layer=True) == ["across"]
     assert of_one_model(one, every, one_a_layer=True) == ["one", "other"]
     assert of_one_model(one, every) == ["one", "other", "across"]
+
+
+def test_the_second_model_computes_in_the_dtype_of_the_first(tiny_lm):
+    models = ModelRead("base", "sample"), ModelRead("tuned", str(tiny_lm.model_id))
+    sae = shared((1,), models)
+    assert isinstance(sae, TwoModelCrosscoder)
+    before = tiny_lm.dtype
+    try:
+        tiny_lm.model.to(torch.bfloat16)
+        assert OtherModel(sae, tiny_lm).lm.dtype == torch.bfloat16
+    finally:
+        tiny_lm.model.to(before)

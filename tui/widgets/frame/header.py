@@ -61,7 +61,9 @@ class TitleLine(Widget):
             names.append((printable(model.rsplit("/", 1)[-1]), "$foreground"))
         if sae is not None and sae.model_id:
             names.append((printable(sae.model_id.rsplit("/", 1)[-1]), "$foreground"))
-            beside = [model for _, model, _ in sae.models if model != sae.model_id]
+            beside = [model for _, model, _ in sae.models]
+            if sae.model_id in beside:  # once: both may be revisions of one model
+                beside.remove(sae.model_id)
             names += [(f"beside {printable(one.rsplit('/', 1)[-1])}", "$muted") for one in beside]
         if context.sae_id is not None:
             names.append((printable(context.sae_id), "$foreground"))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 
+# Both compute alike: differences of rounding are no differences between the models.
+_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
 
 class OtherModel:
     """The model of a crosscoder that is not `lm`, which reads the same tokens beside it."""
@@ -26,7 +29,7 @@ class OtherModel:
     ) -> None:
         """`loaded`: this model, where it is in memory already."""
         self._loaded = loaded
-        self._device = str(lm.device)
+        self._device, self._dtype = str(lm.device), _NAMES.get(lm.dtype, "auto")
         self._is_base = sae.role_of(lm.model_id, lm.revision) == TUNED
         self._role = BASE if self._is_base else TUNED
         self._read, self._names = sae.models[self._role], tuple(sae.points_of(self._role).values())
@@ -38,7 +41,12 @@ class OtherModel:
 
         if self._loaded is not None:
             return self._loaded
-        spec = ModelSpec(self._read.name, revision=self._read.revision, device=self._device)
+        spec = ModelSpec(
+            self._read.name,
+            revision=self._read.revision,
+            device=self._device,
+            dtype=self._dtype,
+        )
         return LanguageModel.from_spec(spec)
 
     @cached_property
