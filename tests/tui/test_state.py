@@ -65,7 +65,9 @@ async def test_filter_feature_text_prompt_stack_and_theme_come_back(indexed: Wor
         assert pilot.app.screen.query_one("#steer-prompt", Area).text == "Once"
         assert pilot.app.screen.query_one("#steer-seed", Field).value == "7"
         assert stacked(pilot) == [f"#{feature}"]
-        await press(pilot, "3")
+        await press(pilot, "e", "space", *"upon")
+        assert pilot.app.screen.query_one("#steer-prompt", Area).text == "Once upon"
+        await press(pilot, "escape", "3")
         assert pilot.app.screen.query_one("#inspect-text", Area).text == "The mast is high."
 
 

@@ -51,6 +51,11 @@ class Area(TextArea):
         self.history.checkpoint()
         self.move_cursor((0, 0))
 
+    def begin_with(self, text: str) -> None:
+        """Another text, which is gone on with at its end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
     def get_line(self, line_index: int) -> Text:
         return Text(_shown(self.document.get_line(line_index)), end="", no_wrap=True)
 

@@ -93,7 +93,7 @@ class Chats(WritingScreen):
         if self._unsaid is not None and self._board is not None and not self._board.done:
             (self._said, typed), self._unsaid = self._unsaid, None
             if typed and not self.area.text:
-                self.area.text = typed
+                self.area.begin_with(typed)
             self._show_mode()
 
     def action_sample(self, steps: int) -> None:
@@ -176,7 +176,7 @@ class Chats(WritingScreen):
         first = next((one["content"] for one in said.steered if one["role"] == "user"), "")
         typed = "" if self._editing is not None else self.area.text
         self._continue(None)
-        self.area.text = next(filter(str.strip, (typed, self._prompt, first)), "")
+        self.area.begin_with(next(filter(str.strip, (typed, self._prompt, first)), ""))
 
     def action_system(self) -> None:
         """Edits the system prompt; begins a chat where there is none."""
@@ -202,7 +202,7 @@ class Chats(WritingScreen):
             content = one["content"]
         else:
             return
-        self.area.text = content
+        self.area.begin_with(content)
         self.area.focus()
         self._show_mode()
 

@@ -103,7 +103,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         return {**self.writing_state(), **self.chat_state(), "stack": stack}
 
     def restore(self, saved: JsonObject) -> None:
-        self.area.text = saved.text("prompt", "")
+        self.area.begin_with(saved.text("prompt", ""))
         for name, field in self._setting_fields().items():
             field.value = saved.text(name, field.value)
         self._constraint = parse_constraint(saved.text("constraint", ""))
