@@ -79,6 +79,7 @@ def test_layers_together_or_each(start: Start) -> None:
         (["--layer", "b", "--k", "2,4"], "a sweep is of one layer"),
         (["--layer", "b", "--crosscoder"], "are of the same block"),
         (["--clt"], "a cross-layer transcoder is of several layers"),
+        (["--crosscoder"], "one layer is enough for a crosscoder of two models"),
         (["--layer", "b", "--clt", "--crosscoder"], "not allowed with"),
     ],
 )

@@ -137,6 +137,8 @@ def test_what_a_tool_does_not_have_is_said(tmp_path: Path) -> None:
     assert "no name for the hook point 'attn_raw.1'" in said(nowhere, "circuit-tracer")
     assert "has no crosscoders" in said(small("crosscoder"), "circuit-tracer")
     assert "skip connections" in said(small("clt"), "circuit-tracer")
+    assert "--format circuit-tracer" in said(small("clt"), "saelens")
+    assert "to none of these formats" in said(small("crosscoder"), "saelens")
 
 
 def test_a_set_is_of_one_model_and_kind(tmp_path: Path) -> None:

@@ -284,9 +284,10 @@ class TrainConfig:
     def _check_across(self) -> None:
         what = {CROSSCODER: "a crosscoder", CLT: "a cross-layer transcoder"}[self.family]
         if len(self.layers) * self.n_models < 2:
-            raise UserError(
-                f"{what} is of several layers", hint="--layer takes several, with commas between"
-            )
+            hint = "--layer takes several, with commas between"
+            if self.family == CROSSCODER:
+                hint += "; one layer is enough for a crosscoder of two models"
+            raise UserError(f"{what} is of several layers", hint=hint)
         known = ACROSS_ARCHITECTURES[self.family]
         if self.arch not in known:
             raise UserError(

@@ -7,6 +7,7 @@ from typing import Any
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.sae.architectures import BY_SAELENS_NAME
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
+from mi_crow.mechanistic.sae.cross_layer.record import CROSSCODER
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.formats.build import bytes_needed
 from mi_crow.mechanistic.sae.formats.config import ExportConfig
@@ -136,10 +137,10 @@ def _check_exportable(saes: Mapping[str, SparseAutoencoder], format_name: str) -
         return
     [sae] = saes.values()
     if isinstance(sae, CrossLayerSae):
-        raise UserError(
-            f"{format_name} has no SAEs over several layers",
-            hint="--format circuit-tracer has cross-layer transcoders",
-        )
+        hint = "--format circuit-tracer has cross-layer transcoders"
+        if sae.architecture == CROSSCODER:
+            hint = "a crosscoder can be exported to none of these formats"
+        raise UserError(f"{format_name} has no SAEs over several layers", hint=hint)
     if format_name == "dictionary_learning":
         check_dictionary(sae)
     elif format_name == "sparsify":
