@@ -104,6 +104,17 @@ async def test_a_form_says_what_escape_does_now(run_app, app_workspace):
         assert "esc close" in footer(pilot)
 
 
+async def test_how_to_leave_is_seen_on_the_smallest_terminal(run_app, app_workspace):
+    async with run_app(app_workspace, size=(40, 10)) as pilot:
+        await press(pilot, "n", "c", *"zzz")
+        pilot.app.screen.leave()
+        await press(pilot, "n", "c")
+        assert "As it was left" in screen_text(pilot)
+        assert "esc close" in footer(pilot)
+        await press(pilot, "escape", "apostrophe")
+        assert "esc closes" in footer(pilot)
+
+
 async def test_the_footer_says_stop_while_escape_stops_what_runs(
     run_app, app_workspace, monkeypatch
 ):

@@ -56,6 +56,7 @@ class FormPopup(Popup[Result]):
     """
 
     BINDINGS = bindings("form")
+    first_keys = ("form.submit", "form.close")  # where the footer has no room for all
 
     def __init__(
         self,

@@ -43,9 +43,9 @@ class JumpPopup(Popup[Widget | str]):
     def compose(self) -> ComposeResult:
         for letter, (_, at) in self._targets.items():
             yield JumpLabel(letter, at)
-        said = [f"1-{len(SCREENS)} a screen", f"esc {self.close_words or 'close'}s"]
+        said = [f"esc {self.close_words or 'close'}s", f"1-{len(SCREENS)} a screen"]
         if self._targets:
-            said.insert(0, "press a letter to go to its pane")
+            said.insert(0, "a letter goes to its pane")
         yield Static(" · ".join(said), id="jump-hint", markup=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
