@@ -43,7 +43,11 @@ def found(pilot) -> list[str]:
     """The rows on the same feature in other SAEs."""
     rows = pilot.app.screen.query_one("#related-elsewhere", RowList).rows
     return [
-        " ".join(f"{cell.text}{''.join(text for text, _ in cell.more)}" for cell in row.cells)
+        " ".join(
+            f"{cell.text}{''.join(text for text, _ in cell.more)}"
+            for cell in row.cells
+            if cell.text
+        )
         for row in rows
     ]
 
