@@ -13,7 +13,7 @@ from tui.widgets.frame.help import HelpPopup
 from tui.widgets.frame.jump import JumpPopup
 from tui.widgets.frame.message_list import MessagesPopup
 from tui.widgets.frame.palette import PalettePopup, offered
-from tui.widgets.frame.popup import Popup
+from tui.widgets.frame.popup import Confirm, Popup
 
 
 def footer(pilot: Pilot) -> str:
@@ -44,6 +44,14 @@ async def test_the_palette_over_a_form_does_what_the_form_can_and_leaves_it_open
         await press(pilot, "ctrl+p", *"anew", "enter")
         assert over(pilot) == [FormPopup]
         assert "gpt2" not in screen_text(pilot)
+
+
+async def test_enter_in_the_palette_over_a_question_does_not_say_yes(run_app, app_workspace):
+    answers: list[bool | None] = []
+    async with run_app(app_workspace) as pilot:
+        pilot.app.push_screen(Confirm("Remove it?"), answers.append)
+        await press(pilot, "colon", "enter")
+        assert answers == [None]
 
 
 async def test_help_over_a_popup_names_its_keys_and_those_of_the_app_that_act(open_index):

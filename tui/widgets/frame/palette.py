@@ -45,7 +45,12 @@ def _offered_over(popup: Screen) -> list[Action]:
     known = {*own, *OVER_POPUPS, *elsewhere} - set(_HIDDEN)
     moves = ("list", "scroll", "tokens", "app")  # after what only this popup can do
     found = [action for action in ACTIONS if action.id in known]
-    return sorted(found, key=lambda one: moves.index(one.scope) if one.scope in moves else -1)
+
+    def place(one: Action) -> tuple[int, bool]:
+        # Enter alone does the first: of a question never what it asks about.
+        return moves.index(one.scope) if one.scope in moves else -1, one.id == "popup.yes"
+
+    return sorted(found, key=place)
 
 
 def node_for(action: Action, screen: Screen, focused: Widget | None) -> Widget | None:
