@@ -407,6 +407,7 @@ def test_the_command_says_what_made_the_model_say_it(workspace, tiny_model_dir, 
     assert run("--sae", SAE_ID, TEXT) == 0
     shown = capsys.readouterr().out
     assert one["firing"] >= 4
+    assert found["model_id"] in shown.replace("\n", "")
     assert all(str(cause["feature"]) in shown for cause in one["causes"])
     for more, words in (
         ((TEXT,), "choose one with --sae"),

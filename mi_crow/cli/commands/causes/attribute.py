@@ -129,6 +129,7 @@ def _show(result: dict[str, Any]) -> None:
             "target": target["words"] + (f" ({which})" if which else ""),
             "after": f"token {target['position']} {tokens[target['position']]!r}",
             "value": number(result["value"]),
+            "model": result["model_id"],  # of a crosscoder of two: the tuned one
             "model says": _predictions(result["predictions"]),
         }
     )
