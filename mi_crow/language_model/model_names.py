@@ -15,6 +15,7 @@ _ON_THE_HUB = (
     (r"(gpt-neo-.+)", r"EleutherAI/\1"),
     (r"(pythia-.+)", r"EleutherAI/\1"),
     (r"(gemma-\d?.+)", r"google/\1"),
+    (r"qwen([\d.]*)-([\d.]+)b(-.+)?", r"Qwen/Qwen\1-\2B\3"),  # the cache tells case apart
     (r"(qwen[\d.]*-.+)", r"Qwen/\1"),
     (r"(smollm[23]?-.+)", r"HuggingFaceTB/\1"),
     (r"(llama-2-\d+b)(-chat)?(?:-hf)?", r"meta-llama/\1\2-hf"),

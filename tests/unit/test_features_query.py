@@ -99,6 +99,7 @@ def test_what_only_the_weights_say_can_be_compared_and_sorted_by(
     assert set(find(f"norm>{middle}")) == {n for n, norm in enumerate(norms) if norm > middle}
     assert find("sort:norm")[0] == int(np.argmax(norms))
     assert find("-sort:norm")[0] == int(np.argmin(norms))
+    assert find("sort:-norm")[0] == int(np.argmin(norms))
 
 
 def test_concepts_are_asked_for_by_name_tag_note_and_source(find: Find) -> None:

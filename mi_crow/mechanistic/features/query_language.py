@@ -273,7 +273,9 @@ def ranges_in(value: str) -> list[range]:
 
 
 def _order(value: str, ascending: bool, start: int, end: int) -> tuple[str, bool | None]:
-    """The order of `sort:`; `-sort:` turns it round."""
+    """The order of `sort:`; `-sort:`, or a `-` before the order, turns it round."""
+    if value.startswith("-"):
+        value, ascending = value[1:], not ascending
     if value.startswith(BY_LABEL) and len(value) > len(BY_LABEL):
         return value, not ascending
     if value not in ORDERS:

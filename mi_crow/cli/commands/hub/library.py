@@ -48,7 +48,7 @@ def run(options: Namespace) -> int:
         saes = [sae.as_json() | {"command": import_command(sae)} for sae in found.saes]
         print_json({"total": found.total, "saes": saes})
         return 0
-    empty = "no published SAE is called so; try fewer words, or only --model"
+    empty = "no published SAE is like that; try fewer words and conditions, or only --model"
     if offline:
         empty = "the hub's cache holds no such SAE; offline, cached:no lists those of the hub"
     several = found.models > 1

@@ -300,9 +300,11 @@ def _poor(found: Mapping[int, float], sae: CrossLayerSae) -> Iterator[str]:
     poor = [number for number, value in found.items() if not value <= POOR_FVU]
     if poor:
         worst = max(found[number] for number in poor)
-        which = "no layer" if len(poor) == len(found) else f"not layers {_listed(poor)}"
+        which = (
+            "fits no layer" if len(poor) == len(found) else f"does not fit layers {_listed(poor)}"
+        )
         place = sae.metadata.hook_name
-        yield f"FVU up to {worst:.3g} at {place}: the SAE fits {which} of these activations"
+        yield f"FVU up to {worst:.3g} at {place}: the SAE {which} of these activations"
 
 
 def _better(some: dict[int, float], by_kind: Mapping[str, dict[int, float]]) -> Iterator[str]:
