@@ -83,7 +83,7 @@ async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Worksp
         assert f"SAE {WIDE} has no feature index" in notices(pilot)
         (two_saes.saes_dir / WIDE / "sae_weights.safetensors").unlink()
         await press(pilot, "escape", "j")
-        assert found(pilot) == [f"–  {WIDE} its weights are not there"]
+        assert found(pilot) == [f"– {WIDE} its weights are not there"]
 
 
 @pytest.mark.slow
