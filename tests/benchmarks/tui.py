@@ -15,6 +15,7 @@ open     a feature that was not shown before, by its number
 sort     the next column; and a filter by a label
 lists    j in the other lists (20,000 names on Concepts; saved texts on Inspect and Steer): from the
          key to the last byte, bytes, and how many of the moves drew nothing
+library  the list of published SAEs, opened from the menu of Runs
 idle     bytes a second when nothing happens
 job      bytes a second of each screen while the training reports itself, of its log that is
          followed, and of the empty log of a job that waits for it
@@ -157,6 +158,7 @@ def _measured(workspace: Workspace, columns: int, lines: int, *, busy: bool) -> 
         screen = Screen(terminal)
         yield from _table(screen, with_detail=columns >= BESIDE)
         yield from _other_lists(screen)
+        yield from _library(screen)
         yield from _standing_still(screen, busy)
         if busy:
             yield from _logs(screen)
@@ -201,6 +203,16 @@ def _other_lists(screen: Screen) -> Iterator[Row]:
         yield from _moves(f"{name}: cursor", [screen.key(key, REST_S) for key in "jk" * 12])
         if len(keys) > 1:
             screen.key("\x1b", REST_S)
+
+
+def _library(screen: Screen) -> Iterator[Row]:
+    screen.key("1", 2.0)
+    opened = []
+    for _ in range(12):
+        screen.key("n", REST_S)
+        opened.append(screen.key("l", REST_S))
+        screen.key("\x1b", REST_S)
+    yield _time("open the library", opened, 0.100)
 
 
 def _moves(name: str, moves: Sequence[Frame]) -> Iterator[Row]:

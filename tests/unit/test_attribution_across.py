@@ -438,13 +438,11 @@ def test_beside_an_sae_over_several_layers_no_other_is_asked(tmp_path):
     assert of_one_model(one, every) == ["one", "other", "across"]
 
 
-def test_the_second_model_computes_in_the_dtype_of_the_first(tiny_lm):
-    models = ModelRead("base", "sample"), ModelRead("tuned", str(tiny_lm.model_id))
-    sae = shared((1,), models)
+def test_the_second_model_computes_in_the_dtype_of_the_first(tokenizer):
+    from tests.helpers.tiny_models import build_model
+
+    model = build_model("llama", len(tokenizer)).to(torch.bfloat16)
+    tuned = LanguageModel(model, tokenizer, model_id="tuned", device=torch.device("cpu"))
+    sae = shared((1,), (ModelRead("base", "sample"), ModelRead("tuned", "tuned")))
     assert isinstance(sae, TwoModelCrosscoder)
-    before = tiny_lm.dtype
-    try:
-        tiny_lm.model.to(torch.bfloat16)
-        assert OtherModel(sae, tiny_lm).lm.dtype == torch.bfloat16
-    finally:
-        tiny_lm.model.to(before)
+    assert OtherModel(sae, tuned).lm.dtype == torch.bfloat16

@@ -179,8 +179,10 @@ def test_completion_knows_the_layers() -> None:
 
 
 def test_the_command_line_tells_layers(
-    layered: Workspace, capsys: pytest.CaptureFixture[str]
+    layered: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
     def said(*words: str) -> str:
         assert run_command_line(["--workspace", str(layered.root), *words]) == 0
         return capsys.readouterr().out

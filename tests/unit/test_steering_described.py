@@ -62,7 +62,7 @@ def test_what_nothing_is_about_is_said(indexed) -> None:
         features_described(store, texts, " ,")
     with pytest.raises(UserError, match="in 0 indexed texts"):
         texts_described(texts, "zzyzx")
-    with pytest.raises(UserError, match="a feature, a label or a description"):
+    with pytest.raises(UserError, match="a feature, a label and a description"):
         AutoConfig(SAE, feature=3, description="ships")
     with pytest.raises(UserError, match="the description is empty"):
         AutoConfig(SAE, description="  ")
