@@ -22,6 +22,7 @@ from mi_crow.language_model.placement.batch_size import BatchSize
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
 from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig, SaeTrainingConfig, load_sae
 from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.cross_layer.norms import decoder_norms
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
@@ -603,8 +604,10 @@ def test_it_is_indexed(captured: Workspace, tiny_lm: LanguageModel, kind: str) -
     got = {row.feature: row.max_act for row in store.rows(range(sae.n_latents))}
     for feature, value in enumerate(wanted):
         assert got[feature] == pytest.approx(value, abs=1e-3)
-    layer = store.detail(0).layer
-    assert layer == ("mlp_in.0" if kind == "clt" else "")
+    # A feature is of the layer that it reads (clt), or of the one that it writes most.
+    longest = int(decoder_norms(sae)[0].argmax())
+    layer = "mlp_in.0" if kind == "clt" else f"resid_post.{(0, 2)[longest]}"
+    assert store.detail(0).layer == layer
 
 
 @pytest.mark.slow
