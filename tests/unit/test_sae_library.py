@@ -92,6 +92,7 @@ def test_what_the_hubs_cache_holds_is_known(cache):
     assert search("cached:yes").total == 0
     cache(RES, "layer_12/width_16k/average_l0_82/params.npz")
     found = search("cached:yes")
+    assert search("cached:yes") is found  # until there are other files
     assert [sae.path for sae in found.saes] == ["layer_12/width_16k/average_l0_82"]
     assert found.saes[0].cached
     assert search("cached:no gemma-2-2b layer:12 l0:82 width:16k point:resid_post").total == 0

@@ -67,7 +67,7 @@ class LibraryPopup(Popup[PublishedSae]):
 
     def __init__(self, query: str = "") -> None:
         super().__init__(classes="comparing library")
-        self._query = query or ("cached:yes " if is_offline() else "")
+        self._query = query or _first_query()
         self._found = Found([], 0, 0)
         self._room = Room()
 
@@ -160,6 +160,15 @@ def _look(query: str) -> tuple[Found, Room]:
     except OSError:
         disk = None
     return search(query, MOST), Room(disk, available_memory())
+
+
+def first_look() -> None:
+    """Reads what the list begins with, which is then kept."""
+    _look(_first_query())
+
+
+def _first_query() -> str:
+    return "cached:yes " if is_offline() else ""
 
 
 def _nothing(query: str) -> str:

@@ -25,6 +25,8 @@ else:
 WITH_FORMS = ("capture", "train", "index", "explain", "evaluate", "import", "export", "demo")
 WITH_FORMS += ("explanations", "steer-sweep", "steer-auto", "steer-scores", "vector")
 
+_LOOKS_AHEAD_S = 0.2  # once the menu is drawn
+
 
 class StartsJobs(_Screen):
     """Mixed into the Runs screen. `new(kind)` opens the form of a kind of job."""
@@ -55,6 +57,11 @@ class StartsJobs(_Screen):
         from tui.screens.runs.new_menu import NewMenu
 
         self.app.push_screen(NewMenu(self._why_not, self.mi_crow.keymap), self._start)
+        self.set_timer(_LOOKS_AHEAD_S, self._look_ahead)
+
+    def _look_ahead(self) -> None:
+        """Reads what the library opens with, while somebody reads the menu."""
+        self.in_thread(_first_library, group="library-ahead", failed=lambda _: None)
 
     def _why_not(self, name: str) -> str:
         """Why the action `runs.NAME` cannot be done now; empty when it can."""
@@ -202,3 +209,9 @@ class StartsJobs(_Screen):
         check_there(self.context.workspace)
         device = self.context.device
         return submit(self.context.workspace, "demo", {"device": device}, device)
+
+
+def _first_library() -> None:
+    from tui.screens.runs.library import first_look
+
+    first_look()

@@ -12,6 +12,7 @@ from mi_crow.store.columnar.parquet import ParquetLook, parquet_look
 
 TABLE = Path(__file__).with_name("published.parquet")
 CHECKED = 2000  # tokens that the fit of a chosen one is measured on
+_KEPT = 8  # answers
 QUERY_HELP = "words, layer:12 width:65k l0<60 size<1GB point:resid kind:clt sort:l0"
 
 
@@ -87,6 +88,10 @@ class Found:
     models: int
 
 
+# The table does not change, so that an answer holds as long as the cache has the same files.
+_latest: dict[tuple[str, int | None], tuple[Cached, Found]] = {}
+
+
 def search(query: str = "", most: int | None = None) -> Found:
     """The SAEs for which every word of the query is in a name and every condition holds, by
     model, release and layer, or as `sort:` says; at most `most` of them.
@@ -98,6 +103,17 @@ def search(query: str = "", most: int | None = None) -> Found:
     for the table.
     """
     here = cached_files()
+    before = _latest.get((query, most))
+    if before is not None and before[0].repositories == here.repositories:
+        return before[1]
+    found = _asked(query, most, here)
+    _latest[query, most] = here, found
+    while len(_latest) > _KEPT:
+        _latest.pop(next(iter(_latest)), None)
+    return found
+
+
+def _asked(query: str, most: int | None, here: Cached) -> Found:
     order = "file_row_number"
     tests: list[_Test] = []
     for word in query.split():
