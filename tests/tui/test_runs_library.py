@@ -132,7 +132,7 @@ async def test_half_a_condition_is_told_above_the_list_alone(app_workspace):
     async with MiCrowApp(app_workspace).run_test(size=(80, 24), notifications=True) as pilot:
         await press(pilot, "1", "n", "l")
         await search_for(pilot, "kind:cl")
-        assert "'cl' is no kind of SAE" in screen_text(pilot)
+        assert "'cl' is not a kind of SAE" in screen_text(pilot)
         assert not list(pilot.app.screen.query("Toast"))
         await search_for(pilot, "kind:clt")
         assert "is no kind" not in screen_text(pilot)

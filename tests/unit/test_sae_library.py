@@ -56,7 +56,7 @@ def test_what_files_leave_out_is_in_the_table():
         ("model<3", "which only numbers can"),
         ("cached:perhaps", "cached is yes or no"),
         ("sort:l1", "cannot be sorted by 'l1'"),
-        ("kind:clts", "'clts' is no kind of SAE"),
+        ("kind:clts", "'clts' is not a kind of SAE"),
         ("size<big", "size needs a number of bytes"),
     ],
 )

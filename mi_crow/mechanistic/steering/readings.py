@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,7 +33,12 @@ _MOST_TARGETS = 64
 _LOGITS = 2**26  # of one pass: a quarter of a GiB of fp32
 
 
-_Part = TypeVar("_Part", bound=Detector)
+class _Switched(Protocol):
+    def enable(self) -> None: ...
+    def disable(self) -> None: ...
+
+
+_Part = TypeVar("_Part", bound=_Switched)
 
 
 class TargetActivations(Detector):
@@ -59,8 +64,8 @@ class TargetActivations(Detector):
         self.found = self._activations(x) * where[..., None]
 
 
-class _OnLayers(Generic[_Part]):
-    """Detectors on several layers, switched as one."""
+class _Together(Generic[_Part]):
+    """Several that are switched as one."""
 
     def __init__(self, parts: Sequence[_Part]) -> None:
         self._parts = tuple(parts)
@@ -74,7 +79,7 @@ class _OnLayers(Generic[_Part]):
             part.disable()
 
 
-class AllLayersActivations(_OnLayers[TargetActivations]):
+class AllLayersActivations(_Together[TargetActivations]):
     """The same for features of all layers, from a detector for each, which has zeros for those of
     other layers."""
 
@@ -109,7 +114,7 @@ class _LayerRead(Detector):
         self.ids = None if context is None else context.input_ids
 
 
-class SharedActivations(_OnLayers[_LayerRead]):
+class SharedActivations(_Together[_LayerRead]):
     """The same for features that read several layers at once, from a detector for each layer."""
 
     def __init__(
@@ -138,19 +143,8 @@ class SharedActivations(_OnLayers[_LayerRead]):
         return activations_of(latents, self._features).float() * where[..., None]
 
 
-class BesideActivations:
+class BesideActivations(_Together["Watched"]):
     """Those of several of them, beside each other."""
-
-    def __init__(self, parts: "Sequence[Watched]") -> None:
-        self._parts = tuple(parts)
-
-    def enable(self) -> None:
-        for part in self._parts:
-            part.enable()
-
-    def disable(self) -> None:
-        for part in self._parts:
-            part.disable()
 
     @property
     def found(self) -> Tensor:

@@ -6,7 +6,7 @@ all layers before it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -70,12 +70,7 @@ def check_layers(
     warnings = [*_poor(found, sae), *_better(some, by_kind)]
     return Fit(
         layer=first,
-        fvu=_mean(found),
-        fvu_all=_mean(sums.all_fvu()),
-        l0=sums.l0(),
-        outlier_share=1 - sums.tokens_kept / max(sums.tokens, 1),
-        outlier_norm=limits.get(sae.layer_numbers[0], float("inf")),
-        tokens=sums.tokens,
+        **_figures(sums, sae, limits),
         alternatives={name: _mean(fvu) for name, fvu in by_kind.items()},
         warnings=tuple(warnings),
         layers={writes[number].point: value for number, value in found.items()},
@@ -121,16 +116,23 @@ def check_two_models(
     found = sums.kept_fvu()
     return Fit(
         layer=own[0],
-        fvu=_mean(found),
-        fvu_all=_mean(sums.all_fvu()),
-        l0=sums.l0(),
-        outlier_share=1 - sums.tokens_kept / max(sums.tokens, 1),
-        outlier_norm=limits.get(sae.layer_numbers[0], float("inf")),
-        tokens=sums.tokens,
+        **_figures(sums, sae, limits),
         alternatives={},
         warnings=tuple(_poor(found, sae)),
         layers=dict(zip(sae.layers, found.values(), strict=True)),
     )
+
+
+def _figures(sums: "_Sums", sae: CrossLayerSae, limits: Mapping[int, float]) -> dict[str, Any]:
+    """What a Fit has of all layers together."""
+    return {
+        "fvu": _mean(sums.kept_fvu()),
+        "fvu_all": _mean(sums.all_fvu()),
+        "l0": sums.l0(),
+        "outlier_share": 1 - sums.tokens_kept / max(sums.tokens, 1),
+        "outlier_norm": limits.get(sae.layer_numbers[0], float("inf")),
+        "tokens": sums.tokens,
+    }
 
 
 def _set_limits(limits: dict[int, float], x: ByLayer) -> None:

@@ -253,7 +253,7 @@ def _test(word: str, here: Cached) -> _Test:
         return f"contains(lower({_TEXTS[name]}), ?)", [value.lower()]
     if name == "kind":
         if value.lower() not in _KINDS:
-            raise UserError(f"{value!r} is no kind of SAE", hint=f"kinds are {', '.join(_KINDS)}")
+            raise UserError(f"{value!r} is not a kind of SAE", hint=f"use {', '.join(_KINDS)}")
         return "kind = ?", [value.lower()]
     if name != "cached":
         known = [*_NUMBERS, *_TEXTS, "kind", "cached"]
