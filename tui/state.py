@@ -22,7 +22,7 @@ class SavedState:
     screens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     theme_set: str = ""  # that of the settings then: whichever was changed last holds
     history: Mapping[str, Any] = field(default_factory=dict)  # of places, as `History` gives it
-    drafts: Sequence[Mapping[str, Any]] = ()  # of forms, as `drafts_as_json` gives them
+    drafts: Sequence[Any] = ()  # of forms, as `drafts_as_json` gives them; one may be damaged
 
 
 class StateFile:
@@ -49,7 +49,7 @@ class StateFile:
             {name: screens.object(name).values for name in screens},
             data.text("theme_set", ""),
             data.object("history", {}).values,
-            tuple(one.values for one in data.objects("drafts", ())),
+            tuple(data.array("drafts", [])),
         )
 
     def write(self, state: SavedState) -> None:

@@ -362,10 +362,12 @@ class Workbench(ThreadWork, TerminalApp):
         self.history = History.from_json(places, SCREENS)
 
     def take_up_drafts(self, saved: SavedState) -> None:
-        """Goes on with the forms of the last start. Raises CorruptDataError."""
-        drafts = [JsonObject.of(one, "a saved form") for one in saved.drafts]
-        for title in take_up_drafts(self, drafts):
-            self.notify(printable(f"{title}: the form opens as it was left"))
+        """Goes on with the forms of the last start."""
+        found = take_up_drafts(self, saved.drafts)
+        for sentence in found.told:
+            self.notify(printable(sentence))
+        for error in found.damaged:
+            self.tell(error)
 
     async def action_back(self) -> None:
         self._forget_removed()

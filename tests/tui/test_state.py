@@ -10,13 +10,14 @@ from textual.pilot import Pilot
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import notices, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.screens.features.opening import saved_look
 from tui.state import SavedState, StateFile
 from tui.widgets.area import Area
 from tui.widgets.example_list import ExampleList
 from tui.widgets.field import Field
+from tui.widgets.forms.drafts import drafts_of
 from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 
@@ -140,7 +141,7 @@ async def test_a_form_left_half_filled_by_a_kill_opens_as_it_was(indexed: Worksp
     StateFile(indexed.root).write(saved)
     async with started(indexed).run_test(size=(80, 24), notifications=True) as pilot:
         await settle(pilot)
-        assert "the form opens as it was left" in notices(pilot)
+        assert "Capture activations: 1 n c opens the form as it was left" in notices(pilot)
         await press(pilot, "n", "c")
         assert the_app(pilot).screen.query(Field).first().value == "gpt2"
         assert "As it was left" in screen_text(pilot)
@@ -148,6 +149,41 @@ async def test_a_form_left_half_filled_by_a_kill_opens_as_it_was(indexed: Worksp
         the_app(pilot).look_now()
         await settle(pilot)
         assert StateFile(indexed.root).read().drafts == ()
+
+
+@pytest.mark.slow
+async def test_the_form_of_an_earlier_job_says_its_key_in_the_users_key_map(
+    app_workspace: Workspace,
+) -> None:
+    async with started(app_workspace).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await select(pilot, "jobs", next(iter(the_app(pilot).context.jobs())).job_id)
+        await press(pilot, "E", "x")
+        the_app(pilot).look_now()
+        await settle(pilot)
+    app = started(app_workspace)
+    app.set_keymap({"runs.again": "J"})
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await settle(pilot)
+        assert ": 1 J opens the form as it was left" in notices(pilot)
+
+
+DRAFT = {"form": "Train an SAE", "began": {}, "texts": {"k": "9"}, "open": True, "way": []}
+
+
+@pytest.mark.parametrize(
+    "damaged", [3, {"form": "Train an SAE"}, DRAFT | {"texts": {"k": 9}}, DRAFT | {"way": "n"}]
+)
+async def test_a_damaged_form_is_left_out_and_told_and_the_others_come_back(
+    indexed: Workspace, damaged: object
+) -> None:
+    whole = DRAFT | {"form": "Capture activations", "way": ["app.runs", "runs.gone"]}
+    StateFile(indexed.root).write(SavedState(drafts=(damaged, whole)))
+    async with started(indexed).run_test(size=(80, 24), notifications=True) as pilot:
+        await settle(pilot)
+        assert "saved form 1" in notices(pilot)
+        assert "Capture activations: the form opens as it was left" in notices(pilot)
+        assert [title for title, _ in drafts_of(the_app(pilot))] == ["Capture activations"]
 
 
 @pytest.mark.slow

@@ -120,7 +120,9 @@ class WatchesLayers(HasVectors, MiCrowScreen):
         point = next((one.point for one in self._tree.layers if one.name == layer), "")
         known = self._known_here
         read = from_form if known is None else partial(from_form, width_of=partial(width_of, known))
-        popup = FormPopup("New hook", hook_fields(point or layer), read, "Add")
+        popup = FormPopup(
+            "New hook", hook_fields(point or layer), read, "Add", way=("app.control", "control.new")
+        )
         self.app.push_screen(popup, self._added)
 
     def _added(self, spec: HookSpec | None) -> None:

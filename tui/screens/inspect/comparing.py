@@ -62,7 +62,9 @@ class Compares(Explains):
             FormField("text", "First", " ".join(self.text_now.split()), _NOTE, required=True),
             FormField("against", "Against", self._against, _NOTE, required=True),
         )
-        popup = FormPopup("Compare", fields, _two, "Compare")
+        popup = FormPopup(
+            "Compare", fields, _two, "Compare", way=("app.inspect", "inspect.compare")
+        )
         self.app.push_screen(popup, lambda asked: self._compare(*asked) if asked else None)
 
     def _compare(self, text: str, against: str, sets: bool) -> None:
@@ -140,7 +142,8 @@ class Compares(Explains):
             if answer is not None:
                 self._patched(*answer)
 
-        form = FormPopup("Patch", fields, ask, "Patch", busy="asking the model…")
+        way, busy = ("app.inspect", "inspect.patch"), "asking the model…"
+        form = FormPopup("Patch", fields, ask, "Patch", busy=busy, way=way)
         self.app.push_screen(form, answered)
 
     def _patch(self, asked: Patching) -> None:

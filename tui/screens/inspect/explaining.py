@@ -274,7 +274,8 @@ class Explains(AsksSession):
             if answer is not None:  # from here: `instead_of`, which asked, hears nothing any more
                 self.call_later(opened, *answer)
 
-        form = FormPopup("Why", fields(before, known), ask, "Explain", busy="asking the model…")
+        way, busy = ("app.inspect", "inspect.ask"), "asking the model…"
+        form = FormPopup("Why", fields(before, known), ask, "Explain", busy=busy, way=way)
         self.app.push_screen(form, answered)
 
     def _without(

@@ -122,6 +122,7 @@ class SavedInspectionsScreen(WritesFiles, Compares):
             (field,),
             lambda values: self.context.annotations.rename_inspection(name, str(values["name"])),
             "Rename",
+            way=("app.inspect", "inspect.kept", "inspections.rename"),
         )
         self.app.push_screen(popup, said)
 

@@ -30,7 +30,9 @@ class NamesThings(_Screen):
             what, name = chosen
             field = FormField("name", "new name", name, "letters, digits, . _ -", required=True)
             submit = partial(self._rename, what, name)
-            form = FormPopup(f"Rename {what} {name}", (field,), submit, "Rename")
+            form = FormPopup(
+                f"Rename {what} {name}", (field,), submit, "Rename", way=("app.runs", "runs.rename")
+            )
             self.app.push_screen(form, partial(self._has_name, what, name))
 
     def _has_name(self, what: str, name: str, new: str | None) -> None:
@@ -60,7 +62,9 @@ class NamesThings(_Screen):
 
         field = FormField("note", "note", note, "an empty note removes it")
         submit = partial(self._write_note, what, name)
-        form = FormPopup(f"Note on {what} {name}", (field,), submit, "Keep")
+        form = FormPopup(
+            f"Note on {what} {name}", (field,), submit, "Keep", way=("app.runs", "runs.note")
+        )
         self.app.push_screen(form, self.renamed)
 
     def _write_note(self, what: str, name: str, values: "Values") -> str:

@@ -119,7 +119,9 @@ class StartsJobs(_Screen):
         from tui.screens.runs.forms.kinds import new_form
         from tui.screens.runs.library import import_values
 
-        self._ask(new_form("import", self._situation(), import_values(chosen)))
+        form = new_form("import", self._situation(), import_values(chosen))
+        form.way = "app.runs", "runs.new", "new.library"
+        self._ask(form)
 
     def index_imported(self, sae: "SaeSummary", job: "JobState") -> None:
         """The form of the index of an SAE that came in, over the texts that it was checked on."""
@@ -128,14 +130,18 @@ class StartsJobs(_Screen):
         check = job.params.get("check") or {}
         texts = str((check.get("dataset") or {}).get("source") or "sample")
         given = {"sae_id": sae.sae_id, "live.dataset.source": texts}
-        self._ask(new_form("index", self._situation(), given))
+        form = new_form("index", self._situation(), given)
+        form.way = "app.runs", "list.open"
+        self._ask(form)
 
     def on_capture_layer(self, message: messages.CaptureLayer) -> None:
         """The form of a capture, with the model and layer that another screen names."""
         from tui.screens.runs.forms.kinds import new_form
 
         texts = {"model.model": message.model_id, "layers": message.layer}
-        self._ask(new_form("capture", self._situation(), texts))
+        form = new_form("capture", self._situation(), texts)
+        form.way = "app.control", "control.capture"
+        self._ask(form)
 
     def _situation(self) -> "Situation":
         from tui.screens.runs.forms.finding import Situation

@@ -199,7 +199,8 @@ class StackScreen(PromptScreen):
         sae = self.context.find_sae(sae_id)
         two = sae is not None and bool(sae.models)
         fields = stacks.form_fields(one, targets, sae_id, adds=two)
-        popup = FormPopup(title, fields, partial(self._from_form, sae), "Apply")
+        way = "app.steer", "steer.new" if one is None else "list.open"
+        popup = FormPopup(title, fields, partial(self._from_form, sae), "Apply", way=way)
         self.app.push_screen(popup, partial(self._entered, place, sae_id))
 
     def _entered(self, place: int | None, sae_id: str | None, one: Intervention | None) -> None:

@@ -1,5 +1,6 @@
 """Vectors from files, refined ones, and who uses one: forms whose work the session does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ENDINGS = (".safetensors", ".gguf")
 
 
-def import_form(context: "AppContext") -> FormPopup[str]:
+def import_form(context: "AppContext", way: Sequence[str]) -> FormPopup[str]:
     """Asks for a file; dismisses with the name of the vector that was made of it."""
     fields = (
         FormField("path", "file", hint="a .safetensors or .gguf file", required=True),
@@ -50,7 +51,7 @@ def import_form(context: "AppContext") -> FormPopup[str]:
         )
         return name
 
-    return FormPopup("Import a vector", fields, submit, "Import", study)
+    return FormPopup("Import a vector", fields, submit, "Import", study, way=way)
 
 
 def _wrong_file(context: "AppContext", texts: Texts) -> dict[str, str]:
@@ -74,7 +75,7 @@ def _wrong_file(context: "AppContext", texts: Texts) -> dict[str, str]:
     return wrong
 
 
-def refine_form(context: "AppContext", name: str) -> FormPopup[str]:
+def refine_form(context: "AppContext", name: str, way: Sequence[str]) -> FormPopup[str]:
     """Asks how many features of which SAE to keep; dismisses with the name of the new vector."""
     own = context.sae()
     fields = (
@@ -114,7 +115,7 @@ def refine_form(context: "AppContext", name: str) -> FormPopup[str]:
         )
         return new
 
-    return FormPopup(f"Refine {name}", fields, submit, "Refine")
+    return FormPopup(f"Refine {name}", fields, submit, "Refine", way=way)
 
 
 def users_of(context: "AppContext", name: str) -> str:

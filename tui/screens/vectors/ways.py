@@ -66,12 +66,17 @@ class HasVectors(_Screen):
             )
             line.ask(EXPORT, label, name, hint=hint, refuse=refuse, select=True)
         elif choice.action == "import":
-            self._ask_for(import_form(self.context), "Imported the vector")
+            form = import_form(self.context, self._way_to("import"))
+            self._ask_for(form, "Imported the vector")
         elif choice.action == "refine":
-            self._ask_for(refine_form(self.context, choice.name), "Made the vector")
+            form = refine_form(self.context, choice.name, self._way_to("refine"))
+            self._ask_for(form, "Made the vector")
         else:
             asked = partial(self._ask_to_remove, choice.name)
             self.in_thread(partial(users_of, self.context, choice.name), asked, opens=True)
+
+    def _way_to(self, name: str) -> tuple[str, ...]:
+        return f"app.{self.NAME}", f"{self.NAME}.vectors", f"vectors.{name}"
 
     def vector_place(self) -> tuple[str, str]:
         """The layer and the model of a new vector; empty: those of the open SAE."""
@@ -117,6 +122,7 @@ class HasVectors(_Screen):
         layer = layer or (sae.layer if sae is not None else "")
         texts = {"layers": layer} | ({} if runs else {"model": model})
         form.fields = filled_in(form.fields, texts)
+        form.way = self._way_to("new")
         self.app.push_screen(form.popup(), self._vector_started)
 
     def _vector_started(self, job_id: str | None) -> None:

@@ -1,15 +1,19 @@
 """What was typed into forms that have not started anything: kept while the app runs, and for its
 next start."""
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from textual.app import App
 
+from mi_crow.errors import MiCrowError
+from mi_crow.store.json_object import JsonObject
+from tui.actions import BY_ID
+from tui.preferences.key_words import key
+
 if TYPE_CHECKING:
-    from mi_crow.store.json_object import JsonObject
     from tui.widgets.forms.fields import Texts
 
 MOST: Final = 20  # the latest of them come back at the next start
@@ -23,6 +27,7 @@ class Draft:
 
     texts: dict[str, str]
     is_open: bool = False
+    way: tuple[str, ...] = ()  # the actions whose keys open it, one after the other
 
 
 Drafts = MutableMapping[DraftKey, Draft]
@@ -51,24 +56,53 @@ def keep_draft(app: App[Any], key: DraftKey, draft: Draft | None) -> None:
 def drafts_as_json(app: App[Any]) -> list[dict[str, Any]]:
     """The latest of them, for the next start."""
     return [
-        {"form": title, "began": dict(began), "texts": dict(draft.texts), "open": draft.is_open}
+        {
+            "form": title,
+            "began": dict(began),
+            "texts": dict(draft.texts),
+            "open": draft.is_open,
+            "way": list(draft.way),
+        }
         for (title, began), draft in list(drafts_of(app).items())[-MOST:]
     ]
 
 
-def take_up_drafts(app: App[Any], saved: "Iterable[JsonObject]") -> Sequence[str]:
-    """Takes up those of the last start; gives the titles of the forms that were open when it ended.
-    Raises CorruptDataError for what is no draft."""
-    read = [
-        (
-            draft_key(one.text("form"), _texts(one.object("began"))),
-            Draft(_texts(one.object("texts")), one.flag("open", False)),
-        )
-        for one in saved
-    ]
-    drafts_of(app).update({key: replace(draft, is_open=False) for key, draft in read})
-    return [title for (title, _), draft in read if draft.is_open]
+@dataclass(frozen=True)
+class TakenUp:
+    """What was left at the last start."""
+
+    told: Sequence[str]  # a sentence about each form that was open when it ended
+    damaged: Sequence[MiCrowError]  # why the others cannot be taken up
 
 
-def _texts(saved: "JsonObject") -> dict[str, str]:
+def take_up_drafts(app: App[Any], saved: Iterable[Any]) -> TakenUp:
+    """Takes up those of the last start, save what is no draft."""
+    told, damaged = list[str](), list[MiCrowError]()
+    for number, one in enumerate(saved, 1):
+        try:
+            found, draft = _draft(JsonObject.of(one, f"saved form {number}"))
+        except MiCrowError as error:
+            damaged.append(error)
+            continue
+        drafts_of(app)[found] = replace(draft, is_open=False)
+        told += _told(found[0], draft)
+    return TakenUp(told, damaged)
+
+
+def _draft(saved: JsonObject) -> tuple[DraftKey, Draft]:
+    way = saved.texts("way", ())
+    known = way if all(one in BY_ID for one in way) else ()
+    texts = _texts(saved.object("texts"))
+    where = draft_key(saved.text("form"), _texts(saved.object("began")))
+    return where, Draft(texts, saved.flag("open", False), known)
+
+
+def _told(title: str, draft: Draft) -> Iterator[str]:
+    if draft.is_open and draft.way:
+        yield f"{title}: {key(*draft.way)} opens the form as it was left"
+    elif draft.is_open:
+        yield f"{title}: the form opens as it was left"
+
+
+def _texts(saved: JsonObject) -> dict[str, str]:
     return {name: saved.text(name) for name in saved}

@@ -52,7 +52,7 @@ class FormPopup(Popup[Result]):
     Dismisses with what `submit` returns; what it raises is shown in the form, which stays open.
     With `study` the form says while one types what an empty field stands for, what could be in
     it, what is wrong, and what to expect. A `note` is above the fields; `busy` says what goes
-    on while `submit` works.
+    on while `submit` works. The keys of the actions `way`, one after the other, open it again.
     """
 
     BINDINGS = bindings("form")
@@ -67,6 +67,7 @@ class FormPopup(Popup[Result]):
         study: Study | None = None,
         note: str = "",
         busy: str = "",
+        way: Sequence[str] = (),
     ) -> None:
         super().__init__(classes="form" if study is None else "form -studied")
         self.FOOTER: Sequence[tuple[str, str]] = ()  # what the footer says instead of all keys
@@ -77,6 +78,7 @@ class FormPopup(Popup[Result]):
         self._study = study
         self._note = note
         self._busy = busy
+        self._way = tuple(way)
         self._advice = Advice()
         self._troubles: dict[str, str] = {}  # by field; without a name, of all of them
         self._at_first = {one.name: one.text for one in fields}
@@ -321,7 +323,7 @@ class FormPopup(Popup[Result]):
     def _keep_draft(self, *, is_open: bool) -> None:
         """What is in the form comes back, also when the connection drops while it is open."""
         texts = self.texts
-        draft = Draft(texts, is_open) if texts != self._at_first else None
+        draft = Draft(texts, is_open, self._way) if texts != self._at_first else None
         keep_draft(self.app, self._draft_key, draft)
 
     def _forget_draft(self) -> None:

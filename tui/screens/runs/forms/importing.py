@@ -214,7 +214,9 @@ class ImportPopup(FormPopup[str]):
     """The form of an import; asks the hub for a repository that this machine does not have."""
 
     def __init__(self, form: ImportForm, note: str) -> None:
-        super().__init__(form.title, form.fields, form.submit, study=form.study, note=note)
+        super().__init__(
+            form.title, form.fields, form.submit, study=form.study, note=note, way=form.way
+        )
         self._form = form
 
     def _show_advice(self, advice: Advice) -> None:

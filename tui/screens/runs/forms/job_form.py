@@ -1,6 +1,6 @@
 """A form that starts jobs: what it says about its texts, the jobs they mean, and how they start."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ class JobForm:
                 if path not in named and not _is_default(self.config, path, value)
             }
         self._by_name = {one.name: one for one in self.fields}
+        self.way: Sequence[str] = ()  # the actions whose keys open it, one after the other
 
     @property
     def config(self) -> type:
@@ -137,7 +138,9 @@ class JobForm:
 
     def popup(self, note: str = "") -> FormPopup[str]:
         """The form as it opens on the screen; the `note` is above its fields."""
-        return FormPopup(self.title, self.fields, self.submit, study=self.study, note=note)
+        return FormPopup(
+            self.title, self.fields, self.submit, study=self.study, note=note, way=self.way
+        )
 
     # What every form does.
 

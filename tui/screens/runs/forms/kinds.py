@@ -1,7 +1,9 @@
 """Which form starts which kind of job."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tui.actions import scope_actions
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.capture import CaptureForm
 from tui.screens.runs.forms.demo import DemoForm
@@ -45,7 +47,15 @@ def new_form(kind: str, at: Situation, texts: Texts | None = None) -> JobForm:
     finding.forget()
     form = FORMS[kind](at)
     form.fields = filled_in(form.fields, texts or {})
+    form.way = _way(kind)
     return form
+
+
+def _way(kind: str) -> Sequence[str]:
+    """The keys of Runs that open the form of a new job of this kind."""
+    opens = f"new('{kind}')"
+    names = [one.id.partition(".")[2] for one in scope_actions("runs") if one.action == opens]
+    return ("app.runs", "runs.new", f"new.{names[0]}") if names else ()
 
 
 def form_of_spec(at: Situation, spec: "JobSpec") -> JobForm:
@@ -58,4 +68,6 @@ def form_of_job(at: Situation, job_id: str) -> JobForm:
     """The form with the values of an earlier job. Reads its file; raises MiCrowError."""
     from mi_crow.jobs.spec import JobSpec
 
-    return form_of_spec(at, JobSpec.load(at.workspace.job_dir(job_id)))
+    form = form_of_spec(at, JobSpec.load(at.workspace.job_dir(job_id)))
+    form.way = "app.runs", "runs.again"
+    return form

@@ -91,9 +91,9 @@ class MeasuresStacks(WritingScreen):
             "kl_budgets": [constraint.kl_budget] if constraint.kl_budget else [],
             "trial": {"prompts": [self.area.text] if self.area.text.strip() else []},
         }
-        self._open_form("steer-sweep", params, stack_text(stack))
+        self._open_form("measure", "steer-sweep", params, stack_text(stack))
 
-    def _open_form(self, kind: str, params: dict[str, Any], note: str = "") -> None:
+    def _open_form(self, action: str, kind: str, params: dict[str, Any], note: str = "") -> None:
         from mi_crow.jobs.spec import JobSpec
         from tui.screens.runs.forms.finding import Situation
         from tui.screens.runs.forms.kinds import form_of_spec
@@ -108,6 +108,7 @@ class MeasuresStacks(WritingScreen):
             device=context.device,
         )
         form = form_of_spec(at, JobSpec(kind, params))
+        form.way = "app.steer", f"steer.{action}"
         self.app.push_screen(form.popup(note), self._job_started)
 
     def can_measure(self) -> bool:
@@ -152,7 +153,7 @@ class MeasuresStacks(WritingScreen):
         params: dict[str, Any] = {"sae_id": sae_id}
         if one is not None and one.feature is not None and one.sae in (None, sae_id):
             params["feature"] = one.feature
-        self._open_form("steer-auto", params)
+        self._open_form("auto", "steer-auto", params)
 
     # What was found.
 
