@@ -60,7 +60,14 @@ from mi_crow.mechanistic.steering.steer import steering
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import Workspace
-from tests.benchmarks.steer_curves import DEVELOPMENT_SEED, Curves, print_summary, searched, summary
+from tests.benchmarks.steer_curves import (
+    DEVELOPMENT_SEED,
+    Curves,
+    print_summary,
+    random_for,
+    searched,
+    summary,
+)
 from tests.benchmarks.steer_workspace import SMOLLM2, STEPS, prepare, reported
 
 LIMITS = (1.25, 1.5)
@@ -188,7 +195,7 @@ def _label(
         ]
         methods: dict[str, Arm | Sequence[Arm] | None] = {
             "auto": auto,
-            "random": [auto.of_other_features(one) for one in others],
+            "random": [auto.of_other_features(one, random_for(auto, one)) for one in others],
         }
         if "add" in options.methods:
             methods["add"] = _arm(search(["add"], feature=feature)["arms"][0])

@@ -12,7 +12,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,12 @@ def searched(prompts: Sequence[str], tokens: int) -> Trial:
         control=False,
         seed=DEVELOPMENT_SEED,
     )
+
+
+def random_for(arm: Arm, others: Mapping[int, int]) -> dict[str, str]:
+    """The first of `others` in place of the vectors of an arm: all labels have a random feature."""
+    first = f"feature:{next(iter(others.values()))}"
+    return {one.aim.text: first for one in arm.interventions if one.aim.kind == "vector"}
 
 
 class Curves:
@@ -215,7 +221,8 @@ class Curves:
             points = row["methods"]["auto"]["points"]
             dearest = math.log(max(self._options.limits))
             near = min(points, key=lambda p: abs(math.log(p["perplexity_ratio"]) - dearest))
-            arm = auto.of_other_features(others).scaled(near["strength"])
+            arm = auto.of_other_features(others, random_for(auto, others))
+            arm = arm.scaled(near["strength"])
             row["random"] = self._measure(bench, label, arm) | {
                 "features": {n: others[n] for n in others if n not in rivals}
             }

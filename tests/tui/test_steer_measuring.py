@@ -97,6 +97,8 @@ async def test_a_row_of_a_sweep_goes_into_the_stack(open_steer, app_workspace):
             "★ feature 3 +0.6 max",
             "● feature 3 +0.4 max",
             "harbour, by words",
+            "64 texts of 2 prompts",
+            "seed 0",  # in a line of its own at 80 columns
             "◆ here",
         ):
             assert words in text
@@ -248,6 +250,7 @@ def test_figures_say_what_judged_and_what_was_steered_beside():
     assert "random directions" in arm_chart(found, 0, 60, 12)[0].plain
     assert [one.title for one in arm_columns(found)][1] == "rated"
     assert len(arm_columns(found)) == len(arm_rows(found)[0].cells)
+    assert "random directions" not in arm_chart(of("layer:x")[0], 0, 60, 12)[0].plain
     assert "(random neuron 3%)" in of("neuron:mlp_in.3/17", "neuron:mlp_in.3/4")[1]
     assert "(random feature 3%)" in of("feature:3")[1]
     heard = {"judge": "the pattern 'sea'", "hits_heldout": None, "false_alarms": 0.031}

@@ -6,7 +6,7 @@ import pytest
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import parse_intervention
-from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of
+from mi_crow.mechanistic.steering.measure.arms import Arm, alike, arms_of, beside, kinds_beside
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
 
 STACK = (parse_intervention("3=+1").as_json(),)
@@ -81,7 +81,24 @@ def test_the_name_of_a_long_arm_and_its_control() -> None:
     assert moved.features == ((40, 1.0),)
     assert moved.rival_features == ((50, 1.0), (51, 1.0))
     vector = parse_intervention("vector:calm=+1norm")
-    (moved,) = Arm((vector,)).of_other_features(others).interventions
-    assert moved.target == "feature:40"
+    (moved,) = Arm((vector,)).of_other_features(others, {"vector:calm": "vector:r"}).interventions
+    assert moved.target == "vector:r"
     layer = parse_intervention("layer:model.layers.1=x0.5")
     assert Arm((layer,)).of_other_features(others).interventions == (layer,)
+
+
+def test_what_stands_beside_a_stack_is_named() -> None:
+    def words(*changes: str) -> str:
+        return beside([parse_intervention(one) for one in changes])
+
+    assert words("3=+1") == "a random feature"
+    assert words("3=+1", "3=cap 2") == "a random feature"
+    assert words("3+7=+1", "sea/3=+1") == words("tag:sea=+1") == "random features"
+    assert words("vector:calm=+1") == "a random direction"
+    assert words("vector:calm=+1", "3=+1") == "a random direction and a random feature"
+    assert words("neuron:mlp_in.1/4=+1", "neuron:mlp_in.1/5=+1") == "random neurons"
+    assert words("layer:model.layers.1=x0.5") == ""
+    arm = {"interventions": [{"target": "vector:calm"}, {"target": "layer:x"}, {"target": "tag:a"}]}
+    assert kinds_beside(arm, {"vector:calm": "vector:random-1"}) == ["direction", "feature"]
+    assert kinds_beside(arm, {}) == ["feature"], "a search of before compared with features"
+    assert alike(["direction"]) == "directions of the same norm"

@@ -6,9 +6,13 @@ import torch
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
 from mi_crow.mechanistic.steering.measure.aims.stand_ins import stand_ins
-from mi_crow.mechanistic.steering.measure.config import Judging, SweepConfig, Trial
+from mi_crow.mechanistic.steering.measure.arms import Arm, kinds_beside
+from mi_crow.mechanistic.steering.measure.auto import run_auto
+from mi_crow.mechanistic.steering.measure.config import AutoConfig, Judging, SweepConfig, Trial
+from mi_crow.mechanistic.steering.measure.controls import of_other_saes
 from mi_crow.mechanistic.steering.measure.sweep import run_sweep
 from mi_crow.mechanistic.steering.parts import LoadedParts
+from mi_crow.mechanistic.steering.targets import read_target
 from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
 from tests.helpers.index_fixture import make_index
 from tests.helpers.session_fixture import SAE_ID, add_tiny_sae
@@ -78,3 +82,37 @@ def test_a_vector_is_measured_beside_a_random_direction_and_its_projection_is_to
     whole = arm("layer:resid_post.1=x0.5")
     assert whole.get("share_random") is None
     assert whole["activation"] is None
+
+
+@pytest.mark.slow
+def test_a_search_measures_a_vector_beside_a_random_direction(home):
+    loaded = load_for_work(home, SAE_ID, "cpu")
+    config = AutoConfig(
+        SAE_ID,
+        label="sailing",
+        recipes=("means",),
+        tries=1,
+        development=2,
+        most_ratio=50.0,
+        trial=Trial(prompts=("The ferry", "Knead it"), n=2, max_new_tokens=4, documents=0),
+        device="cpu",
+    )
+    result = run_auto(home, config, None, loaded)
+    (held,) = result["interventions"]
+    assert result["control_targets"][held["target"]].startswith("vector:random-")
+    assert kinds_beside(result["arms"][0], result["control_targets"]) == ["direction"]
+    assert isinstance(result["share_random"], float)
+
+
+def test_a_feature_of_another_sae_is_compared_with_one_of_that_sae(home, tiny_model_dir):
+    make_index(home, "other", n_features=LATENTS)
+    tiny_sae(model=str(tiny_model_dir)).save(home.sae_dir("other"))
+    stack = [parse_intervention(one) for one in ("other/3=+1", "other/3+0.5*7=+1", "5=+1")]
+    found = of_other_saes(home, stack, SAE_ID, 7)
+    assert set(found) == {"feature:other/3", "group:other/3+0.5*7"}
+    one, group = (read_target(text) for text in found.values())
+    assert (one.sae, group.sae) == ("other", "other")
+    assert group.features[0] == one.features[0]
+    assert not {n for n, _ in group.features} & {3, 7}
+    moved = Arm(tuple(stack)).of_other_features({5: 6, 3: 4}, found).interventions
+    assert [each.target for each in moved] == [*found.values(), "feature:6"]

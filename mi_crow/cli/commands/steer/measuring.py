@@ -29,7 +29,9 @@ from mi_crow.cli.tables import (
 )
 from mi_crow.errors import UserError
 from mi_crow.language_model.endpoint import KEYS
+from mi_crow.mechanistic.steering.measure.arms import alike, kinds_beside
 from mi_crow.mechanistic.steering.measure.config import (
+    CONTROL,
     OPERATIONS,
     STRENGTHS,
     AutoConfig,
@@ -71,7 +73,7 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         default=16,
         help="held-out texts for the loss that the stack adds (default: 16; 0: not measured)",
     )
-    add_switch(group, "--no-control", "do not measure a random feature beside it")
+    add_switch(group, "--no-control", f"do not measure the same beside it with random {CONTROL}")
     add_setting(
         parser,
         "--most-ratio",
@@ -316,8 +318,15 @@ def _told(result: dict[str, Any]) -> dict[str, str]:
     rated = (
         f"by {result['rated_by']}, 0 to 2: {result['rated_concept']}" if _is_rated(result) else ""
     )
+    kinds = dict.fromkeys(
+        kind
+        for arm in result["arms"]
+        if arm.get("share_random") is not None
+        for kind in kinds_beside(arm, result.get("control_targets") or {})
+    )
     return {
         "judge": judge,
+        **({"random": alike([*kinds])} if kinds else {}),
         **({"ratings": rated} if rated else {}),
         "prompts": f"{len(result['prompts'])}, {result['n']} continuations, seed {result['seed']}",
         "measurement": result["measurement"],

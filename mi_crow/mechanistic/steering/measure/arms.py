@@ -45,9 +45,8 @@ class Arm:
     def of_other_features(
         self, others: Mapping[int, int], stand_ins: Mapping[str, str] = MappingProxyType({})
     ) -> "Arm":
-        """The same on other features and against other rivals, for a control, and on what stands in
-        for other targets; a vector without a stand-in that is added in norms becomes the first
-        of `others`."""
+        """The same on other features of its SAE and against other rivals, for a control, and on
+        what stands in for other targets, by their texts."""
         return replace(
             self,
             interventions=tuple(_moved(one, others, stand_ins) for one in self.interventions),
@@ -102,8 +101,6 @@ def _moved(
 ) -> Intervention:
     if one.aim.text in stand_ins:
         return replace(one, target=stand_ins[one.aim.text])
-    if one.aim.kind == "vector" and one.unit == "norm" and others:
-        return replace(one, target=f"feature:{next(iter(others.values()))}")
     features = tuple((others.get(feature, feature), weight) for feature, weight in one.features)
     if not features:
         return one
@@ -113,6 +110,50 @@ def _moved(
         target=replace(one.aim, features=features).text,
         rivals=group_of(rivals, read_target(one.rivals).sae).text if rivals else one.rivals,
     )
+
+
+_BESIDE = {"feature": "feature", "group": "feature", "tag": "feature"}
+_BESIDE |= {"vector": "direction", "neuron": "neuron"}  # a whole layer has no other like it
+_ALIKE = {
+    "feature": "features as dense and as strong",
+    "direction": "directions of the same norm",
+    "neuron": "neurons of the same layer",
+}
+
+
+def beside(stack: Sequence[Intervention]) -> str:
+    """What a control has in place of the targets of `stack`, in words: `a random feature`, `random
+    features and a random direction`; empty for whole layers alone."""
+    found: dict[str, set[str]] = {}
+    for one in stack:
+        if one.enabled and (kind := _BESIDE.get(one.aim.kind)):
+            named = {f"{one.sae}/{number}" for number, _ in one.features} or {one.target}
+            named |= {f"{one.target}, all"} if one.aim.kind == "tag" else set()
+            found.setdefault(kind, set()).update(named)
+    words = (
+        f"a random {kind}" if len(named) == 1 else f"random {kind}s"
+        for kind, named in found.items()
+    )
+    return " and ".join(words)
+
+
+def kinds_beside(arm: Mapping[str, Any], stand_ins: Mapping[str, str]) -> list[str]:
+    """What the control of an arm that was measured had in place of its targets: `feature`,
+    `direction`, `neuron`. A vector without a stand-in had a feature: so it was in searches of
+    before."""
+    found: dict[str, None] = {}
+    for held in arm.get("interventions") or ():
+        target = str(held.get("target", ""))
+        kind = target.partition(":")[0]
+        of_before = kind == "vector" and target not in stand_ins
+        if kind in _BESIDE:
+            found["feature" if of_before else _BESIDE[kind]] = None
+    return [*found]
+
+
+def alike(kinds: Sequence[str]) -> str:
+    """What controls of these kinds were: `features as dense and as strong`."""
+    return " and ".join(_ALIKE[kind] for kind in kinds)
 
 
 def _words(one: Intervention) -> str:

@@ -145,6 +145,11 @@ def run_auto(
         "n": trial.n,
         "seed": trial.seed,
         "control_features": {str(one): others[one] for one in changed if one in others},
+        "control_targets": {
+            target: other
+            for row in rows
+            for target, other in row.get("control_targets", {}).items()
+        },
         "interventions": winner["interventions"],
         "plausible": winner["plausible"],
         "kl_budget": winner["kl_budget"],
@@ -251,13 +256,15 @@ def _report(
     row = measurement.part(key)
     if row is None:
         raise_if_stopped(progress)
+        instead = bench.stand_ins(arm.interventions, trial.seed) if trial.control else {}
         row = {
             **arm.as_json(config.sae_id),
             "recipe": name,
             "strength": one.strength,
             "development": {**_without_texts(one.row), "tried": short(one.tried)},
             **bench.figures(arm, trial, prompts, trial.n, trial.seed),
-            **(control_of(bench, arm, config, prompts, others) if others else {}),
+            **(control_of(bench, arm, config, prompts, others, instead) if others else {}),
+            "control_targets": instead,
         }
         measurement.keep(key, row)
         progress.checkpoint(key)

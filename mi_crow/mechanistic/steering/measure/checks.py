@@ -16,6 +16,7 @@ from mi_crow.mechanistic.steering.measure.config import (
     ScoresConfig,
     SweepConfig,
 )
+from mi_crow.mechanistic.steering.measure.controls import of_other_saes
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
 from mi_crow.mechanistic.steering.measure.ratings import Rater
@@ -34,6 +35,8 @@ def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
         for feature in features_of(one, config.sae_id):
             indexed.check_feature(feature)
     all_maxima(workspace, config.sae_id, stack)
+    if config.trial.control:
+        of_other_saes(workspace, stack, config.sae_id, config.trial.seed)
     _check_judging(indexed, config.judging)
     rater_of(config.rating, config.judging.label, config.judging.description)
 

@@ -11,6 +11,7 @@ from mi_crow.mechanistic.steering.schedules import parse_schedule
 
 OPERATIONS = ("add", "clamp", "floor", "cap")  # that a sweep can try
 BY_AMOUNT = (*OPERATIONS, "swap")  # whose value is an amount
+CONTROL = "features as dense and as strong, directions of a vector's norm, neurons of the layer"
 # Prompts, where none are given: those that are reported on, and those that a search chooses by.
 REPORTED, DEVELOPMENT = 4, 8
 # What a sweep tries where nothing is said: shares of the stack's own amounts.
@@ -51,7 +52,7 @@ class Trial:
     top_p: float = 1.0
     seed: int = 0
     documents: int = 16  # held-out ones, for the loss on other texts; 0: not measured
-    control: bool = True  # the same with random features beside it
+    control: bool = True  # the same beside it with random features, directions, neurons
 
     def __post_init__(self) -> None:
         SIZE.check(self.n, "continuations")

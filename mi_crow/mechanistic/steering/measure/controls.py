@@ -1,12 +1,16 @@
 """Controls: random features that fire as often as others and as strongly. Torch-free."""
 
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.features.queries import FeatureStore
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.targets import Target
+from mi_crow.store.workspace import Workspace
 
 _NEAREST = 24
 
@@ -26,6 +30,26 @@ def control_of_stack(
     pool.taken |= {*features, *raised.values(), *rivals}
     drawn = {rival: pool.draw_like(rival) for rival in rivals}
     return raised | {rival: other for rival, other in drawn.items() if other is not None}
+
+
+def of_other_saes(
+    workspace: Workspace, stack: Sequence[Intervention], sae_id: str, seed: int
+) -> dict[str, str]:
+    """For each target of `stack` of another SAE than `sae_id` that of random features of its own
+    SAE. Raises NotFoundError where that has no index, UserError where it has too few features."""
+    aims: dict[str, list[Target]] = {}
+    for one in stack:
+        if one.enabled and one.features and one.sae not in (None, sae_id):
+            aims.setdefault(str(one.sae), []).append(one.aim)
+    found: dict[str, str] = {}
+    for name, own in aims.items():
+        numbers = [number for aim in own for number, _ in aim.features]
+        rivals = [number for one in stack if one.sae == name for number, _ in one.rival_features]
+        others = matched_features(FeatureStore.open(workspace, name), numbers, seed, rivals)
+        for aim in own:
+            features = tuple((others[number], weight) for number, weight in aim.features)
+            found[aim.text] = replace(aim, features=features).text
+    return found
 
 
 def matched_features(

@@ -12,7 +12,7 @@ from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, fro
 from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of, rater_of
 from mi_crow.mechanistic.steering.measure.config import SweepConfig
-from mi_crow.mechanistic.steering.measure.controls import control_of_stack
+from mi_crow.mechanistic.steering.measure.controls import control_of_stack, of_other_saes
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.results import measurement_id, open_measurement
 from mi_crow.mechanistic.steering.measure.setup import LOWER, make_bench, prompts_of
@@ -29,7 +29,7 @@ def run_sweep(
     loaded: LoadedSae | None = None,
 ) -> dict[str, Any]:
     """Measures every arm of `config` (see `Bench.figures`) beside the same on random features,
-    writes the result to the workspace, and returns it.
+    directions and neurons, writes the result to the workspace, and returns it.
 
     `best` is the arm with the greatest share at a ratio of perplexities of at most `most_ratio`;
     `front` marks those that no other beats in one without being worse in the other. `refused` has
@@ -51,7 +51,10 @@ def run_sweep(
     others = control_of_stack(indexed.store, targets, rivals, trial.seed) if trial.control else {}
     judging = config.judging
     bench.vector = next((one.aim.name for one in stack if one.aim.kind == "vector"), "")
-    instead = bench.stand_ins(stack, trial.seed) if trial.control else {}
+    instead: dict[str, str] = {}
+    if trial.control:
+        instead = bench.stand_ins(stack, trial.seed)
+        instead |= of_other_saes(workspace, stack, config.sae_id, trial.seed)
     bench.rater = rater_of(config.rating, judging.label, judging.description)
     name = config.name or measurement_id("sweep", asdict(config), bench.loaded.weights_hash())
     measurement = open_measurement(workspace, name, "sweep", asdict(config))

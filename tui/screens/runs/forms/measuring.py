@@ -18,7 +18,9 @@ from mi_crow.bounds import (
 )
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.mechanistic.steering.measure.config import OPERATIONS
+from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.arms import beside
+from mi_crow.mechanistic.steering.measure.config import CONTROL, OPERATIONS
 from mi_crow.paths import expanded
 from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms.command import arguments, command_line
@@ -61,7 +63,7 @@ class MeasuringForm(SaeForm):
         ask, more, llm = (replace(self.ask, section=one) for one in ("", _MORE, _LLM))
         rates, matched = (
             "0 to 2 for concept, instruction and fluency, as AxBench does",
-            "random features of the same density and length beside it",
+            f"the same beside it with random {CONTROL}",
         )
         return (
             FormField(
@@ -252,10 +254,13 @@ class SweepForm(MeasuringForm):
         arms = 1
         for name in ("strengths", "schedules", "operations", "plausible", "kl_budgets"):
             arms *= max(len(params.get(name) or ()), 1)
-        control = params["trial"]["control"]
+        stack = [Intervention.from_json(held) for held in params["interventions"]]
+        control = beside(stack) if params["trial"]["control"] else ""
         texts = arms * params["trial"]["n"] * (2 if control else 1)
-        beside = ", each beside a random feature" if control else ""
-        return (f"{arms} setting{'' if arms == 1 else 's'}{beside}", f"{count(texts)} texts")
+        words = f"{arms} setting{'' if arms == 1 else 's'}"
+        if control:
+            words += f"{', each' if arms > 1 else ''} beside {control}"
+        return (words, f"{count(texts)} texts")
 
 
 class AutoForm(MeasuringForm):

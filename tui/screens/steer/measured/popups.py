@@ -30,6 +30,7 @@ from tui.widgets.lists.row_list import ListHeading, RowList
 _CHART, _TALLEST = 14, 30  # lines that it gets first, and at most
 _CHART_WIDTH = 100
 _LEFT_FOR_TABLE = 6
+_SIDES = 4  # columns of the frame and what is left beside it
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class ArmsPopup(Popup[Mapping[str, Any]]):
     def __init__(self, found: Measured) -> None:
         super().__init__(classes="comparing measured")
         self._found = found
+        self._title_lines = 1
         self._table = RowList(arm_columns(found), empty="nothing was measured", id="arms-table")
         self._chart = DetailLines(id="arms-chart")
 
@@ -119,7 +121,11 @@ class ArmsPopup(Popup[Mapping[str, Any]]):
 
     @on(events.Resize)
     def _lay_out(self) -> None:
-        room = self.size.height - 7
+        title = self.query_one("#comparing-title", Static)
+        words = Content(told(self._found))
+        self._title_lines = len(words.wrap(max(self.size.width - _SIDES, 1)))
+        title.styles.height = self._title_lines
+        room = self.size.height - 6 - self._title_lines
         rows = max(len(self._found.arms), 1)
         table = min(rows, max(room - _CHART, min(rows, _LEFT_FOR_TABLE)))
         self._table.styles.height = table
@@ -130,7 +136,7 @@ class ArmsPopup(Popup[Mapping[str, Any]]):
     def _draw(self) -> None:
         table = self._table.styles.height
         used = int(table.value) if table is not None else 1
-        height = min(self.size.height - 8 - used, _TALLEST)
+        height = min(self.size.height - 7 - self._title_lines - used, _TALLEST)
         cursor = self._table.cursor if self._found.arms else None
         width = min(self._chart.width, _CHART_WIDTH)
         lines = arm_chart(self._found, cursor, width, max(height, 2))

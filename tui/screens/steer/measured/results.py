@@ -9,6 +9,7 @@ from textual.content import Content
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.steering.interventions import Intervention
+from mi_crow.mechanistic.steering.measure.arms import kinds_beside
 from mi_crow.mechanistic.steering.measure.results import by_pattern
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
@@ -16,7 +17,6 @@ from tui.text import number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
 from tui.widgets.plot import Axis, Mark, chart
 
-_CONTROLS = {"vector": "direction", "neuron": "neuron"}  # of other targets: a feature
 _RATED = Column("rated", 5, "right")
 ARM_COLUMNS = (
     Column("setting"),
@@ -75,13 +75,9 @@ class Measured:
         """Whether a chat model rated the texts."""
         return bool(self.arms) and all("overall" in one for one in self.arms)
 
-    def control_of(self, arm: Mapping[str, Any]) -> str:
+    def control_of(self, arm: Mapping[str, Any]) -> list[str]:
         """What was steered beside the targets of an arm: `feature`, `direction`, `neuron`."""
-        instead = self.result.get("control_targets") or {}
-        targets = [str(held.get("target", "")) for held in arm.get("interventions") or ()]
-        kinds = [one.partition(":")[0] if one in instead else "" for one in targets]
-        found = dict.fromkeys(_CONTROLS.get(kind, "feature") for kind in kinds)
-        return next(iter(found)) if len(found) == 1 else "target"
+        return kinds_beside(arm, self.result.get("control_targets") or {})
 
 
 def figure(row: Mapping[str, Any], name: str) -> float | None:
@@ -166,9 +162,10 @@ def arm_chart(found: Measured, cursor: int | None, width: int, height: int) -> l
     lines = chart(x, y, width, height, [], marks)
     if not lines:
         return []
-    beside_them = dict.fromkeys(map(found.control_of, found.arms))
-    what = next(iter(beside_them)) if len(beside_them) == 1 else "target"
-    legend = f"  ◆ here  ★ best  ● front  ○ random {what}s"
+    kinds = dict.fromkeys(kind for one in found.arms for kind in found.control_of(one))
+    legend = "  ◆ here  ★ best  ● front"
+    if kinds and any(mark.sign == "○" for mark in marks):
+        legend += f"  ○ random {' and '.join(f'{kind}s' for kind in kinds)}"
     return [Content.assemble(("Hits", "bold $primary"), (legend, "$muted")), *lines]
 
 
@@ -255,7 +252,7 @@ def matching_arm(
             held = arm_stack(one, sae_id)
             same = held is not None and [_bare(each) for each in held] == wanted
             if same and arm_constraint(one) == constraint:
-                control = found.control_of(one)
+                control = " and ".join(found.control_of(one))
                 return {**one, "n": found.result.get("n"), "control": control}
     return None
 
