@@ -353,14 +353,3 @@ def shown_keys(action: Action, keymap: Mapping[str, str]) -> str:
 def keys_label(keys: str) -> str:
     """Several keys as people read them: `j ↓`."""
     return " ".join(key_label(key) for key in map(str.strip, keys.split(",")) if key != NO_KEY)
-
-
-# On Runs; what is named elsewhere asks `annotate.may_tag`.
-_WRITES = frozenset(
-    ("menu", "new", "run_demo", "cancel_job", "resume_job", "remove", "rename", "note", "again")
-)
-
-
-def changes_workspace(scope: str, action: str) -> bool:
-    """Whether the Textual action `action` of `scope` would write into the workspace."""
-    return scope == "runs" and action.partition("(")[0] in _WRITES

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from tui.workbench import Workbench
 
-TAGGING_OFF = "tagging is off"
+TAGGING_OFF, NOTHING_SAVED = "tagging is off", "nothing can be saved"
 
 Change = Callable[["Annotations"], str]
 """Writes, and returns a sentence about what was done."""

@@ -16,6 +16,7 @@ from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, NotFoundError
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
+from tui.action_tables.writing import ANNOTATIONS, FILES
 from tui.messages import ModelAlone, SessionChanged, SessionState
 from tui.watch import Scan
 
@@ -66,6 +67,12 @@ class AppContext:
         self._lock = threading.RLock()  # annotations and session are made by whoever comes first
         self._loading = threading.Lock()  # one model load at a time
         self._post: Callable[[Message], object] = lambda message: None
+
+    def why_refused(self, action: str) -> str:
+        """Why what cannot be written forbids the action with this id; empty when nothing does."""
+        if action in ANNOTATIONS and self.tagging_off:
+            return self.tagging_off
+        return self.read_only if action in ANNOTATIONS or action in FILES else ""
 
     def bind(self, post: Callable[[Message], object]) -> None:
         """Gives the thread-safe way to the app's message queue."""

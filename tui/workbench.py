@@ -20,7 +20,8 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible_lines
 from tui import messages
-from tui.actions import MOVES, SCREENS, changes_workspace
+from tui.action_tables.writing import FILES
+from tui.actions import MOVES, SCREENS
 from tui.allocation import collect_again, collect_at_rest
 from tui.annotate import TAGGING_OFF
 from tui.clipboard import copied_by_tmux
@@ -35,6 +36,7 @@ from tui.text import printable
 from tui.threads import ThreadWork, error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
 from tui.widgets.forms.drafts import take_up_drafts
+from tui.widgets.frame.bound import ids_of
 from tui.widgets.frame.endings import ending_line, news_line, next_step, place_of, way_there
 from tui.widgets.frame.header import HeaderBar, show_tabs
 
@@ -144,8 +146,8 @@ class Workbench(ThreadWork, TerminalApp):
         self, action: Any, default_namespace: Any = None, namespaces: Any = None
     ) -> bool:
         """Does an action, unless it would write into a workspace that cannot be written."""
-        scope, why = getattr(default_namespace, "NAME", ""), self.context.read_only
-        if why and isinstance(action, str) and changes_workspace(scope, action):
+        why = self.context.read_only
+        if why and not FILES.isdisjoint(ids_of(default_namespace, action)):
             self.notify(f"Nothing can be started or changed here: {why}", severity="warning")
             return True
         return await super().run_action(action, default_namespace, namespaces)
@@ -223,7 +225,7 @@ class Workbench(ThreadWork, TerminalApp):
         read_only = found.read_only if found.scan is not None else context.read_only
         if (context.trouble, read_only) != (before, context.read_only):
             context.read_only = read_only
-            self._refresh_header()
+            self._refresh_header(keys=True)
 
     def _looked_at_concepts(self, look: ConceptsLook, first: bool) -> None:
         off = look.tagging_off if not self.context.tagging_off else None
@@ -234,7 +236,7 @@ class Workbench(ThreadWork, TerminalApp):
             self.notify(printable(news_line(look.news, self.context.annotations.actor)))
         if look.tagging_off != self.context.tagging_off:
             self.context.tagging_off = look.tagging_off
-            self._refresh_header()
+            self._refresh_header(keys=True)
         if first:
             self._concepts_version = look.version
         else:
@@ -325,11 +327,13 @@ class Workbench(ThreadWork, TerminalApp):
         self.context.publish(messages.SessionChanged(message.state))
         self._refresh_header()
 
-    def _refresh_header(self) -> None:
+    def _refresh_header(self, *, keys: bool = False) -> None:
         with contextlib.suppress(ScreenStackError):  # the first screen is still being made
             for screen in self.screen_stack:
                 for header in screen.query(HeaderBar):
                     header.refresh_lines()
+                if keys:
+                    screen.refresh_bindings()
 
     # Between screens.
 

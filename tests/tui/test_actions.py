@@ -6,6 +6,7 @@ import pytest
 from textual.binding import Binding
 
 from tests.tui.driving import press, screen_text
+from tui.action_tables.writing import ANNOTATIONS, FILES
 from tui.actions import (
     ACTIONS,
     BY_ID,
@@ -176,3 +177,8 @@ async def test_a_key_map_moves_an_action_to_another_key(app_workspace, run_app):
         assert pilot.app.current_mode == "steer"
         await press(pilot, "4", "f1", "G")
         assert "f4" in screen_text(pilot)
+
+
+def test_what_is_said_to_write_is_in_the_table():
+    assert set(BY_ID) >= FILES | ANNOTATIONS
+    assert not FILES & ANNOTATIONS

@@ -4,7 +4,7 @@ import pytest
 
 from mi_crow.errors import CorruptDataError, UserError
 from tests.helpers.other_user import read_only
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import SIZES, notices, press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui import messages
 from tui.widgets.area import Area
@@ -21,6 +21,10 @@ def broken(*_, **__):
 def troubles(pilot) -> list[str]:
     """What the panes of the screen say went wrong."""
     return [one.id for one in pilot.app.screen.query(Trouble) if one.display]
+
+
+def footer(pilot) -> str:
+    return screen_text(pilot).splitlines()[-1]
 
 
 async def look(pilot) -> None:
@@ -155,6 +159,51 @@ async def test_a_read_only_workspace_says_so_and_starts_nothing(app_workspace, r
                 await press(pilot, key)
                 assert "Nothing can be started or changed here" in notices(pilot), key
                 assert len(pilot.app.screen_stack) == 1
+
+
+@SIZES
+async def test_what_a_read_only_workspace_refuses_is_not_offered(
+    app_workspace, run_app, monkeypatch, size
+):
+    why = ["the file system is read-only"]
+    monkeypatch.setattr("tui.workbench.why_read_only", lambda _: why[0])
+    async with run_app(app_workspace, size=size, sae_id=SAE) as pilot:
+        give_index(pilot.app)
+        offered = {
+            "1": ("n new", "x remove", "r rename", "e note"),
+            "2": ("t tag",),
+            "4": ("F measure", "A auto"),
+            "6": ("w capture", "V vector"),
+        }
+        for key, words in offered.items():
+            await press(pilot, key, "escape")
+            line = footer(pilot)
+            assert not [one for one in words if one in line], line
+            assert "? keys" in line
+        await press(pilot, "1", "space")
+        assert "space mark" in footer(pilot) or "enter open" in footer(pilot)
+        await press(pilot, "colon", *"rename")
+        styles = [row.cells[0].style for row in pilot.app.screen.query_one(RowList).rows]
+        assert styles[0] == "$faint"
+        await press(pilot, "escape")
+        why[0] = ""
+        await look(pilot)
+        assert "n new" in footer(pilot)
+
+
+async def test_what_is_saved_beside_names_is_not_offered_where_it_cannot_be_written(
+    app_workspace, run_app, monkeypatch
+):
+    monkeypatch.setattr("tui.workbench.why_read_only", lambda _: "the disk is read-only")
+    async with run_app(app_workspace, size=(200, 60), sae_id=SAE) as pilot:
+        give_index(pilot.app)
+        pilot.app.context.annotations.save_preset("calm", [])
+        await press(pilot, "4", "escape", "p")
+        assert "enter open" in footer(pilot)
+        assert "remove" not in footer(pilot)
+        await press(pilot, "escape", "5", "I")
+        assert not pilot.app.screen.prompt.is_open
+        assert "tagging is off: the disk is read-only" in notices(pilot)
 
 
 # Keys are shown where they do something.

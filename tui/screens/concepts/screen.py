@@ -14,7 +14,7 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import write
+from tui.annotate import may_tag, write
 from tui.clipboard import copy
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import CONCEPT_COLUMNS
@@ -273,6 +273,8 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         self.ask_where(label, "concepts.json", *endings, hint=hint)
 
     def action_import_file(self) -> None:
+        if not may_tag(self.mi_crow):
+            return
         self.prompt.ask(
             "import",
             "import from",

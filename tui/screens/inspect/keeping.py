@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tui.annotate import may_tag
+from tui.annotate import NOTHING_SAVED, may_tag
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
 from tui.widgets.forms.popup import FormPopup
@@ -54,7 +54,7 @@ class Found:
 
 def ask_to_save(app: "Workbench", found: Found) -> None:
     """Asks for a name and saves it; what is wrong with the name is in the form."""
-    if not may_tag(app, "nothing can be saved"):
+    if not may_tag(app, NOTHING_SAVED):
         return
 
     def said(name: str | None) -> None:

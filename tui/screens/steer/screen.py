@@ -18,7 +18,7 @@ from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.actions import bindings
-from tui.annotate import write
+from tui.annotate import NOTHING_SAVED, may_tag, write
 from tui.clipboard import copy, copy_focused
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
@@ -226,7 +226,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         self.app.push_screen(popup, lambda sure: self.set_stack(own) if sure else None)
 
     def action_save_preset(self) -> None:
-        self.prompt.ask("preset", "save the stack as", placeholder="a name")
+        if may_tag(self.mi_crow, NOTHING_SAVED):
+            self.prompt.ask("preset", "save the stack as", placeholder="a name")
 
     @on(PromptLine.Answered)
     def _answered(self, message: PromptLine.Answered) -> None:
@@ -281,7 +282,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         self.in_thread(others, ask, opens=True)
 
     def action_save(self) -> None:
-        if (board := self._board) is not None and board.done:
+        board = self._board
+        if board is not None and board.done and may_tag(self.mi_crow, NOTHING_SAVED):
             write(self.mi_crow, partial(keep, board.plan, tuple(board.done), board.sample))
 
     async def action_inspect(self) -> None:

@@ -43,6 +43,14 @@ def bound_within(popup: Screen) -> dict[str, DOMNode]:
     return _bound([(node, node._bindings) for node in (popup, *inside)])
 
 
+def ids_of(node: object, action: object) -> set[str]:
+    """The ids of what a node does as the Textual action `action`."""
+    if not isinstance(node, DOMNode):
+        return set()
+    several = node._bindings.key_to_bindings.values()
+    return {one.id or "" for each in several for one in each if one.action == action}
+
+
 def _bound(chain: Iterable[tuple[DOMNode, BindingsMap]]) -> dict[str, DOMNode]:
     found: dict[str, DOMNode] = {}
     for node, bindings in chain:

@@ -1,6 +1,7 @@
 """The footer: the keys that work here, from the action table, on one line."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from textual import events
 from textual.app import RenderResult
@@ -11,6 +12,9 @@ from textual.widget import Widget, _RenderCache
 
 from tui.actions import ACTIONS, NO_KEY, key_label
 from tui.terminal.keys import is_field, takes_key
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
@@ -77,6 +81,10 @@ class FooterBar(Widget):
         """Whether a field of the screen has the focus; a popup has a key that closes it."""
         return not self.screen.is_modal and is_field(self.screen.focused)
 
+    def _refuses(self, action: str) -> bool:
+        """Whether it would write where nothing can be written."""
+        return bool(cast("Workbench", self.app).context.why_refused(action))
+
     def _own_keys(self) -> Sequence[tuple[str, str]]:
         """The keys of what the field with the focus is for, where the screen's are not for it."""
         above = self.screen.focused.ancestors if self.screen.focused is not None else ()
@@ -96,7 +104,8 @@ class FooterBar(Widget):
             if binding.id == "app.zoom":
                 zoom = (key_label(binding.key), "", binding.key)
             shows = binding.show or binding.id in first
-            if shows and active.enabled and binding.id and binding.id not in found:
+            acts = shows and active.enabled and not self._refuses(binding.id or "")
+            if acts and binding.id and binding.id not in found:
                 words = binding.description
                 if binding.key == "escape":
                     words = closes or words

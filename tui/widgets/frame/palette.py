@@ -1,6 +1,7 @@
 """The command palette: type a few letters of any action, enter does it."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from textual import events, on
 from textual.actions import parse
@@ -14,6 +15,9 @@ from tui.widgets.field import Field
 from tui.widgets.frame.bound import OVER_POPUPS, bound_around
 from tui.widgets.frame.popup import Popup
 from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
 
 Choice = tuple[str, Widget | None]
 _HIDDEN = ("popup", "form", "new", "map", "app.palette", "app.escape")
@@ -156,6 +160,8 @@ class PalettePopup(Popup[Choice]):
             node = node_for(action, self._below, self._focused)
             style = "" if node is None or possible(action, node) else "$faint"
         if action.scope == self._here and not possible(action, self._below):
+            style = "$faint"
+        if cast("Workbench", self.app).context.why_refused(action.id):
             style = "$faint"
         return Row(
             action.id,
