@@ -24,6 +24,7 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import check_layers, outline_of
+from mi_crow.language_model.placement.packages import check_packages
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
 from mi_crow.mechanistic.sae.config import CLT, SAE, EvaluateConfig, TrainConfig
@@ -245,10 +246,12 @@ def check_sae_and_run(
 
 
 def check_model(spec: ModelSpec) -> None:
-    """Raises UserError for a model path that does not exist or is not a model."""
+    """Raises UserError for a model path that does not exist or is not a model, and for a model that
+    cannot be loaded as it is asked for."""
+    path = expanded(spec.model)
+    check_packages(spec, spec.gguf_file is not None or path.suffix == ".gguf")
     if spec.model == "sample":
         return
-    path = expanded(spec.model)
     if path.is_file():
         if path.suffix != ".gguf":
             raise UserError(

@@ -18,11 +18,13 @@ import torch
 
 BUDGET_S = 470.0
 TINY_BUDGET_S = 900.0  # of a machine that does other work beside it
-GPU_TESTS = (
+GPU_TESTS = (  # those with the mark `gpu`
     "tests/unit/test_sae_triton.py",
     "tests/unit/test_sae_kernels.py",
     "tests/unit/test_sae_source.py",
     "tests/unit/test_features_device.py",
+    "tests/unit/test_features_job.py",
+    "tests/unit/test_language_model_loading.py",
     "tests/unit/test_steering_steer.py",
     "tests/unit/test_decoding_static.py",
 )
@@ -35,6 +37,7 @@ class Step:
     name: str
     command: tuple[str, ...]
     rows: bool = False
+    limits: tuple[tuple[str, float], ...] = ()  # of figures that it prints with --json
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def steps(device: str, tiny: bool, workspace: Path) -> Iterator[Step]:
     def command(*words: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "mi_crow", *words, "--workspace", str(workspace))
 
-    tested = GPU_TESTS[1:2] if tiny else GPU_TESTS
+    tested = GPU_TESTS[1:2] if tiny else (*GPU_TESTS, "-m", "gpu")
     yield Step("tests", (sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *tested))
     real = "--random --width 2304 --k 64 --tokens 4096 --rounds 3"
     small = "--random --width 32 --k 4 --tokens 64 --rounds 1 --latents 1024 --only floor dead"
@@ -79,6 +82,8 @@ def steps(device: str, tiny: bool, workspace: Path) -> Iterator[Step]:
     trained = pick("--steps 400", "--steps 4 --batch-size 64 --n-latents 64 --k 4")
     yield Step("train on it", command("train", *on, "--run", "gpu", *name, *trained))
     yield Step("index it", command("index", *on, "--sae", "gpu"))
+    judged = (("other_sets", 0.001),)
+    yield Step("evaluate it", command("--json", "evaluate", *on, "--sae", "gpu"), limits=judged)
     sweep = script("steer", "--speed", "--speed --rounds 1 --n 2 --tokens 4")
     yield Step("sweep", (*sweep[:2], str(workspace), *sweep[2:]), True)
     small = "--dtype fp32 --width 64 --layers 2 --vocabulary 320 --rows 2 --tokens 10 --rounds 1"
@@ -106,8 +111,22 @@ def run(step: Step, out: Path, seconds: float) -> Done:
     except subprocess.TimeoutExpired:
         status = "timeout"
     rows = json.loads(found.read_text()).get("rows", []) if found.is_file() else []
+    if step.limits and status == "ok":
+        rows = list(judged(step, json.loads(text.splitlines()[-1])))
     ending = "" if status == "ok" else "\n".join(text.splitlines()[-15:])
     return Done(step.name, status, time.perf_counter() - began, rows, ending)
+
+
+def judged(step: Step, printed: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each figure that the step's object has, beside the most that it may be."""
+    for name, most in step.limits:
+        if (value := printed.get(name)) is not None:
+            yield {
+                "name": f"{step.name}: {name}",
+                "value": value,
+                "wanted": f"<= {most:g}",
+                "met": value <= most,
+            }
 
 
 def report(done: list[Done], facts: dict[str, Any], out: Path) -> None:

@@ -1,7 +1,5 @@
 """Two processes that split a model capture what one that has all of it captures."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -58,20 +56,6 @@ def test_a_split_model_gives_the_same_activations(
     assert "layer 'z.2' is split among the processes" in last["error"]
     assert last["exit_code"] == 2
     assert [run.run_id for run in workspace.list_runs()] == ["alone", "split"]
-
-
-@pytest.mark.slow
-def test_a_single_process_has_nothing_to_split(workspace: Workspace) -> None:
-    asked = ("capture", "--layer", "resid_post.2", "--tensor-parallel", "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, "-m", "mi_crow", *asked, "--workspace", str(workspace.root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "--tensor-parallel splits a model over several processes" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

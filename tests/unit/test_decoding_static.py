@@ -315,6 +315,7 @@ def test_generation_has_room_for_as_many_tokens_as_are_asked_for(
     assert seen == sorted(len(one.prompt_ids) + 6 for one in wanted)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cuda_graph_predicts_what_a_growing_cache_does(

@@ -37,3 +37,14 @@ def test_no_folder_holds_many_files() -> None:
     files = Counter(str(path.parent.relative_to(ROOT)) for path in SOURCES)
     large = {folder: n for folder, n in files.items() if n > MOST_FILES}
     assert large.keys() <= EXEMPT_FOLDERS
+
+
+def test_the_script_for_gpus_runs_every_test_that_needs_one() -> None:
+    from tests.gpu.run import GPU_TESTS, Step, judged
+
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    marked = [str(one.relative_to(ROOT)) for one in tests if "mark.gpu\n" in one.read_text()]
+    assert sorted(GPU_TESTS) == marked
+    step = Step("evaluate", (), limits=(("other_sets", 0.001), ("absent", 1.0)))
+    rows = [judged(step, {"other_sets": share}) for share in (0.0001, 0.01)]
+    assert [[row["met"] for row in one] for one in rows] == [[True], [False]]

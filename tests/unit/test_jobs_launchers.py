@@ -7,6 +7,7 @@ import pytest
 from mi_crow.errors import UserError
 from mi_crow.jobs import submit
 from mi_crow.jobs.distributed.launchers import check_launcher, launch_environment
+from mi_crow.language_model.placement import packages
 from mi_crow.store.workspace import Workspace
 
 CAPTURE = {
@@ -59,6 +60,33 @@ def test_a_refused_launcher_leaves_nothing_behind(workspace: Workspace) -> None:
     params = CAPTURE | {"model": {"model": "sample", "device": "mps"}}
     with pytest.raises(UserError, match="cannot share the device 'mps'"):
         submit(workspace, "capture", params, launcher="torchrun", nproc=2)
+    assert not workspace.jobs_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "nproc", "says"),
+    [
+        ({"dtype": "8bit"}, False, 1, "in 8bit without the package"),
+        ({"device": "spread"}, False, 1, "needs the package accelerate"),
+        ({"dtype": "4bit", "gguf_file": "x.gguf"}, False, 1, "it is a GGUF file"),
+        ({}, True, 1, "splits a model over several processes"),
+        ({"dtype": "8bit"}, True, 2, "cannot be split over 2 processes: it is quantized"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_so_is_refused_before_a_job_waits(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, str],
+    split: bool,
+    nproc: int,
+    says: str,
+) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    params = CAPTURE | {"model": {"model": "sample", **model}, "tensor_parallel": split}
+    launcher = "torchrun" if nproc > 1 else "local"
+    with pytest.raises(UserError, match=says) as caught:
+        submit(workspace, "capture", params, launcher=launcher, nproc=nproc)
+    assert caught.value.hint
     assert not workspace.jobs_dir.exists()
 
 

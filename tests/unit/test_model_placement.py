@@ -11,7 +11,7 @@ from mi_crow.errors import UserError
 from mi_crow.jobs.device_lock import devices_of
 from mi_crow.language_model import LanguageModel, loading
 from mi_crow.language_model.capture_pass import run_to
-from mi_crow.language_model.placement import devices
+from mi_crow.language_model.placement import devices, packages
 from mi_crow.language_model.placement.memory import weights_bytes
 from mi_crow.mechanistic.attribution.lens import logit_lens
 from mi_crow.mechanistic.sae import TopKSae
@@ -93,7 +93,7 @@ def test_without_a_gpu_a_spread_model_is_in_host_memory(plain: LanguageModel) ->
 def test_a_quantized_model_without_the_package_is_refused_in_a_sentence(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"in {dtype} without the package") as caught:
         LanguageModel.from_huggingface("sample", device="cpu", dtype=dtype)
     assert "[big]" in caught.value.hint

@@ -10,7 +10,7 @@ from mi_crow.language_model.chat import chat_renderer
 from mi_crow.language_model.config import CaptureConfig, ModelSpec
 from mi_crow.language_model.language_model import LanguageModel
 from mi_crow.language_model.placement.expected import memory_sentence
-from mi_crow.language_model.placement.tensor_parallel import check_processes
+from mi_crow.language_model.placement.packages import check_processes
 from mi_crow.language_model.token_ids import ids_decoder
 from mi_crow.progress import NullProgress, Progress
 from mi_crow.ranks import ALONE, Ranks
@@ -37,7 +37,7 @@ def capture_run(
     if expected := memory_sentence(spec):
         progress.log(expected)
     if config.tensor_parallel:
-        check_processes(ranks.world)
+        check_processes(spec, ranks.world)
     lm = LanguageModel.from_spec(spec, split_over=ranks.world if config.tensor_parallel else 1)
     texts = load_texts(
         config.dataset, config.model.offline, chat_renderer(lm.tokenizer), ids_decoder(lm.tokenizer)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import QUANTIZED, ModelSpec
 from mi_crow.language_model.placement.memory import Expected
+from mi_crow.language_model.placement.packages import check_packages, not_in
 from mi_crow.store.free_space import available_memory, gigabytes
 from mi_crow.store.settings import SPREAD
 
-_EXTRA = 'pip install "mi-crow-tui[big]"'
 _OFFLOADED = ("cpu", "disk", "meta")
 
 
@@ -30,10 +30,9 @@ def placement(spec: ModelSpec, device: torch.device, gguf: bool) -> dict[str, An
     Raises UserError for a model that cannot be spread or quantized here.
     """
     spread, quantized = spec.device == SPREAD, spec.dtype in QUANTIZED
-    if quantized:
-        _check_quantized(spec, device, gguf)
-    if spread and find_spec("accelerate") is None:
-        raise UserError("a model over several devices needs the package accelerate", hint=_EXTRA)
+    check_packages(spec, gguf)
+    if quantized and device.type not in ("cuda", "cpu"):
+        raise UserError(f"{not_in(spec)} on {device.type}", hint="use --device cuda or cpu")
     at_once = spread or quantized or device.type == "cuda"
     if not at_once or gguf or find_spec("accelerate") is None:
         return {}
@@ -47,17 +46,6 @@ def placement(spec: ModelSpec, device: torch.device, gguf: bool) -> dict[str, An
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     return options
-
-
-def _check_quantized(spec: ModelSpec, device: torch.device, gguf: bool) -> None:
-    what = f"model {spec.model!r} cannot be loaded in {spec.dtype}"
-    if gguf:
-        raise UserError(f"{what}: it is a GGUF file", hint="give the model that it was made from")
-    for package in ("accelerate", "bitsandbytes"):
-        if find_spec(package) is None:
-            raise UserError(f"{what} without the package {package}", hint=_EXTRA)
-    if device.type not in ("cuda", "cpu"):
-        raise UserError(f"{what} on {device.type}", hint="use --device cuda or cpu")
 
 
 def check_room(

@@ -21,15 +21,6 @@ _SAME = 1e-3  # of sums over activations, in processes that have the same ones
 _TRIED = 8  # tokens
 
 
-def check_processes(world: int) -> None:
-    """Raises UserError where there is only one process to split a model over."""
-    if world == 1:
-        raise UserError(
-            "--tensor-parallel splits a model over several processes",
-            hint="add --launcher torchrun --nproc N",
-        )
-
-
 def split_options(
     spec: ModelSpec, config: Any, device: torch.device, world: int, gguf: bool
 ) -> dict[str, Any]:
