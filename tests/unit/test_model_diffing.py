@@ -16,6 +16,8 @@ from mi_crow.jobs.checks import check_evaluate, check_train
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture.run import Capture
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.mechanistic.explain.checking import check_feature
+from mi_crow.mechanistic.explain.contrast import contrast
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
 from mi_crow.mechanistic.features.query_language import parse_query
 from mi_crow.mechanistic.sae import EvaluateConfig, SaeTrainingConfig, load_sae
@@ -311,8 +313,11 @@ def test_it_is_steered_by_adding_and_read_with_both_models(
                 steering(lm, sae, 0, [parse_intervention(refused)]),
             ):
                 pass
-    with pytest.raises(UserError, match="reads two models: a contrast is for SAEs of one"):
-        join("sae", tuned_lm, sae).must_read_one_layer("a contrast")
+        # A check reads both models too, and so does a contrast.
+        fired = check_feature(loaded, strongest["feature"], [TEXT]).fired
+        assert max(one.activation for one in fired) == pytest.approx(float(acts.max()), rel=1e-3)
+        sides = [[f"{TEXT} {n} {word}" for n in range(8)] for word in ("sea", "bread")]
+        assert contrast(loaded, *sides, top=3).features
 
 
 def activations_of(lm: LanguageModel, steered: bool = False) -> list[torch.Tensor]:

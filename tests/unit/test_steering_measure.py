@@ -14,7 +14,7 @@ from mi_crow.errors import CancelledError, NotFiniteError, NotFoundError, UserEr
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.beside.output_scores import read_scores
 from mi_crow.mechanistic.features.queries import FeatureStore
-from mi_crow.mechanistic.steering.effects import teacher_forced, write_now
+from mi_crow.mechanistic.steering.effects import corpus_loss, teacher_forced, write_now
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.loading import load_for_work
 from mi_crow.mechanistic.steering.measure.aims.allies import allies_of
@@ -22,7 +22,7 @@ from mi_crow.mechanistic.steering.measure.aims.rivals import rivals_of
 from mi_crow.mechanistic.steering.measure.aims.topic_vector import topic_vector
 from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front
 from mi_crow.mechanistic.steering.measure.auto import run_auto
-from mi_crow.mechanistic.steering.measure.bench import Bench, corpus_loss
+from mi_crow.mechanistic.steering.measure.bench import Bench
 from mi_crow.mechanistic.steering.measure.config import (
     AutoConfig,
     Judging,

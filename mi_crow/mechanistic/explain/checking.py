@@ -52,7 +52,6 @@ def check_feature(
 ) -> Check:
     """What a feature does on texts; it counts as firing where its activation is above `threshold`.
     Raises NotFoundError for an unknown feature, UserError for too many texts or none."""
-    loaded.must_read_one_layer("a check")
     check_has_feature(feature, loaded.sae_id, loaded.sae.n_latents)
     if not 0 < len(texts_for) + len(texts_against) <= MOST_TEXTS:
         raise UserError(f"a check takes 1 to {MOST_TEXTS:,} texts")
@@ -99,12 +98,15 @@ def _read(
     ends: list[int] = []
     for ids in read_text(lm, text, sae.metadata.bos(bos), windows=True).rows:
         encoding = lm.padded([ids])
-        x = run_to(lm, [loaded.layer], encoding.input_ids, encoding.attention_mask)[loaded.layer][0]
+        read = run_to(lm, loaded.points, encoding.input_ids, encoding.attention_mask)
+        layers = [read[point][0] for point in loaded.points]
+        if loaded.other is not None:
+            layers = loaded.other.beside(layers, encoding.input_ids, encoding.attention_mask)
         special = encoding.special[0]
-        found = activations_of(sae.encode_sparse(x), wanted)[:, 0].float()
+        found = activations_of(sae.encode_sparse(torch.cat(layers, dim=-1)), wanted)[:, 0].float()
         if sae.metadata.outlier_norm is not None:
-            norms = torch.linalg.vector_norm(x.float(), dim=-1)
-            found = found.masked_fill(norms > sae.metadata.outlier_norm, 0.0)
+            norms = torch.stack([torch.linalg.vector_norm(x.float(), dim=-1) for x in layers])
+            found = found.masked_fill(norms.amax(dim=0) > sae.metadata.outlier_norm, 0.0)
         for shown, act, left_out in zip(
             shown_tokens(lm.tokenizer, ids), found.tolist(), special.tolist(), strict=True
         ):

@@ -63,19 +63,22 @@ def contrast(
     Both sets are parted in halves by `seed`. Outlier tokens are left out. Raises UserError for sets
     that are too small, that share a text, or that need more memory than is taken.
     """
-    loaded.must_read_one_layer("a contrast")
     _check(texts_for, texts_against, loaded.sae.n_latents)
     texts = [*texts_for, *texts_against]
-    read = activations_on(loaded.lm, [loaded.layer], texts, loaded.sae.metadata.bos(bos), report)[
-        loaded.layer
-    ]
+    bos, sae = loaded.sae.metadata.bos(bos), loaded.sae
+    layers = [*activations_on(loaded.lm, loaded.points, texts, bos, report).values()]
+    if (other := loaded.other) is not None:
+        layers = other.in_order(
+            layers, [*activations_on(other.lm, other.points, texts, bos).values()]
+        )
     pooled = torch.zeros(len(texts), loaded.sae.n_latents)
-    limit = loaded.sae.metadata.outlier_norm or massive_norm(read)[1]
-    keep, start = ordinary(read, limit), 0
-    for text, end in zip(read.model_texts, read.ends.tolist(), strict=True):
-        rows = read.rows[start:end][keep[start:end]]
+    limits = [sae.metadata.outlier_norm or massive_norm(one)[1] for one in layers]
+    keep = torch.stack([ordinary(*one) for one in zip(layers, limits, strict=True)]).all(dim=0)
+    start = 0
+    for text, end in zip(layers[0].model_texts, layers[0].ends.tolist(), strict=True):
+        rows = torch.cat([one.rows[start:end][keep[start:end]] for one in layers], dim=1)
         if len(rows):
-            pooled[text] = loaded.sae.encode(rows.to(loaded.sae.device)).float().amax(0).cpu()
+            pooled[text] = sae.encode(rows.to(sae.device)).float().amax(0).cpu()
         start = end
     first = torch.arange(len(texts)) < len(texts_for)
     generator = torch.Generator().manual_seed(seed)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import LanguageModel
 
 _BATCH = 32
+_LONGEST, _DOCUMENTS = 128, 8  # tokens of a held-out document that are read; documents at once
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,24 @@ def rows_forced(
             encoding.input_ids[:, prompt_length:],
             encoding.attention_mask[:, prompt_length:].bool(),
         )
+
+
+@torch.inference_mode()
+def corpus_loss(lm: "LanguageModel", rows: Sequence[Sequence[int]]) -> float:
+    """Mean cross-entropy in nats of each token but the first, given those before it, as the model
+    runs now; the first token counts as the prompt."""
+    cut = sorted((list(ids[: min(_LONGEST, lm.context or _LONGEST)]) for ids in rows), key=len)
+    nats, tokens = 0.0, 0
+    for start in range(0, len(cut), _DOCUMENTS):
+        encoding = lm.padded(cut[start : start + _DOCUMENTS])
+        context = ForwardContext(
+            encoding.input_ids, encoding.attention_mask, encoding.special, 0, 1
+        )
+        with lm.running(context):
+            logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
+        log_p = functional.log_softmax(logits[:, :-1].float(), dim=-1)
+        told = log_p.gather(-1, encoding.input_ids[:, 1:, None])[..., 0]
+        real = encoding.attention_mask[:, 1:].bool()
+        nats -= float((told * real).sum(dtype=torch.float64))
+        tokens += int(real.sum())
+    return nats / max(tokens, 1)

@@ -32,20 +32,6 @@ class LoadedSae:
         """All layers that it reads, in its order."""
         return (self.layer, *self.further)
 
-    def must_read_one_layer(self, what: str) -> None:
-        """Raises UserError for an SAE over several layers or of two models; `what` takes those of
-        one, in words."""
-        if self.other is not None:
-            raise UserError(
-                f"SAE {self.sae_id!r} reads two models: {what} is for SAEs of one",
-                hint="index, inspect, attribute and steer it",
-            )
-        if self.further:
-            raise UserError(
-                f"SAE {self.sae_id!r} reads {len(self.points)} layers: {what} is for SAEs of one",
-                hint="index, inspect, attribute and steer it",
-            )
-
     @property
     def several(self) -> bool:
         """Whether it reads several layers, of one model or of two."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
     from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 
+_T = TypeVar("_T")
 # Both compute alike: differences of rounding are no differences between the models.
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -64,4 +65,8 @@ class OtherModel:
 
         found = run_to(self.lm, self.points, input_ids, attention_mask)
         own = [found[point].view(*layers[0].shape[:-1], -1) for point in self.points]
-        return [*own, *layers] if self._is_base else [*layers, *own]
+        return self.in_order([*layers], own)
+
+    def in_order(self, running: list[_T], own: list[_T]) -> list[_T]:
+        """What is of the layers of the running model and of this one, as the SAE's inputs are."""
+        return [*own, *running] if self._is_base else [*running, *own]

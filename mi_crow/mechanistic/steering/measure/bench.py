@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from mi_crow.errors import NotFiniteError, UserError
 from mi_crow.hooks import Detector
-from mi_crow.language_model.context import ForwardContext
 from mi_crow.language_model.generation import Sampling
 from mi_crow.mechanistic.sae.outputs import activations_of
 from mi_crow.mechanistic.sae.substitute import replaceable
 from mi_crow.mechanistic.steering.effects import (
     Written,
+    corpus_loss,
     rows_forced,
     write_now,
     write_together,
@@ -36,6 +36,7 @@ from mi_crow.mechanistic.steering.measure.judges import Judge
 from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.text_figures import distinct, repetition
 from mi_crow.mechanistic.steering.parts import LoadedParts
+from mi_crow.mechanistic.steering.readings import watching
 from mi_crow.mechanistic.steering.sources import Activations, Source
 from mi_crow.mechanistic.steering.steer import steering_with, vector_sources
 from mi_crow.mechanistic.steering.where import ordinary_tokens
@@ -44,8 +45,6 @@ from mi_crow.store.workspace import Workspace
 if TYPE_CHECKING:
     from mi_crow.language_model import HookPoint, LanguageModel
 
-_LONGEST = 128  # tokens of a held-out document that are read
-_BATCH = 8
 _REREAD = 32  # continuations
 _EXAMPLES = 3
 
@@ -259,7 +258,14 @@ class Bench:
     @contextmanager
     def _reading(self, prompt_length: int) -> Iterator["TargetReader"]:
         """Inside the block the target's activations are read, as shares of its maximum: those of a
-        feature at the SAE's layer, those of a vector at its last one."""
+        feature where the SAE reads, those of a vector at its last layer."""
+        if self.target is not None and self.loaded.several:
+            with watching(self.loaded, [self.target]) as watched:
+                watched.enable()
+                reader = TargetReader(self.loaded.lm, None, None, prompt_length)
+                yield reader
+                reader.add(watched.found[..., 0] / self.greatest)
+            return
         lm, (point, activations, limit) = self.loaded.lm, self._read_at
         reader = TargetReader(lm, activations, limit, prompt_length)
         hook = lm.layers.register_hook(point, reader)
@@ -371,27 +377,9 @@ class TargetReader(Detector):
         if self._activations is None or not isinstance(x, Tensor) or x.dim() != 3:
             return
         where = replaceable(x, ordinary_tokens(self._lm, x), self._limit)
-        acts = self._activations(x)[..., 0] * where
+        self.add(self._activations(x)[..., 0] * where)
+
+    def add(self, acts: Tensor) -> None:
+        """Those of some texts, [texts, tokens] with their prompts."""
         self.total += float(acts[:, self._first :].amax(dim=1).sum())
         self.texts += len(acts)
-
-
-@torch.inference_mode()
-def corpus_loss(lm: "LanguageModel", rows: Sequence[Sequence[int]]) -> float:
-    """Mean cross-entropy in nats of each token but the first, given those before it, as the model
-    runs now; the first token counts as the prompt."""
-    cut = sorted((list(ids[: min(_LONGEST, lm.context or _LONGEST)]) for ids in rows), key=len)
-    nats, tokens = 0.0, 0
-    for start in range(0, len(cut), _BATCH):
-        encoding = lm.padded(cut[start : start + _BATCH])
-        context = ForwardContext(
-            encoding.input_ids, encoding.attention_mask, encoding.special, 0, 1
-        )
-        with lm.running(context):
-            logits = lm.model(**encoding.as_inputs(), use_cache=False).logits
-        log_p = functional.log_softmax(logits[:, :-1].float(), dim=-1)
-        told = log_p.gather(-1, encoding.input_ids[:, 1:, None])[..., 0]
-        real = encoding.attention_mask[:, 1:].bool()
-        nats -= float((told * real).sum(dtype=torch.float64))
-        tokens += int(real.sum())
-    return nats / max(tokens, 1)

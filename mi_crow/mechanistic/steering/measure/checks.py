@@ -21,7 +21,7 @@ from mi_crow.mechanistic.steering.measure.indexed import Indexed
 from mi_crow.mechanistic.steering.measure.judges import compiled_pattern
 from mi_crow.mechanistic.steering.measure.ratings import Rater
 from mi_crow.mechanistic.steering.measure.recipes import recipes_named
-from mi_crow.store.workspace import Workspace
+from mi_crow.store.workspace import Workspace, read_sae_summary
 
 _TRIED = 3  # features of a description, of which the one that steers is taken
 
@@ -44,6 +44,12 @@ def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
 def check_auto(workspace: Workspace, config: AutoConfig) -> None:
     """Raises UserError or NotFoundError for a search that would fail; no model is loaded."""
     recipes_named(config.recipes)
+    if read_sae_summary(workspace.sae_dir(config.sae_id)).models:
+        raise UserError(
+            f"SAE {config.sae_id!r} reads two models: how active its features are, which a search "
+            "goes by, is not known while one of them writes",
+            hint="measure strengths of a feature that is added: steer evaluate --sweep",
+        )
     indexed = Indexed.open(workspace, config.sae_id)
     indexed.check_feature(features_for(indexed, config)[0])
     _check_judging(indexed, config.judging)

@@ -1,13 +1,16 @@
 """Output scores: which features change what the model says (Arad et al. 2025, "SAEs Are Good for
 Steering - If You Select the Right Features", 2505.20063).
 
-A feature is amplified on neutral prompts, and the next token looked at: with p the greatest
-probability among the tokens that its decoder row promotes, r the rank of that token and V the size
-of the vocabulary, the score is (1 - r / V) p, the mean over the prompts.
+A feature is amplified on neutral prompts, at every layer that it writes to, each by the same share
+of its norm, and the next token looked at: with p the greatest probability among the tokens that its
+decoder row promotes, r the rank of that token and V the size of the vocabulary, the score is
+(1 - r / V) p, the mean over the prompts.
 """
 
 import json
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from torch import Tensor
 from mi_crow.hooks import Controller
 from mi_crow.language_model.context import ForwardContext
 from mi_crow.mechanistic.features.beside.output_scores import read_scores, write_scores
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
 from mi_crow.mechanistic.steering.loading import LoadedSae, load_for_work
 from mi_crow.mechanistic.steering.measure.config import ScoresConfig
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
@@ -27,7 +32,7 @@ from mi_crow.store.free_space import explain_shortage
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mi_crow.language_model import LanguageModel
+    from mi_crow.language_model import HookPoint, LanguageModel
 
 _SAVE_S = 20.0
 _SHOWN = 20
@@ -102,26 +107,24 @@ class _Scorer:
     """The model on some prompts, with one feature amplified in each row of a batch."""
 
     def __init__(self, loaded: LoadedSae, prompts: list[str], strength: float) -> None:
-        loaded.must_read_one_layer("an output score")
-        self._lm, self._sae, self._strength = loaded.lm, loaded.sae, strength
-        self._point = point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
+        self._lm, self._loaded, self._strength = loaded.lm, loaded, strength
         bos = loaded.sae.metadata.bos("auto")
         self._rows = [loaded.lm.tokenize([prompt], bos=bos)[0] for prompt in prompts]
 
     @torch.inference_mode()
     def __call__(self, features: np.ndarray, promoted: np.ndarray) -> np.ndarray:
         """Scores [f] of the features [f] whose promoted tokens are [f, t]; NaN without any."""
-        rows = self._sae.decoder_rows.detach()[torch.from_numpy(features)].float()
-        rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)
         tokens = torch.from_numpy(promoted).to(self._lm.device)
         total = torch.zeros(len(features), device=self._lm.device)
-        hook = Amplification(self._lm, rows.to(self._lm.device) * self._strength)
-        key = self._lm.layers.register_hook(self._point, hook)
-        try:
+        layers = self._lm.layers
+        with ExitStack() as hooks:
+            for point, rows in rows_written(self._loaded, features.tolist()).items():
+                size = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)
+                unit = (rows / size).to(self._lm.device)
+                hook = Amplification(self._lm, unit * self._strength)
+                hooks.callback(layers.unregister_hook, layers.register_hook(point, hook))
             for ids in self._rows:
                 total += output_score(self._predictions(ids, len(features)), tokens)
-        finally:
-            self._lm.layers.unregister_hook(key)
         scores = (total / len(self._rows)).cpu().numpy()
         return np.where((promoted >= 0).any(axis=1), scores, np.nan)
 
@@ -134,6 +137,20 @@ class _Scorer:
         with self._lm.running(context):
             logits = self._lm.model(**encoding.as_inputs(), use_cache=False).logits[:, -1]
         return torch.softmax(logits.float(), dim=-1)
+
+
+def rows_written(loaded: LoadedSae, features: Sequence[int]) -> "dict[HookPoint, Tensor]":
+    """What each feature adds to each of the layers that are written to: [f, d], zeros where one
+    does not write; of an SAE one layer, where its decoder writes."""
+    lm, sae = loaded.lm, loaded.sae
+    if not isinstance(sae, CrossLayerSae):
+        point = point_written(lm, sae, loaded.sae_id) or loaded.layer
+        return {point: sae.decoder_rows.detach()[list(features)].float()}
+    names = dict(zip(sae.layer_numbers, sae.target_layers, strict=True))
+    if isinstance(sae, TwoModelCrosscoder):
+        names = sae.points_of(sae.role_of(lm.model_id, lm.revision))
+    written = sae.writes(features)
+    return {lm.layers.resolve(name): written[to] for to, name in names.items() if to in written}
 
 
 def output_score(probabilities: Tensor, promoted: Tensor) -> Tensor:

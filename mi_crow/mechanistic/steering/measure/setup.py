@@ -33,7 +33,6 @@ def make_bench(
     tokens = indexed.texts.heldout_tokens(trial.documents) if trial.documents else []
     (row,) = indexed.store.rows([target]) if target is not None else (None,)
     loaded = loaded or load_for_work(workspace, sae_id, device)
-    loaded.must_read_one_layer("measuring steering")
     held = {} if baselines is None else baselines
     greatest = row.max_act if row else 1.0
     return Bench(workspace, loaded, judge, target, greatest, tokens, baselines=held)

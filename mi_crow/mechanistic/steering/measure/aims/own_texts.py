@@ -89,7 +89,7 @@ def own_vector(
     held = {one.name: one.made for one in list_vectors(workspace)}
     if held.get(name, {}).get("of") == {**of, "texts": texts}:
         return name
-    point = point_of(loaded)
+    point = point_of(loaded, feature)
     sides = [{point: activations_on(loaded.lm, [point], some)[point]} for some in (best, others)]
     saved_direction(
         workspace, loaded, name, [point], sides, {**of, "texts": texts}, (len(best), len(others))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
+from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.aims.stored_texts import stored_activations
 from mi_crow.mechanistic.steering.measure.texts import Document, Sides
@@ -46,7 +48,7 @@ def topic_vector(
     The topic is that of `feature`, or `label`. A vector that was made from the same texts is not
     made again. Raises UserError where there are no texts, or too few blocks to spread over.
     """
-    points = _spread(loaded) if spread else [point_of(loaded)]
+    points = _spread(loaded) if spread else [point_of(loaded, feature)]
     chosen = [[one for one in some if not one.heldout][:_TEXTS] for some in texts]
     told = [[one.text for one in some] for some in chosen]
     of = {
@@ -116,8 +118,15 @@ def _at(about: TextActivations, others: TextActivations) -> tuple[Tensor, dict[s
     return direction, {"max": greatest, "median_norm": median, "outlier_norm": limit}
 
 
-def point_of(loaded: LoadedSae) -> "HookPoint":
-    """Where the SAE writes."""
+def point_of(loaded: LoadedSae, feature: int) -> "HookPoint":
+    """Where the SAE writes; of one over several layers where the feature does: a crosscoder's most,
+    a transcoder's at the layer that it is of."""
+    sae, layers = loaded.sae, loaded.lm.layers
+    if isinstance(sae, SharedCrosscoder):
+        return loaded.points[sae.strongest[feature]]
+    if isinstance(sae, CrossLayerSae):
+        place = sae.layer_numbers.index(sae.layer_of(feature)[0])
+        return layers.resolve(sae.target_layers[place])
     return point_written(loaded.lm, loaded.sae, loaded.sae_id) or loaded.layer
 
 
