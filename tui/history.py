@@ -16,9 +16,15 @@ class Visited:
     screen: str
     feature: int | None = None
     sae_id: str | None = None  # whose feature it is
+    alone: bool = False  # the feature takes the place of its table, for which there is no room
 
     def as_json(self) -> list[str | int | None]:
-        return [self.screen, self.feature, self.sae_id]
+        return [self.screen, self.feature, self.sae_id, self.alone]
+
+    def looks_like(self, other: "Visited") -> bool:
+        """Whether who is at `other` would see nothing change by coming here."""
+        its_list = self.screen == other.screen and self.feature is None and not other.alone
+        return self == other or its_list
 
 
 class History:
@@ -33,6 +39,11 @@ class History:
         self._ahead.clear()
         if self._behind[-1:] != [here]:
             self._behind = [*self._behind, here][-_MOST:]
+
+    def take_back(self, place: Visited) -> None:
+        """Forgets that `place` was left last, since one is there again."""
+        if self._behind[-1:] == [place]:
+            self._behind.pop()
 
     def back(self, here: Visited) -> Visited | None:
         """The place before `here`; None at the beginning."""
@@ -65,7 +76,7 @@ class History:
     def _move(here: Visited, source: list[Visited], other: list[Visited]) -> Visited | None:
         while source:
             place = source.pop()
-            if place != here:
+            if not place.looks_like(here):
                 other.append(here)
                 return place
         return None
@@ -75,4 +86,8 @@ def _place(saved: object, screens: Collection[str], within: JsonObject) -> Visit
     match saved:
         case [str(screen), int() | None as feature, str() | None as sae_id] if screen in screens:
             return Visited(screen, feature, sae_id)
+        case [str(screen), int() | None as feature, str() | None as sae_id, bool(alone)] if (
+            screen in screens
+        ):
+            return Visited(screen, feature, sae_id, alone)
     raise CorruptDataError(f"{within.place}: {saved!r:.60} is not a place in the app")

@@ -96,7 +96,8 @@ class SessionChanged(Message, bubble=False):
 class OpenFeature(Message, bubble=False):
     """To the Features screen: show this feature."""
 
-    feature: int
+    feature: int | None  # None: the one that is open
+    in_table: bool = False  # where there is no room for both, the table that it is in
 
 
 @dataclass(eq=False, repr=False)

@@ -352,9 +352,10 @@ class Workbench(ThreadWork, TerminalApp):
 
     @property
     def _place(self) -> Visited:
-        feature = getattr(self.screen_stack[0], "open_feature", None)
+        screen = self.screen_stack[0]
+        feature = getattr(screen, "open_feature", None)
         sae_id = self.context.sae_id if feature is not None else None
-        return Visited(self.current_mode, feature, sae_id)
+        return Visited(self.current_mode, feature, sae_id, getattr(screen, "is_alone", False))
 
     def leave_place(self) -> None:
         """Remembers what is open, before something else is opened in its place."""
@@ -367,11 +368,8 @@ class Workbench(ThreadWork, TerminalApp):
 
     def take_up_drafts(self, saved: SavedState) -> None:
         """Goes on with the forms of the last start."""
-        found = take_up_drafts(self, saved.drafts)
-        for sentence in found.told:
+        for sentence in take_up_drafts(self, saved.drafts, damaged=self.tell):
             self.notify(printable(sentence))
-        for error in found.damaged:
-            self.tell(error)
 
     async def action_back(self) -> None:
         self._forget_removed()
@@ -396,5 +394,6 @@ class Workbench(ThreadWork, TerminalApp):
             self._refresh_header()
         if place.sae_id is not None and place.sae_id != self.context.sae_id:
             self.open_sae(place.sae_id)
-        if place.feature is not None and place != self._place:
-            self.screen_stack[0].post_message(messages.OpenFeature(place.feature))
+        if not place.looks_like(self._place):
+            back = messages.OpenFeature(place.feature, in_table=not place.alone)
+            self.screen_stack[0].post_message(back)

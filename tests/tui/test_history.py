@@ -58,6 +58,49 @@ async def test_backspace_walks_back_through_features_and_screens(run_app, empty_
         assert pilot.app.current_mode == "concepts"
 
 
+async def test_where_a_feature_took_the_place_of_the_table_backspace_is_the_way_back_to_it(
+    run_app, empty_workspace
+):
+    make_index(empty_workspace, SAE)
+    async with run_app(empty_workspace, size=(80, 24), sae_id=SAE) as pilot:
+        await press(pilot, "5", "2", "j", "j")
+        screen = pilot.app.screen
+        third = screen.table.feature
+        await press(pilot, "enter", "right_square_bracket")
+        fourth = screen.open_feature
+        assert screen.is_alone
+        await press(pilot, "number_sign", *"7", "enter")
+        assert (screen.is_alone, screen.open_feature) == (True, 7)
+        await press(pilot, "backspace")
+        assert (screen.is_alone, screen.open_feature) == (True, fourth)
+        await press(pilot, "backspace")
+        assert not screen.is_alone
+        assert screen.table.has_focus
+        assert screen.table.feature == fourth != third
+        await press(pilot, "shift+backspace")
+        assert (screen.is_alone, screen.open_feature) == (True, fourth)
+        await press(pilot, "backspace", "backspace")
+        assert pilot.app.current_mode == "concepts"
+
+
+async def test_a_table_gone_back_to_by_escape_is_not_gone_back_to_again(run_app, empty_workspace):
+    make_index(empty_workspace, SAE)
+    async with run_app(empty_workspace, size=(80, 24), sae_id=SAE) as pilot:
+        await press(pilot, "5", "2", "enter", "escape", "j", "enter", "slash", "escape")
+        assert not pilot.app.screen.is_alone
+        await press(pilot, "backspace")
+        assert pilot.app.current_mode == "concepts"
+
+
+async def test_a_jump_from_the_table_leads_back_to_its_row(run_app, empty_workspace):
+    make_index(empty_workspace, SAE)
+    async with run_app(empty_workspace, size=(80, 24), sae_id=SAE) as pilot:
+        await press(pilot, "2", "j")
+        screen, second = pilot.app.screen, pilot.app.screen.table.feature
+        await press(pilot, "number_sign", *"12", "enter", "backspace")
+        assert (screen.is_alone, screen.table.feature) == (False, second)
+
+
 @pytest.mark.slow
 async def test_at_the_beginning_backspace_says_so(run_app, empty_workspace):
     async with run_app(empty_workspace) as pilot:

@@ -13,7 +13,7 @@ from tui import messages
 from tui.preferences.key_words import key
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.heading import TableHeading
-from tui.screens.features.opening import OpenFeatureScreen
+from tui.screens.features.opening import TABLE, OpenFeatureScreen
 from tui.screens.features.query import TableQuery, known_columns, mistake_at, mistake_in
 from tui.screens.features.reading import IdsRead, read_ids, vocabulary
 from tui.text import printable
@@ -38,7 +38,8 @@ class FeatureListScreen(OpenFeatureScreen):
         self._kept: TableQuery | None = None  # with the filter that was typed last
         self._requested: object = None  # index and query that the table shows or will show
         self._listed = False
-        self._wanted: int | None = None  # to be opened as soon as the index is there
+        # To be opened as soon as the index is there, or in the table only.
+        self._wanted: tuple[int, bool] | None = None
         self._restored: int | None = None  # open when the app last ended
         self._restored_detail = False  # whether it was open in place of the table
 
@@ -155,7 +156,7 @@ class FeatureListScreen(OpenFeatureScreen):
         restored, self._restored = self._restored, None
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
-            self._go_to(wanted)
+            self._go_to(*wanted)
         elif restored is not None and self.table.go_to(restored):
             self._open(restored)
             if self._restored_detail and self.is_narrow and self.focused in (None, self.table):
@@ -176,21 +177,25 @@ class FeatureListScreen(OpenFeatureScreen):
             return f"No features match; {key('features.show')} shows others"
         return "No features"
 
-    def _go_to(self, feature: int) -> None:
-        """Opens a feature, without the filter when that hides it."""
+    def _go_to(self, feature: int, in_table: bool = False) -> None:
+        """Opens a feature, without the filter when that hides it; `in_table`: beside the table, or
+        where there is no room for both, the table with the cursor on it."""
         if self.context.features is None or not self._listed:
-            self._wanted = feature
+            self._wanted = feature, in_table
             return
         if not self.table.go_to(feature):
             everything = replace(self._query.searching(""), show="all")
             if self._query != everything:
-                self._wanted = feature
+                self._wanted = feature, in_table
                 self._ask(everything)
             else:
                 self.tell(NotFoundError(f"feature {feature} not found"))
             return
         self._open(feature)
-        self._enter_detail()
+        if in_table and self.is_narrow:
+            self._to_table()
+        else:
+            self._enter_detail()
 
     @on(FeatureTable.Highlighted)
     def _highlighted(self, message: FeatureTable.Highlighted) -> None:
@@ -199,6 +204,8 @@ class FeatureListScreen(OpenFeatureScreen):
 
     @on(FeatureTable.Opened)
     def _opened(self, message: FeatureTable.Opened) -> None:
+        if not self._detail_shows:
+            self.mi_crow.history.leave(TABLE)
         self._open(message.feature)
         self._enter_detail()
 

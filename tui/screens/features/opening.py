@@ -12,6 +12,7 @@ from mi_crow.store.json_object import JsonObject
 from mi_crow.visible import visible
 from tui import messages
 from tui.clipboard import copy, copy_focused
+from tui.history import Visited
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.elsewhere import Elsewhere, OtherSaes, others_of, takes_long
 from tui.screens.features.reading import DetailRead, read_detail
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example, FeatureRow
     from tui.workbench import Workbench
 
+TABLE = Visited("features")  # where it was, for the way back from the feature in its place
 _NEXT = "tui.screens.inspect.screen"  # where enter on an example leads
 
 
@@ -144,17 +146,28 @@ class OpenFeatureScreen(PromptScreen):
         """Whether there is room for the table or the open feature, not for both."""
         return not (self.has_class("-wide") or self.has_class("-very-wide"))
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the open feature has taken the place of the table."""
+        return self.is_narrow and self.has_class("-detail")
+
     def on_resize(self) -> None:
         self.call_after_refresh(self._open_again)
 
     def _to_table(self) -> None:
         """Goes back to the table where the open feature has its place."""
-        if self.is_narrow and self.has_class("-detail"):
-            self.remove_class("-detail", update=True)
+        if self.is_alone:
+            self._leave_detail()
             self.set_focus(self.table)
         if self.zoomed not in (None, self.table):
             self.set_focus(self.table)
             self._zoom(self.table)
+
+    def _leave_detail(self) -> None:
+        """The table is there again: it is not gone back to once more."""
+        if self.is_alone:
+            self.mi_crow.history.take_back(TABLE)
+        self.remove_class("-detail", update=self.is_narrow)
 
     def _enter_detail(self) -> None:
         if _NEXT not in sys.modules:  # else its first enter takes twice as long

@@ -114,7 +114,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             self._list_anew()
 
     def on_open_feature(self, message: messages.OpenFeature) -> None:
-        self._go_to(message.feature)
+        if message.feature is not None:
+            self._go_to(message.feature, message.in_table)
+        elif self.is_alone:
+            self._to_table()
 
     def on_show_query(self, message: messages.ShowQuery) -> None:
         self.search(message.text)
@@ -186,7 +189,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         if focused is not None and self.pane in focused.ancestors:
             if self.is_narrow:
                 self.unzoom()  # the table alone would look the same
-            self.remove_class("-detail", update=self.is_narrow)
+            self._leave_detail()
             self.table.focus()
             return True
         if self._query.search:
@@ -215,7 +218,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in OF_ITS_ORDER and self.is_narrow and self.has_class("-detail"):
+        if action in OF_ITS_ORDER and self.is_alone:
             return False  # the table is not seen
         if action in OF_THE_TABLE:
             return self.context.features is not None and not self.prompt.is_open

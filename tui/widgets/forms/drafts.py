@@ -1,7 +1,7 @@
 """What was typed into forms that have not started anything: kept while the app runs, and for its
 next start."""
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -67,26 +67,21 @@ def drafts_as_json(app: App[Any]) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class TakenUp:
-    """What was left at the last start."""
-
-    told: Sequence[str]  # a sentence about each form that was open when it ended
-    damaged: Sequence[MiCrowError]  # why the others cannot be taken up
-
-
-def take_up_drafts(app: App[Any], saved: Iterable[Any]) -> TakenUp:
-    """Takes up those of the last start, save what is no draft."""
-    told, damaged = list[str](), list[MiCrowError]()
+def take_up_drafts(
+    app: App[Any], saved: Iterable[Any], damaged: Callable[[Exception], object]
+) -> Sequence[str]:
+    """Takes up those of the last start, and tells what is no draft to `damaged`; gives a sentence
+    about each form that was open when it ended."""
+    told = list[str]()
     for number, one in enumerate(saved, 1):
         try:
             found, draft = _draft(JsonObject.of(one, f"saved form {number}"))
         except MiCrowError as error:
-            damaged.append(error)
+            damaged(error)
             continue
         drafts_of(app)[found] = replace(draft, is_open=False)
         told += _told(found[0], draft)
-    return TakenUp(told, damaged)
+    return told
 
 
 def _draft(saved: JsonObject) -> tuple[DraftKey, Draft]:
