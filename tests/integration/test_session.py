@@ -129,7 +129,7 @@ def test_two_texts_and_two_sets_of_texts_are_told_apart(loaded):
     found = loaded.call("compare", text=TEXT, against="The boat left the village.", top=4)
     assert len(found["features"]) == 4
     assert found["first"]["text"] == TEXT
-    with pytest.raises(UserError, match="has 1 texts, too few"):
+    with pytest.raises(UserError, match="has 1 text, too few"):
         loaded.call("contrast", texts=[TEXT], against=["a boat"])
     with pytest.raises(UserError, match="no chat template"):
         loaded.call("render", chat="user: hello")

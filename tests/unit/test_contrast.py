@@ -51,8 +51,8 @@ def test_a_seed_gives_the_same(found: Contrast, tiny_lm) -> None:
 @pytest.mark.parametrize(
     ("texts_for", "against", "message"),
     [
-        (SEA[:3], BREAD, "--for has 3 texts"),
-        (SEA, BREAD[:7], "--against has 7 texts"),
+        (SEA[:3], BREAD, "the first set has 3 texts"),
+        (SEA, BREAD[:7], "the second set has 7 texts"),
         (SEA, [*BREAD, SEA[0]], "is among the texts of both sides"),
     ],
 )

@@ -1,5 +1,6 @@
 """Words that name texts, layers and files of vectors: what they mean, and what is refused."""
 
+import gzip
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,26 @@ def test_words_name_texts(
     drawn = texts.texts_of(workspace, [word, word], "run", 1, 1, not_those=without)
     assert len(drawn) == 1
     assert set(drawn) <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "found"),
+    [
+        ("lines.txt", "rain\nhail\n  \x20\nsnow\n", ["rain", "hail", "snow"]),
+        ("windows.txt", "rain\r\nhail\r\n", ["rain", "hail"]),
+        ("parted.txt", "rain\nand hail\n\nsnow\n", ["rain\nand hail", "snow"]),
+        ("prose.md", "rain\nand hail\n", ["rain\nand hail"]),
+        ("one.jsonl", '{"text": "rain\\nand hail"}\n', ["rain\nand hail"]),
+    ],
+)
+def test_each_line_of_a_txt_file_without_empty_lines_is_a_text(
+    workspace: Workspace, tmp_path: Path, name: str, held: str, found: list[str]
+) -> None:
+    (path := tmp_path / name).write_bytes(held.encode())
+    assert texts.texts_of(workspace, [str(path)], None, 9, 1) == found
+    with gzip.open(f"{path}.gz", "wb") as packed:
+        packed.write(held.encode())
+    assert texts.texts_of(workspace, [f"{path}.gz"], None, 9, 1) == found
 
 
 def test_a_check_holds_documents_of_a_run_against_its_others(workspace: Workspace) -> None:

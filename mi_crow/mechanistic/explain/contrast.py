@@ -96,12 +96,14 @@ def contrast(
 
 
 def _check(texts_for: Sequence[str], texts_against: Sequence[str], latents: int) -> None:
-    for side, texts in (("for", texts_for), ("against", texts_against)):
+    for which, texts in (("first", texts_for), ("second", texts_against)):
         if len(texts) < FEWEST:
+            few = f"{len(texts)} text{'' if len(texts) == 1 else 's'}"
             raise UserError(
-                f"--{side} has {len(texts)} texts, too few to choose features by one half and "
-                "measure them on the other",
-                hint=f"give {FEWEST} or more; in .txt files blank lines part them",
+                f"the {which} set has {few}, too few to choose features by one half and measure "
+                "them on the other",
+                hint=f"give {FEWEST} or more; in a .txt file empty lines part them, or each line "
+                "is one",
             )
     both = set(texts_for) & set(texts_against)
     if both:

@@ -32,7 +32,8 @@ def texts_of(
 
     Each is `label:sea` (the documents of run `run_id` with that label), `documents:3,7-12` (those
     of the run by their numbers), `others` (the run's documents that `not_those` do not name), the
-    path of a file of texts, or a text itself. Raises UserError, NotFoundError in one sentence.
+    path of a file of texts, or a text itself. In a .txt file empty lines part the texts; in one
+    without any, each line is a text. Raises UserError, NotFoundError in one sentence.
     """
     found: list[str] = []
     for word in words:
@@ -131,12 +132,17 @@ def looks_like_file(word: str) -> bool:
 
 def _of_file(path: Path, limit: int) -> list[str]:
     from mi_crow.datasets import load_texts
+    from mi_crow.datasets.files import is_compressed
     from mi_crow.language_model.config import DatasetSpec
 
     if not path.exists():
         raise _no_file(path)
     rows = load_texts(DatasetSpec(source=str(path))).rows()
-    return [str(text) for (text, _), _ in zip(rows, range(8 * limit), strict=False)]
+    found = [str(text) for (text, _), _ in zip(rows, range(8 * limit), strict=False)]
+    name = path.with_suffix("") if is_compressed(path) else path
+    if len(found) == 1 and name.suffix.lower() == ".txt":
+        return [line for line in found[0].split("\n") if line.strip()][: 8 * limit]
+    return found
 
 
 def _of_run(

@@ -24,8 +24,8 @@ from mi_crow.store.workspace import Workspace
 from mi_crow.visible import quoted
 
 _SOURCES = (
-    "texts, files of texts (in .txt, empty lines part them), label:NAME or documents:3,7-12 of "
-    "--run"
+    "texts, files of texts (in .txt, empty lines part them; without any, each line is one), "
+    "label:NAME or documents:3,7-12 of --run"
 )
 
 
