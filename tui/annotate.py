@@ -22,6 +22,12 @@ Change = Callable[["Annotations"], str]
 """Writes, and returns a sentence about what was done."""
 
 
+class Unexpected(str):
+    """A sentence about more than was asked for: it is seen also while the next name is typed."""
+
+    __slots__ = ()
+
+
 def may_tag(app: "Workbench", off: str = TAGGING_OFF) -> bool:
     """Whether names and what else is saved beside them can be written; if not, says before anybody
     types what is `off`, and why."""
@@ -52,7 +58,11 @@ def write(
         sentence, version = done
         # Names that are typed one after the other are seen in their rows, which a message covers.
         line = getattr(app.screen, "prompt", None)
-        app.notify(printable(sentence), quiet=line is not None and line.is_open)
+        typing_on = line is not None and line.is_open
+        if isinstance(sentence, Unexpected):
+            app.notify(printable(sentence), severity="warning")
+        else:
+            app.notify(printable(sentence), quiet=typing_on)
         app.concepts_changed(version)
 
     def asks_again(error: Exception) -> bool:
@@ -138,6 +148,8 @@ def name_feature(
         said = replace(said, confidence=round(naming.proposed[1], 2))  # as sure as it was tested
 
     def change(annotations: "Annotations") -> str:
+        from mi_crow.mechanistic.concepts.conflicts import same_name
+
         both = False
         with annotations.one_change():
             known = [one.name for one in annotations.concepts(sae_id, feature)]
@@ -148,11 +160,20 @@ def name_feature(
                 annotations.remove_concept(sae_id, feature, before)
         if known and name not in known and before not in known:  # by another app
             is_now = f"is also {quoted(name)}" if name else "keeps a name"
-            return f"#{feature} {is_now}: meanwhile it was named {quoted(known[0])}"
+            return Unexpected(f"#{feature} {is_now}: meanwhile it was named {quoted(known[0])}")
         if both:
             return f"#{feature} is {quoted(name)}, put together with {quoted(before or '')}"
         also = "also " if said.beside and before else ""
-        return f"#{feature} is {also}{quoted(name)}" if name else f"#{feature} has no name any more"
+        if not name:
+            return f"#{feature} has no name any more"
+        sentence = f"#{feature} is {also}{quoted(name)}"
+        folder = app.context.workspace.saes_dir / sae_id
+        others = None if name in known else same_name(annotations, folder, sae_id, feature, name)
+        if others is None:
+            return sentence
+        # What makes a conflict is seen; what is one already is in the list of messages.
+        makes_one = others.far and len(others.features) == 1
+        return (Unexpected if makes_one else str)(f"{sentence}; {others.words}")
 
     write(app, change, failed, typed=line)
     return before if said.beside and before else name

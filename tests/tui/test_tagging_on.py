@@ -1,6 +1,8 @@
 """Tagging at the speed of reading: the next unnamed feature, further names, many at once."""
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.concepts.naming_line import complete_naming, parse_naming
@@ -105,6 +107,29 @@ async def test_a_name_that_came_while_one_was_typed_is_said(open_features):
         await press(pilot, "ctrl+t")
         assert f"#{feature} is also “rain”: meanwhile it was named “fog”" in notices(pilot)
         assert [c.name for c in annotations.concepts(SAE, feature)] == ["fog", "rain"]
+
+
+async def test_what_a_name_did_besides_is_seen_while_the_next_is_typed(open_features):
+    async with open_features(size=(80, 24)) as pilot:
+        annotations: Annotations = pilot.app.context.annotations
+        others = Annotations(annotations.path, actor="ada")
+        first, second, third, fourth = (int(one) for one in table(pilot).shown_ids[:4])
+        decoder = np.zeros((pilot.app.context.features.meta().n_features, 4), dtype=np.float32)
+        decoder[[first, second]] = np.eye(4, dtype=np.float32)[:2]  # nothing in common
+        folder = pilot.app.context.workspace.saes_dir / SAE
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"W_dec": decoder}, folder / "sae_weights.safetensors")
+        await press(pilot, "t", *"rain", "enter")
+        assert notices(pilot) == ""
+        await press(pilot, *"Rain", "enter")  # the line is open again
+        conflict = f"#{second} is “Rain”; so is feature {first}, far apart (cosine 0.00)"
+        assert notices(pilot) == conflict
+        await press(pilot, *"rain", "enter")  # the conflict is there already
+        assert notices(pilot) == conflict
+        assert f"#{third} is “rain”; so are" in pilot.app.message_log.read()[0].sentence
+        others.set_concept(SAE, fourth, "fog")
+        await press(pilot, *"snow", "enter")
+        assert f"#{fourth} is also “snow”: meanwhile it was named “fog”" in notices(pilot)
 
 
 def test_a_plus_is_a_further_name_and_words_are_completed():

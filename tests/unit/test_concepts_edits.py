@@ -68,6 +68,10 @@ def test_tags_bring_the_proposed_names_of_features_without_one(annotations: Anno
     assert said(annotations, 5) == [("rain", 1.0, "", ("wet",))]
     assert said(annotations, 6) == [("hail", 0.83, "", ("wet",))]
     assert annotations.concepts(SAE, 6)[0].source == "auto"
+    two = {9: ("Rain", 0.9), 10: ("fog", 0.9)}
+    told = tag_all(annotations, SAE, [9, 10], ["wet"], [], two)
+    assert told.startswith("2 features tagged, 2 by the proposed name (1 has the name of another)")
+    annotations.undo()
     assert said(annotations, 7) == said(annotations, 8) == []
     annotations.undo()
     assert [one.name for one in annotations.concepts(SAE)] == ["rain"]

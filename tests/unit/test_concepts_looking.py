@@ -11,7 +11,12 @@ from mi_crow.cli import main
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model import LanguageModel
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from mi_crow.mechanistic.concepts.conflicts import find_conflicts, merge_names
+from mi_crow.mechanistic.concepts.conflicts import (
+    SameName,
+    find_conflicts,
+    merge_names,
+    same_name,
+)
 from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
 from mi_crow.mechanistic.explain.check_result import Check
 from mi_crow.mechanistic.explain.checking import check_feature, marked
@@ -119,6 +124,32 @@ def test_names_that_contradict_each_other_are_found_and_merged(
     assert not [c for c in find_conflicts(store, None, near=cosine - 1e-6) if c.kind == "alike"]
     annotations.undo()
     assert {c.name for c in annotations.concepts(SAE)} == {"tide", "flood", "same", "Same"}
+
+
+def test_a_name_that_other_features_have_is_said_with_how_near_they_are(
+    workspace: Workspace, annotations: Annotations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workspace.sae_dir(SAE)
+    decoder = DecoderRows.open(folder, SAE).values[:3]
+    unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
+    assert same_name(annotations, folder, SAE, 0, "tide") is None
+    assert main(["concepts", "set", "1", "tide"]) == 0
+    assert capsys.readouterr().out.rstrip() == "feature 1 of s is now “tide”"
+    assert main(["concepts", "set", "0", "Tide"]) == 0
+    apart = f"far apart (cosine {unit[0] @ unit[1]:.2f})"
+    assert f"is now “Tide”; so is feature 1, {apart}" in capsys.readouterr().out
+    assert main(["concepts", "set", "2", "tide", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["same_name"] == [0, 1]
+    found = same_name(annotations, folder, SAE, 2, "tide")
+    assert found is not None
+    assert found.cosine == pytest.approx(max(unit[2] @ unit[0], unit[2] @ unit[1]), abs=1e-6)
+    assert found.words.startswith("so are feature 0 and 1 more, the nearest far apart (cosine ")
+    assert main(["concepts", "set", "2", "tide #wet"]) == 0  # not a new name
+    assert "so are" not in capsys.readouterr().out
+    (folder / "sae_weights.safetensors").unlink()
+    without = same_name(annotations, folder, SAE, 0, "tide")
+    assert without == SameName((1, 2), None)
+    assert SameName((1, 2), None).words == "so are feature 1 and 1 more"
 
 
 def test_the_next_to_name_fires_often_and_is_unknown(

@@ -129,6 +129,8 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
     sae_id = pick_sae(workspace, options.sae)
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     check_has_feature(options.feature, sae_id, sae.n_latents)
+    from mi_crow.mechanistic.concepts.conflicts import same_name
+
     said = NamingLine(options.name) if options.literal else parse_naming(options.name)
     names = [one.name for one in annotations.concepts(sae_id, options.feature)]
     if not said.name and options.name.strip() and len(names) == 1:
@@ -141,10 +143,14 @@ def _set(workspace: Workspace, annotations: "Annotations", options: Namespace) -
         annotations.set_concept(*place, 1.0 if confidence is None else confidence, note or "", tags)
     else:
         say(annotations, *place, confidence=confidence, note=note, tags=tags)
+    folder = workspace.sae_dir(sae_id)
+    others = None if said.name in names else same_name(annotations, folder, *place)
     value = {"sae_id": sae_id, "feature": options.feature, "name": said.name}
+    value["same_name"] = list(others.features) if others is not None else []
     is_now = "is" if said.name in names else "is also" if names else "is now"
+    sentence = f"feature {options.feature} of {sae_id} {is_now} {quoted(said.name)}"
     print_outcome(
-        options.json, value, f"feature {options.feature} of {sae_id} {is_now} {quoted(said.name)}"
+        options.json, value, sentence if others is None else f"{sentence}; {others.words}"
     )
 
 

@@ -112,6 +112,15 @@ class Annotations(SavedSteering, SavedInspections):
         query = f"SELECT {COLUMNS} FROM concepts{where} ORDER BY sae_id, feature, name"
         return [concept_of(row) for row in self._database.rows(query, values)]
 
+    def features_named(self, sae_id: str, name: str) -> list[int]:
+        """The features of an SAE that have a name, also in other case (of A to Z), by number."""
+        query = (
+            "SELECT DISTINCT feature FROM concepts WHERE sae_id = :sae_id "
+            "AND name = :name COLLATE NOCASE ORDER BY feature"
+        )
+        rows = self._database.rows(query, {"sae_id": sae_id, "name": name})
+        return [int(row[0]) for row in rows]
+
     def set_concept(
         self,
         sae_id: str,

@@ -5,11 +5,12 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mi_crow.errors import NotFoundError, UserError
+from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations_rows import Concept, concept_from
 from mi_crow.mechanistic.concepts.edits import joined_notes
 from mi_crow.mechanistic.features.similar import DecoderRows
@@ -94,6 +95,53 @@ def _apart(name: str, features: Sequence[int], decoder: DecoderRows, far: float)
         return None
     lonely = [rows[place] for place in np.argsort(nearest, kind="stable")]
     return Conflict("apart", (name,), tuple(lonely), float(nearest.min()))
+
+
+@dataclass(frozen=True)
+class SameName:
+    """Other features that have the name of one, as it was given."""
+
+    features: tuple[int, ...]  # by number
+    cosine: float | None  # of the nearest; None where the decoder cannot be read
+
+    @property
+    def far(self) -> bool:
+        """Whether that is a conflict."""
+        return self.cosine is not None and self.cosine < FAR
+
+    @property
+    def words(self) -> str:
+        """`so is feature 71, far apart (cosine 0.05)`."""
+        more = len(self.features) - 1
+        are = f"so are feature {self.features[0]} and {more:,} more" if more else ""
+        said = are or f"so is feature {self.features[0]}"
+        if self.cosine is None:
+            return said
+        nearest = "the nearest " if more else ""
+        return f"{said}, {nearest}{'far apart ' if self.far else ''}(cosine {self.cosine:.2f})"
+
+
+def same_name(
+    annotations: "Annotations", folder: Path, sae_id: str, feature: int, name: str
+) -> SameName | None:
+    """The other features of the SAE in `folder` that have the name of one; None where none has."""
+    others = [one for one in annotations.features_named(sae_id, name) if one != feature]
+    if not others:
+        return None
+    try:
+        decoder = DecoderRows.open(folder, sae_id)
+    except MiCrowError:
+        return SameName(tuple(others), None)
+    known = [one for one in others if one < len(decoder.values)][:_MOST_OF_ONE_NAME]
+    if not known or feature >= len(decoder.values):
+        return SameName(tuple(others), None)
+    own = decoder.rows(feature, feature + 1)[0]
+    cosines = [_cosine(own, decoder.rows(one, one + 1)[0]) for one in known]
+    return SameName(tuple(others), max(cosines))
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12))
 
 
 def merge_names(

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ def tag_all(
         ]
         annotations.apply([(None, one) for one in fresh])
         done = f"tagged, {len(fresh):,} by the proposed name" if fresh else "tagged"
+        if same := _of_several(annotations, sae_id, fresh):
+            done += f" ({same:,} {'has' if same == 1 else 'have'} the name of another)"
         return _set_all(annotations, sae_id, features, done, tags)
 
 
@@ -164,6 +167,16 @@ def _concepts(
 ) -> "Iterator[Concept]":
     wanted = set(features)
     return (one for one in annotations.concepts(sae_id) if one.feature in wanted)
+
+
+def _of_several(annotations: "Annotations", sae_id: str, fresh: "Sequence[Concept]") -> int:
+    """How many of some new names another feature has as well."""
+    if not fresh:
+        return 0
+    of: defaultdict[str, set[int]] = defaultdict(set)
+    for one in annotations.concepts(sae_id):
+        of[one.name.casefold()].add(one.feature)
+    return sum(len(of[one.name.casefold()]) > 1 for one in fresh)
 
 
 def _features(count: int) -> str:

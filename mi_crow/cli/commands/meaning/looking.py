@@ -54,8 +54,8 @@ def add_flags(name: str, action: ArgumentParser) -> None:
     if name == "check":
         action.add_argument("target", metavar="FEATURE", help="its number, or its name")
         texts = (
-            "texts, files of texts (in .txt, empty lines part them; without any, each line is one), "
-            "label:NAME; [[marks]] are where it should fire"
+            "texts, files of texts (in .txt, empty lines part them; without any, each line is "
+            "one), label:NAME; [[marks]] are where it should fire"
         )
         action.add_argument(
             "--for", dest="texts_for", nargs="+", default=[], metavar="TEXTS", help=texts
