@@ -8,6 +8,7 @@ search reads, would stay in these heaps after their end: a third of what the app
 import ctypes
 import gc
 import sys
+from functools import cache
 from typing import Final
 
 _ARENAS: Final = (-8, 2)  # heaps for all threads together
@@ -22,14 +23,21 @@ _OFTEN: Final = 1  # looks at those that stayed, after which all are looked at w
 
 def keep_little() -> None:
     """Sets that, where the C library is glibc; before threads start."""
+    library = _c_library()
+    if library is not None and hasattr(library, "mallopt"):
+        for setting in (_ARENAS, _MAPPED, _TRIMMED):
+            library.mallopt(*setting)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    """The C library of this process, where there may be glibc."""
     if not sys.platform.startswith("linux"):
-        return
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    for setting in (_ARENAS, _MAPPED, _TRIMMED):
-        mallopt(*setting)
+        return ctypes.CDLL(None)
+    except OSError:
+        return None
 
 
 def collect_again() -> None:
@@ -42,6 +50,15 @@ def collect_again() -> None:
 
 
 def collect_at_rest() -> None:
-    """Looks through what has lived for long, where much was made since the last time."""
+    """Looks through what has lived for long, where much was made since the last time, and gives
+    back what is free within the heaps."""
     if gc.isenabled() and gc.get_count()[2] >= _OFTEN:
         gc.collect()
+        _trim()
+
+
+def _trim() -> None:
+    """The C library itself gives back the end of a heap alone: of 40 MB up to 12 stay."""
+    library = _c_library()
+    if library is not None and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)

@@ -174,8 +174,9 @@ class Workbench(ThreadWork, TerminalApp):
             read_only = why_read_only(context.workspace)
             concepts = context.look_at_concepts()
             store = context.features
-            if store is not None and store.changed_on_disk():
-                rebuilt = store.meta().sae_id
+            if store is not None:
+                store.rest()
+                rebuilt = store.meta().sae_id if store.changed_on_disk() else ""
         except (MiCrowError, OSError) as error:
             trouble = error
         except Exception as error:  # shown: a look that fails in silence leaves old rows

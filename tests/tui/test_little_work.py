@@ -1,6 +1,8 @@
 """What the app does not do twice, so that it answers at once: parse styles, draw, read, send."""
 
 import gc
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -144,6 +146,26 @@ async def test_what_has_lived_for_long_is_looked_through_at_rest(
         monkeypatch.setattr("tui.workbench.AT_REST_S", 0.0)
         pilot.app.look_now()
         assert looked
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_what_is_free_between_what_is_kept_goes_back_to_the_system():
+    code = """
+import gc
+import subprocess
+import sys
+from mi_crow.memory import memory_readings
+from tui import allocation
+
+allocation.keep_little()
+kept = [bytes(2_000) for _ in range(20_000)]
+kept = [block for at, block in enumerate(kept) if at % 64 == 0]
+allocation._OFTEN = 0
+before = memory_readings()["memory"]
+allocation.collect_at_rest()
+assert before - memory_readings()["memory"] > 10e6, (before, memory_readings())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mi_crow.mechanistic.concepts.conflicts import (
     merge_names,
     same_name,
 )
-from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
+from mi_crow.mechanistic.concepts.coverage import FactsOf, coverage_of
 from mi_crow.mechanistic.explain.check_result import Check
 from mi_crow.mechanistic.explain.checking import check_feature, marked
 from mi_crow.mechanistic.features.queries import FeatureStore
@@ -76,7 +76,10 @@ def test_coverage_is_the_share_of_firings_and_texts(
     store.refresh_concepts()
     everything = coverage_of(store)
     assert (everything.firings, everything.strongest) == (pytest.approx(1), pytest.approx(1))
-    assert facts_of(store, [best[0], 10**6])[best[0]].covers == everything.curve[0].share
+    facts = FactsOf(store, [best[0], 10**6])
+    assert facts[best[0]].covers == everything.curve[0].share
+    assert list(facts) == [best[0]]
+    assert facts.get(10**6) is None
 
 
 def test_few_changes_are_read_without_all_the_others(

@@ -262,3 +262,22 @@ def test_a_search_keeps_to_the_filter(store: FeatureStore, docs: list[Doc]) -> N
     within = store.ids(search="harbour", flt=flt).tolist()
     assert within == [f for f in found(store, "harbour") if f in store.ids(flt=flt)]
     assert store.ids(search="harbour", flt=replace(flt, tag="none")).tolist() == []
+
+
+def test_what_a_search_reads_is_given_back_when_no_other_comes(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    postings = search.Postings.documents
+    monkeypatch.setattr(
+        search.Postings, "documents", lambda *given: reads.append("read") or postings(*given)
+    )
+    found = store.ids(search="harbour").tolist()
+    store.rest()
+    assert store.ids(search="harbour").tolist() == found
+    assert len(reads) == 1
+    monkeypatch.setattr(search, "REST_S", 0.0)
+    store.rest()
+    store.rest()
+    assert store.ids(search="harbour").tolist() == found
+    assert len(reads) == 2

@@ -76,6 +76,7 @@ _MOST_VISIBLE = 200  # of a name of a preset or an inspection
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _COLUMNS = COLUMNS.split(", ")
 _WRITTEN_TYPES = [str, int, str, float, str, list, str, float, float]
+_SURE = 1.0
 _CONCEPT_TYPES = (str, int, str, float, str, str, str, float, float)
 
 
@@ -178,6 +179,8 @@ def concept_of(row: sqlite3.Row) -> Concept:
         )
     # Of what most rows share one copy is kept.
     sae_id, source = intern(sae_id), intern(source)
+    updated = created if updated == created else updated
+    confidence = _SURE if confidence == _SURE else confidence
     return Concept(
         sae_id, feature, name, confidence, note, _tags_of(tags), source, created, updated
     )

@@ -1,7 +1,9 @@
 """How much of an SAE its named features explain, and the figures of each. Torch-free."""
 
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from sys import intern
 
 import numpy as np
 
@@ -84,21 +86,34 @@ class ConceptFacts:
     layer: str = ""  # that the feature is of
 
 
-def facts_of(store: FeatureStore, features: Collection[int]) -> dict[int, ConceptFacts]:
-    """Figures of some features of an index; others are left out."""
-    columns, connection = store.columns(), store.connection
-    chosen = [one for one in features if 0 <= one < len(columns)]
-    total = float(columns.fires.sum()) or 1.0
-    scores = columns.numbers("name_score", connection)
-    kinds = connection.proposals.texts("kind", chosen)
-    layers = connection.layers.texts(chosen)
-    return {
-        feature: ConceptFacts(
-            float(columns.density[feature]),
-            float(columns.fires[feature]) / total,
-            None if np.isnan(scores[feature]) else float(scores[feature]),
-            kind,
-            layer,
+class FactsOf(Mapping[int, ConceptFacts]):
+    """The facts of some features, made when asked for: those of 20,000 names would take 3 MB."""
+
+    def __init__(self, store: FeatureStore, features: Collection[int]) -> None:
+        """Of the `features` that the index has; others are left out."""
+        self._columns = columns = store.columns()
+        self._total = float(columns.fires.sum()) or 1.0
+        self._scores = columns.numbers("name_score", store.connection)
+        self._features = sorted({one for one in features if 0 <= one < len(columns)})
+        kinds = store.connection.proposals.texts("kind", self._features)
+        self._kinds = [intern(kind) for kind in kinds]
+        self._layers = store.connection.layers.texts(self._features)
+
+    def __getitem__(self, feature: int) -> ConceptFacts:
+        place = bisect_left(self._features, feature)
+        if place == len(self._features) or self._features[place] != feature:
+            raise KeyError(feature)
+        score = float(self._scores[feature])
+        return ConceptFacts(
+            float(self._columns.density[feature]),
+            float(self._columns.fires[feature]) / self._total,
+            None if np.isnan(score) else score,
+            self._kinds[place],
+            self._layers[place],
         )
-        for feature, kind, layer in zip(chosen, kinds, layers, strict=True)
-    }
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._features)
+
+    def __len__(self) -> int:
+        return len(self._features)

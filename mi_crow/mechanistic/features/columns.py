@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 RELEVANCE = "relevance"  # how well a feature matches a search
 SORTS = ("feature", "density", "fires", "max_act", "mean_act", "top_auroc", "top_label", "concept")
-_MOST_ORDERS = 16  # kept in memory, 4 bytes per feature each
+_MOST_ORDERS = 4  # kept in memory, 4 bytes per feature each
+_MOST_COLUMNS = 16  # of numbers, 8 bytes per feature each
 
 # The rows are in feature order. A join with the labels loses it, but 131,072 texts would cost
 # more than all other columns.
@@ -353,7 +354,7 @@ class FeatureColumns:
                 return values  # some may still come
         else:
             return getattr(self, column)
-        while len(self._more) >= _MOST_ORDERS:
+        while len(self._more) >= _MOST_COLUMNS:
             self._more.pop(next(iter(self._more)), None)
         self._more[column] = values
         return values

@@ -46,7 +46,7 @@ from mi_crow.mechanistic.features.records import (
     Neighbour,
     TextFeature,
 )
-from mi_crow.mechanistic.features.search import SearchColumns, searched_concepts
+from mi_crow.mechanistic.features.search import HeldSearch, SearchColumns, searched_concepts
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace
 
@@ -81,18 +81,13 @@ class _Opened:
     # Read when first needed and then kept; no two threads read them at once.
 
     @property
-    def searched(self) -> SearchColumns:
-        with self._lock:
-            return self._searched
-
-    @property
     def token_texts(self) -> TokenTexts:
         with self._lock:
             return self._token_texts
 
     @cached_property
-    def _searched(self) -> SearchColumns:
-        return SearchColumns.read(self.connection, self.meta.n_features)
+    def searched(self) -> HeldSearch:
+        return HeldSearch(lambda: SearchColumns.read(self.connection, self.meta.n_features))
 
     @cached_property
     def _token_texts(self) -> TokenTexts:
@@ -221,6 +216,10 @@ class FeatureStore:
 
     # The table.
 
+    def rest(self) -> None:
+        """Gives back what only searches need, where none has come for a while."""
+        self._held[0].searched.rest()
+
     def ids(
         self,
         sort: str | None = None,
@@ -254,7 +253,7 @@ class FeatureStore:
                 opened.connection,
                 columns,
                 named,
-                lambda: self._with_table(opened, named).searched,
+                lambda: self._with_table(opened, named).searched.columns(),
             )
             matches = matcher.matches(query)
             keep = matches.keep & columns.matching(flt or FeatureFilter(), named)

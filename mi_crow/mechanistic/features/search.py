@@ -1,8 +1,10 @@
 """Finding features by text: names, labels, promoted tokens, example texts; ranked, torch-free."""
 
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.columns import ConceptColumns, FeatureColumns
     from mi_crow.mechanistic.features.connection import IndexConnection
 
+REST_S: Final = 20.0  # without a search, after which its columns are given back
 # The kind of match decides; what is added to it (below 50) orders matches of one kind.
 _NUMBER, _EXACT_NAME, _NAME, _NOTE, _LABEL, _TOKEN, _TEXT = 500.0, 450, 400, 350, 300, 200, 100
 _TOKEN_RANKS = 10  # promoted tokens that are searched
@@ -102,6 +105,34 @@ class SearchColumns:
         )
 
 
+class HeldSearch:
+    """What a search reads, read by the first search and kept for the next ones; from any thread."""
+
+    def __init__(self, read: Callable[[], SearchColumns]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._columns: SearchColumns | None = None
+        self._asked = 0.0
+
+    def columns(self) -> SearchColumns:
+        with self._lock:
+            self._asked = time.monotonic()
+            if self._columns is None:
+                self._columns = self._read()
+            return self._columns
+
+    def rest(self) -> None:
+        """Gives it back where no search has come for REST_S: with 131,072 features it is 11 MB,
+        which are read again in 0.15 s."""
+        if self._columns is None or not self._lock.acquire(blocking=False):
+            return  # a search reads it just now
+        try:
+            if time.monotonic() - self._asked > REST_S:
+                self._columns = None
+        finally:
+            self._lock.release()
+
+
 def search_words(text: str) -> list[str]:
     """The distinct words of a search in lower case, longest first, without those that are part of
     another: what contains the longer word contains them too."""
@@ -151,10 +182,9 @@ def documents_with(connection: "IndexConnection", words: list[str]) -> np.ndarra
     for first in range(0, len(words), _WORDS_AT_ONCE):
         some = words[first : first + _WORDS_AT_ONCE]
         condition = " AND ".join(["contains(lower(text), ?)"] * len(some))
-        rows = connection.columns(
-            f"SELECT document AS id FROM idx.stored_documents WHERE {condition}", some
-        )
-        ids = np.unique(rows["id"])
+        # Not by np.unique: it would import NumPy's masked arrays.
+        query = f"SELECT DISTINCT document FROM idx.stored_documents WHERE {condition} ORDER BY 1"
+        ids: np.ndarray = connection.columns(query, some)["document"]
         found = ids if found is None else np.intersect1d(found, ids, assume_unique=True)
         if not len(found):
             break

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HeldOut = Mapping[int, tuple[str, float | None]]  # feature -> the label it predicts, AUROC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConceptsRead:
     """What the annotations and the index say about the concepts of one SAE."""
 
@@ -57,11 +57,7 @@ def concept_rows(
 ) -> "list[ConceptRow]":
     """One row per concept; a dot before those that are marked."""
     read = read or ConceptsRead(None)
-    held_out, facts = read.held_out, read.facts
-    return [
-        ConceptRow(one, facts.get(one.feature), held_out.get(one.feature), key_of(one) in marked)
-        for one in concepts
-    ]
+    return [ConceptRow(one, read, key_of(one) in marked) for one in concepts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +66,16 @@ class ConceptRow:
     would take 13 MB."""
 
     concept: "Concept"
-    facts: "ConceptFacts | None"
-    held_out: tuple[str, float | None] | None
+    read: ConceptsRead
     is_marked: bool
+
+    @property
+    def facts(self) -> "ConceptFacts | None":
+        return self.read.facts.get(self.concept.feature)
+
+    @property
+    def held_out(self) -> tuple[str, float | None] | None:
+        return self.read.held_out.get(self.concept.feature)
 
     @property
     def key(self) -> str:

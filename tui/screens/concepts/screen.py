@@ -142,7 +142,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         if store is None or store.meta().sae_id != sae_id:
             concepts = context.annotations.concepts(sae_id) if sae_id else ()
             return ConceptsRead(sae_id, tuple(concepts))
-        from mi_crow.mechanistic.concepts.coverage import coverage_of, facts_of
+        from mi_crow.mechanistic.concepts.coverage import FactsOf, coverage_of
         from mi_crow.mechanistic.features.records import FeatureFilter, is_telling
 
         store.refresh_concepts()
@@ -155,7 +155,7 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
             for feature, score in store.best_labels(sorted(named)).items()
             if is_telling(score.auroc)
         }
-        facts = facts_of(store, sorted(named))
+        facts = FactsOf(store, named)
         several = store.connection.layers.several
         return ConceptsRead(
             sae_id, tuple(concepts), held_out, alive, facts, coverage_of(store), several

@@ -32,7 +32,7 @@ def density_spread(densities: np.ndarray) -> Spread | None:
         return None
     powers = np.log10(fires)
     counts, edges = np.histogram(powers, _BINS, (np.floor(powers.min()), np.ceil(powers.max())))
-    middle = float(np.median(fires))
+    middle = _median(fires)
     return Spread("density", *_plain(counts, 10.0**edges), density, middle)
 
 
@@ -43,8 +43,14 @@ def activation_spread(greatest: np.ndarray) -> Spread | None:
         return None
     counts, edges = np.histogram(fires, _BINS, (0.0, float(fires.max())))
     text = partial(number, digits=1)
-    middle = float(np.median(fires))
+    middle = _median(fires)
     return Spread("greatest activation", *_plain(counts, edges), text, middle)
+
+
+def _median(values: np.ndarray) -> float:
+    # Not np.median: it would import NumPy's masked arrays.
+    ascending = np.sort(values)
+    return float(ascending[(len(values) - 1) // 2] + ascending[len(values) // 2]) / 2
 
 
 def spread_chart(spread: Spread, width: int, height: int) -> list[Content]:
