@@ -12,6 +12,7 @@ from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tui.app import MiCrowApp
 from tui.screens.runs.charts import Sign, which_k_chart
 from tui.screens.runs.compare_popup import SaeComparePopup
+from tui.screens.runs.figures.covered import covered
 from tui.state import StateFile
 from tui.widgets.lists.row_list import RowList
 
@@ -131,6 +132,28 @@ async def test_the_charts_say_which_sae_has_no_curve_and_why(sweep, run_app):
             ("sweep-k16", "metrics.parquet cannot be read"),
         ):
             assert f"{letters[name]} {why}" in text
+
+
+async def test_curves_that_lie_on_each_other_are_said_to(sweep, run_app):
+    add_trained(sweep, "sweep-again", 300, 2048, 0.19, 16.1)  # as sweep-k16, half as long
+    async with run_app(sweep, size=(200, 60)) as pilot:
+        await select(pilot, "saes", "sweep-k16")
+        await press(pilot, "equals_sign")
+        table = pilot.app.screen.query_one("#comparing-table", RowList)
+        letters = {row.key: row.cells[0].text.strip() for row in table.rows}
+        first, second = sorted((letters["sweep-k16"], letters["sweep-again"]))
+        text = screen_text(pilot)
+        assert f"held-out FVU  logarithmic  {second} lies on {first}" in text
+        assert f"L0  {second} lies on {first}" in text
+
+
+def test_curves_are_told_apart_by_a_dot():
+    flat, near = [(0.0, 0.0), (10.0, 8.0)], [(5.0, 4.05), (20.0, 16.0)]
+    apart, short = [(0.0, 1.0), (10.0, 9.0)], [(0.0, 0.0)]
+    series = {0: flat, 1: apart, 2: near, 3: short, 4: []}
+    assert covered(series, 10, 0.0) == {0: [2]}
+    assert covered({0: flat, 1: apart}, 2, 0.0) == {0: [1]}
+    assert covered({}, 10, 0.0) == {}
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from mi_crow.mechanistic.sae.evaluation.figures import Curves, SaeFigures
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from tui.preferences.key_words import key
 from tui.screens.runs.charts import WHICH_K, Sign, pareto_chart, place_name, which_k_chart
+from tui.screens.runs.figures.covered import covered
 from tui.screens.runs.rows import short_model
 from tui.text import count, duration, number, printable
 from tui.widgets.lists.row_list import Cell, Column, Row
@@ -222,9 +223,11 @@ def _overlay(
     marks = [mark for order, place in enumerate(series) for mark in _letters(place, order, series)]
     x = Axis("tokens", count, 0.0, end)
     y = Axis(name, _power) if logarithmic else Axis(name, _short, 0.0)
-    title = Content.assemble(
-        (name, "bold $primary"), ("  logarithmic" if logarithmic else "", "$muted")
-    )
+    about = ["  logarithmic"] if logarithmic else []
+    for place, others in covered(series, height, y.low).items():
+        lie = "lies" if len(others) == 1 else "lie"
+        about.append(f"  {' '.join(map(letter, others))} {lie} on {letter(place)}")
+    title = Content.assemble((name, "bold $primary"), ("".join(about), "$muted"))
     said = [missing] if missing else []
     return [title, *said, *chart(x, y, width, height, curves, marks)]
 
