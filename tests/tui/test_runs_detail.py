@@ -10,6 +10,7 @@ from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import SIZES, press, screen_text, select, settle
+from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
@@ -51,6 +52,34 @@ def add_trained(workspace, sae_id: str) -> None:
         for step in range(0, 600, 20)
     ]
     MetricsTable(rows).write(folder / "metrics.parquet")
+
+
+async def test_what_a_job_reports_does_not_bring_the_detail_before_the_cursor_rests(
+    app_workspace, run_app, monkeypatch
+):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        screen = pilot.app.screen
+        await select(pilot, "saes", "demo-topk")
+        before = screen._shown_subject
+        monkeypatch.setitem(screen._rests, "detail", (0.0, None))  # it goes on moving
+        await press(pilot, "j")
+        screen.on_jobs_changed(messages.JobsChanged(pilot.app.context.jobs()))
+        await settle(pilot)
+        assert screen._shown_subject == before
+        _, rested = screen._rests.pop("detail")
+        rested()
+        await settle(pilot)
+        assert screen._shown_subject == (screen._current, screen._key) != before
+
+
+async def test_an_export_is_offered_on_what_can_be_exported(app_workspace, run_app):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        offered = []
+        for name in ("runs", "saes", "jobs"):
+            rows = pilot.app.screen.query_one(f"#list-{name}", RowList)
+            await select(pilot, name, rows.rows[0].key)
+            offered.append("w export" in screen_text(pilot).splitlines()[-1])
+        assert offered == [False, True, False]
 
 
 def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_jobs):

@@ -251,6 +251,11 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self.mi_crow.look_now()
             self._read_detail()
 
+    @property
+    def left_out_keys(self) -> tuple[str, ...]:
+        """What the footer leaves to help: it is not about the row under the cursor."""
+        return () if self.selected("saes") else ("runs.export",)
+
     # Actions.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

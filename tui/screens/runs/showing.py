@@ -181,7 +181,10 @@ class ShowsDetail(_Screen):
         self.when_rested("aside", self._read_aside)
 
     def _read_detail(self) -> None:
-        """Reads what belongs to the selected row and then draws it."""
+        """Reads what belongs to the selected row and then draws it; once the cursor rests, where
+        it does not yet."""
+        if self.is_resting("detail"):
+            return
         subject = (self._current, self._key)
         read = self._how_to_read()
 
@@ -232,7 +235,8 @@ class ShowsDetail(_Screen):
         return Subject(summary, context.saes(), context.features)
 
     def _detail_read(self, subject: tuple[str, str | None], reading: "Reading | None") -> None:
-        if subject == (self._current, self._key):
+        moving = self.is_resting("detail") and self._shown_subject not in (None, subject)
+        if subject == (self._current, self._key) and not moving:
             self._reading = reading
             self._draw(subject)
 

@@ -96,6 +96,7 @@ class FooterBar(Widget):
         zoom: Item | None = None
         focused = self.screen.focused
         first: Sequence[str] = getattr(self.screen, "first_keys", ())
+        left_out: Sequence[str] = getattr(self.screen, "left_out_keys", ())
         closes, opens = (getattr(self.screen, of, "") for of in ("close_words", "OPEN_WORDS"))
         for active in self.screen.active_bindings.values():
             binding = active.binding
@@ -104,6 +105,7 @@ class FooterBar(Widget):
             if binding.id == "app.zoom":
                 zoom = (key_label(binding.key), "", binding.key)
             shows = binding.show or binding.id in first
+            shows = shows and binding.id not in left_out
             acts = shows and active.enabled and not self._refuses(binding.id or "")
             if acts and binding.id and binding.id not in found:
                 words = binding.description
