@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from mi_crow.cli.commands import remote
 from mi_crow.cli.entry import run_command_line
 from mi_crow.errors import MiCrowError, NotFoundError, UserError
 from mi_crow.remote import client
 from mi_crow.remote.client import OpenApp, ask, open_apps, pick_app
 from mi_crow.remote.place import bind_socket, sockets
+from mi_crow.store.json_object import JsonObject
 from mi_crow.store.runtime_folder import runtime_folder
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
@@ -264,6 +266,15 @@ async def test_quit_ends_the_app(drive: Drive) -> None:
         await pilot.pause()
         assert pilot.app._exit
         writer.close()
+
+
+async def test_what_quitting_by_the_action_answers_is_printed(
+    empty_workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = JsonObject({"do": "do", "action": "app.quit"}, "request")
+    answer = await RemoteCommands(MiCrowApp(empty_workspace)).answer(request)
+    remote._print("do", answer, app_on("/texts", 1.0))
+    assert capsys.readouterr().out == "the app on /texts has ended\n"
 
 
 def test_the_socket_is_the_users_own() -> None:

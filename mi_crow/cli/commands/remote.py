@@ -8,6 +8,7 @@ from mi_crow.cli.formatting import count, moment, print_json
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_table
 from mi_crow.errors import NotFoundError
 from mi_crow.remote.client import Apps, OpenApp, ask, open_apps, pick_app
+from mi_crow.remote.wire import QUIT
 from mi_crow.store.workspace import Workspace
 
 ACTIONS = {
@@ -98,7 +99,7 @@ def _print(action: str, answer: dict[str, Any], app: OpenApp) -> None:
         print_line(f"{count(answer['shown'])} of {count(answer['total'])} features match")
     elif action == "show":
         print_line(f"{answer['screen'].title()} is shown")
-    elif action == "quit":
+    elif answer.get(QUIT):  # also after `do app.quit`
         print_line(f"the app on {app.greeting.workspace} has ended")
     else:
         popup = f", {answer['popup']!r} open" if answer["popup"] else ""
