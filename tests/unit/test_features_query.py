@@ -1,12 +1,14 @@
 """The query language: what a line of text asks of the features, and which of them it finds."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mi_crow.errors import UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.features.connection import connect
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import (
     Condition,
@@ -39,6 +41,14 @@ def find(store: FeatureStore) -> Find:
     return lambda text: store.find(parse_query(text)).tolist()
 
 
+def test_an_sae_that_is_gone_is_not_one_without_an_index(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="SAE 'old' is gone"):
+        connect(tmp_path / "old" / "features.duckdb", "old")
+    (tmp_path / "old").mkdir()
+    with pytest.raises(NotFoundError, match="SAE 'old' has no feature index"):
+        connect(tmp_path / "old" / "features.duckdb", "old")
+
+
 def test_a_line_is_words_conditions_and_an_order() -> None:
     query = parse_query('rain density<1% -tag:"to check" like:#42 "a:b" max>=5 sort:auroc:weather')
     assert query.search == "rain a:b"
@@ -66,6 +76,10 @@ def test_a_line_is_words_conditions_and_an_order() -> None:
         ("tag>3", (0, 5), "'tag' cannot be compared (character 1); write tag:3"),
         ("feature:x", (0, 9), "'x' are no features (character 1); write feature:7,400-405"),
         ("feature:9-7", (0, 11), "'9-7' are no features"),
+        ("rain max > 5", (9, 10), "no spaces (character 10); write it in one piece: max>0.5"),
+        ("max >5k", (4, 7), "one piece: max>5k"),
+        ("max>5kk", (0, 7), "'5kk' is not a number"),
+        ("auroc:weather>0.9", (0, 17), "write label:weather auroc>0.9, or sort:auroc:weather"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(text: str, place: tuple[int, int], says: str) -> None:
@@ -81,6 +95,8 @@ def test_numbers_are_compared(store: FeatureStore, find: Find) -> None:
     assert set(find("-fires>30")) == {row.feature for row in rows if row.fires <= 30}
     both = {row.feature for row in rows if row.density <= 0.005 and row.max_act > 2}
     assert set(find("density<=0.5% max>2")) == both
+    assert find("fires>0.03k") == find("fires>30")
+    assert find("fires<0.001M -max<1%") == find("fires<1,000 max>=0.01")
     assert set(find("fires=0")) == {row.feature for row in rows if row.fires == 0}
 
 

@@ -203,7 +203,7 @@ def connect(path: Path, sae_id: str) -> IndexConnection:
 
     found = identity(path)
     if found is None:
-        raise _missing(sae_id)
+        raise _missing(sae_id, path)
     if not path.is_file():
         raise UserError(f"{str(path)!r} is not a file", hint=_rebuild(sae_id))
     if not os.access(path, os.R_OK):
@@ -292,7 +292,7 @@ def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> M
                 hint="close it there and try again",
             )
         if "No such file" in text or "No files found" in text:
-            return _missing(sae_id)
+            return _missing(sae_id, path)
         if "read a database file with version" in text:
             return UserError(
                 f"the feature index of {sae_id!r} was written by another version of DuckDB",
@@ -317,7 +317,11 @@ def damaged(sae_id: str, error: BaseException) -> CorruptDataError:
     )
 
 
-def _missing(sae_id: str) -> NotFoundError:
+def _missing(sae_id: str, path: Path | None) -> NotFoundError:
+    if path is not None and not path.parent.exists():
+        return NotFoundError(
+            f"SAE {sae_id!r} is gone", hint=f"its folder {str(path.parent)!r} is not there"
+        )
     return NotFoundError(
         f"SAE {sae_id!r} has no feature index", hint=f"mi-crow index --sae {sae_id}"
     )

@@ -59,6 +59,9 @@ _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
 _FEATURES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 _YES = {"yes": True, "no": False}
+# Numbers as the tables write them: 1,200, 80.9k, 0.5%.
+_UNITS = {"k": 1_000, "K": 1_000, "M": 1_000_000}
+_APART = re.compile(r"(<=|>=|<|>|=)([0-9.,]+[%kKM]?)?")  # the rest of a condition with spaces
 
 
 class QueryError(UserError):
@@ -110,11 +113,16 @@ def parse_query(text: str) -> FeatureQuery:
     words: list[str] = []
     conditions: list[Condition] = []
     sort: tuple[str | None, bool | None] = None, None
+    before = ""
     for term, start in _terms(text):
         end = start + len(term)
         negated = term.startswith("-") and len(term) > 1
         bare = term[1:] if negated else term
         found = _CONDITION.fullmatch(bare)
+        if before in NUMBERS and (apart := _APART.fullmatch(bare)):
+            hint = f"write it in one piece: {before}{apart[1]}{apart[2] or '0.5'}"
+            raise QueryError("a condition has no spaces", start, end, hint)
+        before = bare.lower()
         if bare in _NO_OPERATORS:
             raise QueryError(
                 f"{bare} is not an operator here",
@@ -215,19 +223,28 @@ def _unquoted(value: str, start: int, end: int) -> str:
 
 
 def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, float]:
+    value = _float(raw)
     if sign == ":":
-        raise QueryError(
-            f"{name!r} is a number", start, end, f"compare it: {name}>{raw or '0.5'} or {name}<.."
-        )
-    share = raw.endswith("%")
-    try:
-        value = float(raw.removesuffix("%").replace(",", ""))
-    except ValueError:
-        value = float("nan")
+        hint = f"compare it: {name}>{'0.5' if value != value else raw} or {name}<.."
+        label = re.split("[<>=]", raw)[0]
+        if f"{name}:" == BY_LABEL and label and value != value:
+            hint = f"write label:{_quoted(label)} auroc>0.9, or sort:auroc:{_quoted(label)}"
+        raise QueryError(f"{name!r} is a number", start, end, hint)
     if value != value or abs(value) == float("inf"):
         reason = f"{raw!r} is not a number" if raw else f"{name}{sign} needs a number"
         raise QueryError(reason, start, end, f"for example {name}{sign}0.01")
-    return sign, value / 100 if share else value
+    return sign, value
+
+
+def _float(raw: str) -> float:
+    """The number, NaN where it is none."""
+    unit = raw[-1:]
+    number = raw[:-1] if unit == "%" or unit in _UNITS else raw
+    try:
+        value = float(number.replace(",", ""))
+        return value / 100 if unit == "%" else value * _UNITS.get(unit, 1)
+    except ValueError:
+        return float("nan")
 
 
 def _word(name: str, sign: str, value: str, start: int, end: int) -> int | bool | str:
