@@ -115,6 +115,7 @@ async def test_a_form_says_what_escape_does_now(run_app, app_workspace):
 async def test_how_to_leave_is_seen_on_the_smallest_terminal(run_app, app_workspace):
     async with run_app(app_workspace, size=(40, 10)) as pilot:
         await press(pilot, "n", "c", *"zzz")
+        assert "esc leave the field" in footer(pilot)
         pilot.app.screen.leave()
         await press(pilot, "n", "c")
         assert "As it was left" in screen_text(pilot)

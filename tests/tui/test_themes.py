@@ -61,6 +61,18 @@ async def test_a_theme_is_shown_under_the_cursor_and_escape_leaves_the_old_one(
         assert pilot.app.theme == list(KNOWN)[2]
 
 
+async def test_the_screen_is_seen_in_a_theme_beside_the_choice(empty_workspace, run_app):
+    async with run_app(empty_workspace, size=(80, 24)) as pilot:
+        await pilot.app.run_action("themes")
+        await settle(pilot)
+        assert pilot.app.screen.query_one(".popup-box").region.x >= 40
+        await press(pilot, "j")
+        drawn = pilot.app.screen._compositor.render_strips()[1].crop(0, 30)
+        styles = [part.style for part in drawn if part.text.strip()]
+        wanted = Color.parse(pilot.app.theme_variables["muted"])
+        assert {Color.from_rich_color(style.color) for style in styles if style} >= {wanted}
+
+
 async def test_the_themes_of_our_own_come_round(empty_workspace, run_app):
     async with run_app(empty_workspace) as pilot:
         seen = []

@@ -59,12 +59,12 @@ class FooterBar(Widget):
     def render(self) -> RenderResult:
         shown, last = self._items()
         tail = Content("   ").join([_pair(*item) for item in last])
-        room = self.size.width - tail.cell_length - 3
+        room = self.size.width - tail.cell_length - (3 if last else 0)
         line: list[Content] = []
         used = 0
         for item in shown:
             pair = _pair(*item)
-            used += pair.cell_length + 3
+            used += pair.cell_length + (3 if line else 0)
             if used > room:
                 break
             line.append(pair)
