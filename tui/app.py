@@ -1,8 +1,9 @@
 """The app as a whole: its six screens, and the actions that work on each of them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from tui.ending import run_to_its_end
 from tui.message_log import Place
 from tui.preferences.key_words import key
 from tui.preferences.list_columns import LISTS
-from tui.preferences.preferences import Preferences
+from tui.preferences.preferences import Preferences, all_mistakes
 from tui.screens.base import MiCrowScreen
 from tui.state import SavedState, StateFile
 from tui.terminal.bursts import Burst
@@ -40,6 +41,7 @@ from tui.widgets.forms.drafts import drafts_as_json
 from tui.widgets.frame.too_small import LEAST_COLUMNS, LEAST_LINES
 from tui.workbench import Workbench
 
+MOST_TOLD = 2  # mistakes in the settings, each in a sentence of its own
 OFFERED_S = 1.0  # after which other programs can ask the app: until then it has itself to start
 
 
@@ -109,8 +111,7 @@ class MiCrowApp(Workbench):
             self.theme = saved.theme
         elif wanted:
             self.theme = wanted
-        for sentence in self.preferences.mistakes:
-            self.notify(printable(sentence), severity="warning")
+        self._tell_mistakes(self.preferences.mistakes)
         for take_up in (self.take_up_history, self.take_up_drafts):
             try:
                 take_up(saved)
@@ -123,6 +124,15 @@ class MiCrowApp(Workbench):
             self.context.sae_id = saved.sae_id
         if saved.screen in SCREENS and saved.screen != self.DEFAULT_MODE:
             self.switch_mode(saved.screen)
+
+    def _tell_mistakes(self, mistakes: Sequence[str]) -> None:
+        """Many are in the list of messages alone: they would cover the screen for a while."""
+        many = len(mistakes) > MOST_TOLD
+        for sentence in mistakes:
+            self.notify(printable(sentence), severity="warning", quiet=many)
+        if many:
+            lists = f"{key('app.messages')} lists them"
+            self.notify(f"{len(mistakes)} mistakes in your settings", way=lists, severity="warning")
 
     def _has_sae(self, sae_id: str) -> bool:
         try:
@@ -351,13 +361,14 @@ def run(
     keep_little()
     file, saved = StateFile(workspace.root), SavedState()
     settings = settings or UserSettings()
-    troubles = [damage] if damage else list(settings.troubles.values())
+    troubles = [damage] if damage else []
     if not fresh:
         try:
             saved = file.read()
         except (MiCrowError, OSError) as error:
             troubles.append(f"what was open last is not restored: {error_sentence(error)}")
     preferences = Preferences.of(settings)
+    preferences = replace(preferences, mistakes=all_mistakes(settings, preferences))
     app = MiCrowApp(workspace, sae_id, saved, file, preferences, few_colours=has_few_colours())
     for trouble in troubles:
         app.call_later(app.notify, printable(trouble), severity="warning")

@@ -3,6 +3,7 @@
 import ast
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tui.actions import ACTIONS
 from tui.app import MiCrowApp
 from tui.preferences.keymap import KeyMap, key_named, read_keymap
-from tui.preferences.preferences import Preferences
+from tui.preferences.preferences import Preferences, all_mistakes
 from tui.remote.offer import offer
 from tui.state import SavedState, StateFile
 from tui.themes.named import KNOWN, OWN, theme
@@ -207,6 +208,20 @@ async def test_mistakes_are_told_and_the_rest_holds(app_workspace: Workspace):
         assert "f1 keys" in screen_text(pilot).splitlines()[-1]
         await press(pilot, "exclamation_mark")
         assert "runs.log cannot be c" in screen_text(pilot)
+
+
+async def test_many_mistakes_do_not_cover_the_screen(empty_workspace: Workspace, tmp_path: Path):
+    text = 'theme = "papr"\ndevice = "tpu"\n[keys]\nruns.log = "c"\n'
+    settings = UserSettings.of(SettingsText(text, tmp_path / "config.toml"))
+    wanted = Preferences.of(settings)
+    wanted = replace(wanted, mistakes=all_mistakes(settings, wanted))
+    async with MiCrowApp(empty_workspace, preferences=wanted).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert notices(pilot) == "3 mistakes in your settings; ! lists them"
+        await press(pilot, "exclamation_mark")
+        listed = screen_text(pilot)
+        for said in ("line 1: theme 'papr' is", "line 2: device 'tpu' is", "line 4: runs.log can"):
+            assert f"config.toml, {said}" in listed
 
 
 def test_without_a_config_file_everything_is_as_in_the_table():

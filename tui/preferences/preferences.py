@@ -58,6 +58,15 @@ class Preferences:
         return self.heat_dark if dark else self.heat_light
 
 
+def all_mistakes(settings: UserSettings, preferences: Preferences) -> tuple[str, ...]:
+    """What is wrong in the settings, one sentence each. They begin with the name of the file: where
+    it is would take the room of what is wrong."""
+    path = settings.source.path
+    folder = f"{path.parent}/" if path else ""
+    both = (*settings.troubles.values(), *preferences.mistakes)
+    return tuple(sentence.removeprefix(folder) for sentence in both)
+
+
 def _text(settings: UserSettings, name: str) -> str:
     return "" if name in settings.troubles else settings.text(name)
 
