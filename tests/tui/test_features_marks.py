@@ -71,6 +71,12 @@ async def test_one_name_for_all_is_one_change(open_index):
         await press(pilot, "T", *"todo, seen", "enter", "e", *"look", "enter")
         found = pilot.app.context.annotations.concepts(SAE)
         assert {(one.tags, one.note) for one in found} == {(("todo", "seen"), "look")}
+        await press(pilot, "e", "enter")  # it is there to be changed, and stays
+        found = pilot.app.context.annotations.concepts(SAE)
+        assert {one.note for one in found} == {"look"}
+        await press(pilot, "e", "end", *" again", "enter")
+        found = pilot.app.context.annotations.concepts(SAE)
+        assert {one.note for one in found} == {"look again"}
         await press(pilot, "T", *"-todo", "enter")
         found = pilot.app.context.annotations.concepts(SAE)
         assert {one.tags for one in found} == {("seen",)}
@@ -78,7 +84,7 @@ async def test_one_name_for_all_is_one_change(open_index):
         assert names(pilot) == {}
         await press(pilot, "u")
         assert set(names(pilot)) == set(marked)
-        await press(pilot, "u", "u", "u", "u")
+        await press(pilot, "u", "u", "u", "u", "u")
         assert names(pilot) == {}
 
 

@@ -20,6 +20,7 @@ from tui.widgets.lists.feature_marks import FeatureMarks
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.features.queries import FeatureStore
+    from mi_crow.mechanistic.features.records import Concept
 
 BULK = ("mark", "mark_range", "mark_all", "tag", "tags", "note", "remove", "export", "compare")
 MARKED_PURPOSES = ("names", "tags", "note", "export")
@@ -101,9 +102,13 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
             self.prompt.hint(f"{len(found):,} {get}")
 
     def action_note(self) -> None:
-        self._ask_for_chosen("note", " note", "a note for all; empty removes the notes")
+        store, chosen = self.context.features, self._chosen()
+        note = _note_of_all(store.concepts(), chosen) if store is not None else ""
+        many = "a note for all; empty removes the notes"
+        said = many if len(chosen) > 1 else "a note; empty removes it"
+        self._ask_for_chosen("note", " note", said, note)
 
-    def _ask_for_chosen(self, purpose: str, what: str, placeholder: str) -> None:
+    def _ask_for_chosen(self, purpose: str, what: str, placeholder: str, value: str = "") -> None:
         self._asked_for = self._chosen()
         if self._asked_for and may_tag(self.mi_crow):
             names = purpose == "names"
@@ -112,11 +117,13 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
             self.prompt.ask(
                 purpose,
                 f"{self._whose()}{what}",
+                value,
                 suggestions=completions.get(purpose, ()),
                 placeholder=placeholder,
                 hint=f"enter {'adds it' if names else 'saves'} · esc cancels",
                 check=naming_mistake if names else None,
                 refuse=name_missing if names else None,
+                select=bool(value),
             )
 
     def _whose(self) -> str:
@@ -240,3 +247,9 @@ def saved_marks(saved: JsonObject) -> FeatureMarks:
         return FeatureMarks.from_json(saved.array("marks", []) or [])
     except ValueError as error:
         raise saved.wrong("marks", "runs of features") from error
+
+
+def _note_of_all(concepts: "Mapping[int, Sequence[Concept]]", features: "Sequence[int]") -> str:
+    """The note that is on every name of the features; empty where they differ."""
+    notes = {one.note for feature in features for one in concepts.get(feature, ())}
+    return notes.pop() if len(notes) == 1 else ""
