@@ -15,7 +15,7 @@ from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
 from tui.screens.runs.history import HistoryReader, read_sae
-from tui.screens.runs.job_view import several
+from tui.screens.runs.job_view import in_words, several
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
@@ -80,6 +80,11 @@ async def test_an_export_is_offered_on_what_can_be_exported(app_workspace, run_a
             await select(pilot, name, rows.rows[0].key)
             offered.append("w export" in screen_text(pilot).splitlines()[-1])
         assert offered == [False, True, False]
+
+
+def test_numbers_that_name_something_are_written_without_commas():
+    said = in_words({"steered": {"feature": 1425, "seed": 1234, "tokens": 1234}})["steered"]
+    assert said == {"feature": "#1425", "seed": "1234", "tokens": "1,234"}
 
 
 def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_jobs):

@@ -100,7 +100,7 @@ _READINGS: dict[str, Reading] = {
     "tokens_s": Reading("tokens/s", partial(count)),
     "documents_s": Reading("documents/s", partial(count)),
     "gpu_memory": Reading("GPU memory", partial(size)),
-    "memory": Reading("memory of the process", partial(size)),
+    "memory": Reading("process memory", partial(size)),
 }
 
 
@@ -264,7 +264,7 @@ def gauge_facts(gauges: "Gauges | None") -> list[Fact]:
         facts.append(Fact("CPU load", f"{gauges.load:.1f} on {gauges.cores} cores"))
     if gauges.memory_used is not None and gauges.memory_total:
         facts.append(
-            Fact("memory", f"{size(gauges.memory_used)} of {size(gauges.memory_total)} in use")
+            Fact("RAM", f"{size(gauges.memory_used)} of {size(gauges.memory_total)} in use")
         )
     for gpu in gauges.gpus:
         busy = f", {100 * gpu.busy:.0f}% busy" if gpu.busy is not None else ""

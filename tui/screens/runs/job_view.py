@@ -190,6 +190,10 @@ def _said(name: str, value: Any) -> Any:
         return value
     if not isfinite(value):
         return str(value)
+    if name == "feature":
+        return f"#{value}"
+    if name == "seed":
+        return str(value)
     if name == "seconds":
         return duration(value)
     if name == "unread" and value:

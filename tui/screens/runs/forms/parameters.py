@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from mi_crow.bounds import Bounds
 from tui.widgets.forms.fields import Default, FormField
 
-USUAL = "the usual"
+USUAL = "default"
 # Parameters that the command line calls by other names.
 _FLAGS = {
     "dataset.source": "--dataset",

@@ -142,5 +142,5 @@ def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
         *text_fields(of),
         *model_fields(of),
         ask("tuned_model", "tuned model", tuned, why="none: one model", empty=None),
-        ask("tuned_revision", "its revision", "a branch, tag or commit", why="the usual one"),
+        ask("tuned_revision", "its revision", "a branch, tag or commit", why="the default one"),
     )
