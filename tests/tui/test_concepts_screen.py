@@ -187,6 +187,7 @@ async def test_an_import_asks_by_which_rule_and_shows_what_it_would_change(open_
         {"sae_id": SAE, "feature": feature, "name": name, "note": "another note"},
         {"sae_id": SAE, "feature": feature, "name": "another name"},
         {"sae_id": SAE, "feature": -1, "name": "nowhere"},
+        {"sae_id": SAE, "feature": 1, "name": ""},
     ]
     path.write_text(json.dumps(rows))
     async with open_concepts() as pilot:
@@ -200,7 +201,8 @@ async def test_an_import_asks_by_which_rule_and_shows_what_it_would_change(open_
         pilot.app.screen.query_one(PromptLine).query_one(Field).value = str(path)
         await press(pilot, "enter")
         assert isinstance(pilot.app.screen, ImportPopup)
-        for words in ("[keep]", "2 not taken, yours stay", "nothing changes", "row 3: feature -1"):
+        troubles = "2 rows are wrong", "row 3: feature -1", "row 4: a concept needs a name"
+        for words in ("[keep]", "2 not taken, yours stay", "nothing changes", *troubles):
             assert words in screen_text(pilot)
         await press(pilot, "l", "l")
         for words in ("[both]", "another name", "my note", "another name"):

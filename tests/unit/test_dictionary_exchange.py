@@ -105,7 +105,9 @@ def test_bad_rows_are_named_by_line_and_left_out_when_asked(
     assert main(["concepts", "import", str(path)]) == 2
     told = capsys.readouterr().err
     assert "row 2 (line 3)" in told
-    assert "also wrong: row 3 (line 4), row 4 (line 5), row 5 (line 6), row 6 (line 7);" in told
+    assert "also wrong: row 3 (line 4): it repeats row 1 (line 2): “ok” of feature 3;" in told
+    assert "; row 4 (line 5): its confidence 'much' is not a number;" in told
+    assert "; row 6 (line 7): its feature 'x' is not a whole number; --skip-bad" in told
     assert said(annotations) == MINE
     assert main(["concepts", "import", str(path), "--skip-bad", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

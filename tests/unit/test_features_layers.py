@@ -179,7 +179,10 @@ def test_completion_knows_the_layers() -> None:
 
 
 def test_the_command_line_tells_layers(
-    layered: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    layered: Workspace,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
 
@@ -208,6 +211,15 @@ def test_the_command_line_tells_layers(
     assert "mlp_in.2" in said("concepts", "list", "--sae", CLT)
     assert json.loads(said("concepts", "list", "--sae", CLT, "--json"))[0]["layer"] == "mlp_in.2"
     assert "layer" not in said("concepts", "list", "--sae", OLD_SHARED)
+    for name in ("names.csv", "names.json"):
+        path = tmp_path / name
+        said("concepts", "export", str(path))
+        assert ("mlp_in.2" in path.read_text(), "layer" in path.read_text()) == (True, True)
+        assert "not read" not in said("concepts", "import", str(path))
+        path.write_text(path.read_text().replace("mlp_in.2", "mlp_in.0"))
+        assert "2 unchanged; not read: “layer”" in said("concepts", "import", str(path))
+        said("concepts", "export", str(path), "--sae", OLD_SHARED, "--force")
+        assert "layer" not in path.read_text()
     assert "mlp_in." in said("features", "--sae", CLT, "--on-text", "harbour")
     command = ["--workspace", str(layered.root), "features", "layer:9", "--sae", CLT]
     assert run_command_line(command) == 2

@@ -98,13 +98,16 @@ def run(options: Namespace) -> int:
 
 
 def _list(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:
+    from mi_crow.mechanistic.concepts.exchange.layers import layers_of
+
     sae_id = getattr(options, "sae", None)
     if sae_id is not None:
         workspace.sae_dir(sae_id)
     concepts = annotations.concepts(sae_id)
     if (reason := annotations.read_only()) is not None:
         print(f"note: tagging is off, {reason}", file=sys.stderr)
-    layers = looking.layers_of(workspace, sae_id, [one.feature for one in concepts])
+    features = dict.fromkeys(one.feature for one in concepts)
+    layers = {} if sae_id is None else layers_of(workspace, sae_id, features)
     own = ["layer"] if layers else []
     columns = ["SAE…", ">feature", *own, "concept…", "tags…", ">confidence", "note…"]
     rows = (

@@ -39,18 +39,27 @@ _COLUMNS = "the columns are feature, name, confidence"
 # The annotations' own export and import.
 
 
-def write_concepts(path: Path, concepts: Sequence[Concept]) -> None:
-    """Writes `concepts` whole or not at all, by the suffix of `path`. Raises UserError."""
+def write_concepts(
+    path: Path,
+    concepts: Sequence[Concept],
+    layers: Mapping[tuple[str, int], str] | None = None,
+) -> None:
+    """Writes `concepts` whole or not at all, by the suffix of `path`; with `layers` of their SAEs
+    and features, also these. Raises UserError."""
     suffix = path.suffix.lower()
     if suffix not in (".json", ".csv"):
         raise UserError(f"{str(path)!r} is neither .json nor .csv", hint="choose by the suffix")
     rows = [{field: getattr(concept, field) for field in FIELDS} for concept in concepts]
+    if layers:
+        for row, one in zip(rows, concepts, strict=True):
+            row["layer"] = layers.get((one.sae_id, one.feature))
     if suffix == ".json":
         text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     else:
         for row in rows:
             row["tags"] = json.dumps(row["tags"], ensure_ascii=False)
-        text = csv_text(FIELDS, [list(row.values()) for row in rows])
+        columns = [*FIELDS, "layer"] if layers else FIELDS
+        text = csv_text(columns, [list(row.values()) for row in rows])
     try:
         write_bytes(path, text.encode())
     except OSError as error:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 14
 _OTHER_LINES = 12  # of the popup and below it, where all that it can say is said
 _LISTED = 500  # changes
+_TROUBLES = 4  # rows that are wrong which are told of
 _COLUMNS = (
     Column("change", 8),
     Column("feature", 7, "right"),
@@ -92,7 +93,8 @@ class ImportPopup(Popup[Choice]):
         self.query_one("#imports-counts", Static).update(Content.styled(line, "$muted"))
         rows = self.query_one(RowList)
         rows.set_rows([_row(place, one) for place, one in enumerate(plan.changes[:_LISTED])])
-        room = min(_MOST_ROWS, self.size.height - _OTHER_LINES)
+        more_troubles = max(len(plan.troubles[:_TROUBLES]) - 1, 0)
+        room = min(_MOST_ROWS, self.size.height - _OTHER_LINES - more_troubles)
         rows.styles.height = max(min(len(rows.rows), room), 1)
         self._show_bad()
         more_rows = len(plan.changes) - _LISTED
@@ -107,7 +109,8 @@ class ImportPopup(Popup[Choice]):
         if plan.skipped:
             rows = "1 row is wrong" if plan.skipped == 1 else f"{plan.skipped:,} rows are wrong"
             end = "left out" if self._skips else f"{key('imports.skip')} leaves out what is wrong"
-            text = f"{rows}, {end}: {printable(plan.troubles[0])}"
+            said = "\n".join(map(printable, plan.troubles[:_TROUBLES]))
+            text = f"{rows}, {end}: {said}"
             line.update(Content.styled(text, "$muted" if self._skips else "$warning"))
 
     def action_rule(self, step: int) -> None:

@@ -1,7 +1,6 @@
 """`mi-crow concepts coverage | next | conflicts | merge | check`: what the names are worth."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from mi_crow.cli.tables import (
     print_table,
 )
 from mi_crow.cli.text_flags import add_bos
-from mi_crow.errors import MiCrowError, NotFoundError, UserError
+from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.concepts.conflicts import FAR, NEAR, find_conflicts, merge_names
 from mi_crow.mechanistic.sae.fitting import check_has_feature
 from mi_crow.store.workspace import Workspace, read_sae_summary
@@ -136,20 +135,6 @@ def next_to_name(workspace: Workspace, annotations: "Annotations", options: Name
         for one in values
     )
     print_list(options.json, values, columns, shown, "every feature that fires has a name")
-
-
-def layers_of(workspace: Workspace, sae_id: str | None, features: Iterable[int]) -> dict[int, str]:
-    """The layers of features of an SAE over several, as far as it has an index that says them."""
-    if sae_id is None or not read_sae_summary(workspace.sae_dir(sae_id)).layers:
-        return {}
-    try:
-        store = open_store(workspace, sae_id)
-    except MiCrowError:  # names are listed without an index too
-        return {}
-    known = [one for one in features if one < store.meta().n_features]
-    with store.connection.fitting():
-        found = store.connection.layers.texts(known)
-    return {one: layer for one, layer in zip(known, found, strict=True) if layer}
 
 
 def conflicts(workspace: Workspace, annotations: "Annotations", options: Namespace) -> None:

@@ -269,12 +269,14 @@ def export_concepts(
 ) -> int:
     """Writes concepts, only those that are `wanted`, to .json, .csv or, as explanations of one SAE,
     to .jsonl; returns their number. Raises UserError, also for a file that exists, unless
-    `overwrite`."""
+    `overwrite`. Of SAEs over several layers .json and .csv also have the features' `layer`."""
+    from mi_crow.mechanistic.concepts.exchange.layers import layers_of_concepts
+
     if not overwrite and os.path.lexists(path):
         raise UserError(f"{str(path)!r} exists already", hint="choose another name")
     concepts = [one for one in annotations.concepts(sae_id) if wanted is None or wanted(one)]
     if not is_explanations(path) or sae_id is None:
-        write_concepts(path, concepts)
+        write_concepts(path, concepts, layers_of_concepts(workspace, concepts))
         return len(concepts)
     sae = read_sae_summary(workspace.sae_dir(sae_id))
     usual = usual_ids(sae.model_id, sae.layer, sae_id)

@@ -25,6 +25,7 @@ from mi_crow.mechanistic.concepts.concept_files import (
     read_file,
     read_json_file,
 )
+from mi_crow.mechanistic.concepts.exchange.layers import LAYER
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import (
     explanation_files,
     explanation_lines,
@@ -59,18 +60,23 @@ class FileRow:
     values: dict[str, Any]
     trouble: str = ""
     ignored: tuple[str, ...] = ()  # fields that say something and are not known
+    layer: str = ""  # that the feature is of, as the file says; among the ignored fields
 
 
 def bad_rows(path: Path, rows: Sequence[FileRow]) -> UserError:
-    """The error for rows that cannot be taken: what is wrong with the first, and where more are."""
+    """The error for rows that cannot be taken: what is wrong with each of the first, and how many
+    more there are."""
     first, *others = rows
     them = "them" if others else "it"
     hint = f"--skip-bad (skip_bad=True) leaves {them} out"
     if others:
-        places = ", ".join(row.place for row in others[:_PLACES])
+        places: dict[str, list[str]] = {}
+        for row in others[:_PLACES]:
+            places.setdefault(row.trouble, []).append(row.place)
+        said = "; ".join(f"{', '.join(some)}: {trouble}" for trouble, some in places.items())
         rest = len(others) - _PLACES
-        more = f" and {rest:,} other{'' if rest == 1 else 's'}" if rest > 0 else ""
-        hint = f"also wrong: {places}{more}; {hint}"
+        more = f"; and {rest:,} other{'' if rest == 1 else 's'}" if rest > 0 else ""
+        hint = f"also wrong: {said}{more}; {hint}"
     return UserError(f"{first.place} of {str(path)!r}: {first.trouble}", hint=hint)
 
 
@@ -89,7 +95,8 @@ def read_rows(
             yield FileRow(place, {}, raw)
             continue
         try:
-            yield FileRow(place, _checked(raw, sae_id), ignored=_unknown(raw))
+            layer = str(raw.get(LAYER) or "")
+            yield FileRow(place, _checked(raw, sae_id), ignored=_unknown(raw), layer=layer)
         except UserError as error:
             yield FileRow(place, {}, str(error))
         except OverflowError as error:

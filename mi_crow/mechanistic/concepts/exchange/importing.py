@@ -22,6 +22,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
 )
 from mi_crow.mechanistic.concepts.edits import joined_notes
 from mi_crow.mechanistic.concepts.exchange.dictionary_rows import FileRow, bad_rows, read_rows
+from mi_crow.mechanistic.concepts.exchange.layers import LAYER, layers_of
 from mi_crow.mechanistic.concepts.exchange.neuronpedia import same_name
 from mi_crow.store.workspace import Workspace, read_sae_summary
 from mi_crow.visible import quoted
@@ -184,8 +185,10 @@ def _effect(plan: Imported) -> list[tuple[Concept | None, Concept | None]]:
 
 
 def _checked(workspace: Workspace, rows: Iterable[FileRow]) -> Iterable[FileRow]:
-    """The rows, those about an SAE or a feature that does not exist with what is wrong."""
+    """The rows, those about an SAE or a feature that does not exist with what is wrong; a layer
+    that is the feature's own is as good as read."""
     sizes: dict[str, int | str] = {}
+    layers: dict[str, dict[int, str]] = {}
     for row in rows:
         if row.trouble:
             yield row
@@ -203,6 +206,11 @@ def _checked(workspace: Workspace, rows: Iterable[FileRow]) -> Iterable[FileRow]
         elif not 0 <= feature < size:
             named = f"feature {str(feature)[:20]} is not in SAE {sae_id!r}"
             trouble = f"{named}; its features are 0 to {size - 1}"
+        elif row.layer:
+            if sae_id not in layers:
+                layers[sae_id] = layers_of(workspace, sae_id, range(size))
+            if layers[sae_id].get(feature) == row.layer:
+                row = replace(row, ignored=tuple(one for one in row.ignored if one != LAYER))
         yield replace(row, trouble=trouble) if trouble else row
 
 
