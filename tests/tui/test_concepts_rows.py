@@ -1,5 +1,7 @@
 """The list of concepts: filter, marks and coverage."""
 
+from dataclasses import replace
+
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Concept
@@ -40,12 +42,20 @@ def test_the_filter_reads_names_notes_tags_and_numbers(search: str, features: li
 def test_rows_show_the_held_out_score_and_the_mark():
     held_out = {42: ("sailing", 0.957)}
     marked = {key_of(CONCEPTS[0])}
-    facts = {42: ConceptFacts(0.0123, 0.2, 0.9, "token")}
+    own = CONCEPTS[0].name
+    facts = {42: ConceptFacts(0.0123, 0.2, 0.9, "token", proposed=own)}
     read = ConceptsRead("demo", CONCEPTS, held_out, facts=facts)
     first, second, _ = concept_rows(CONCEPTS, read, marked)
     texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
     assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "1.2%"]
     assert texts[5:8] == ["20%", "0.90", " sailing"]
+    # The score is of the name that was proposed, and of no other; detection has its mark.
+    for changed, told in (
+        (replace(facts[42], proposed=""), "–"),
+        (replace(facts[42], explained=True), "d 0.90"),
+    ):
+        other = concept_rows(CONCEPTS, replace(read, facts={42: changed}), marked)[0]
+        assert other.cells[6].text == told
     assert second.cells[0].text == ""
     assert second.cells[3].text == "–"
 

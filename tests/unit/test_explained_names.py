@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from mi_crow.cli import main
+from mi_crow.cli.commands.meaning.feature_rows import print_rows
+from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.coverage import FactsOf
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.job import explain_features
 from mi_crow.mechanistic.features.beside.explanations import explanations_path, write_explanations
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import parse_query
-from mi_crow.mechanistic.features.records import Explanation
+from mi_crow.mechanistic.features.records import Explanation, auroc_text
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_fixture import make_index
 
@@ -47,6 +50,36 @@ def test_neither_score_nor_kind_of_the_other_name_is_shown(workspace: Workspace)
         pytest.approx(0.31),
     )
     assert [row.more["fuzzing"] for row in rows] == pytest.approx([0.4, 0.8, None, None])
+
+
+def test_the_score_of_an_accepted_name_stays_beside_it(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = Annotations(tmp_path / "a.sqlite")
+    plain = FeatureStore.open(workspace, SAE).rows([3], ["score"])[0]
+    annotations.set_concept(SAE, 0, "utter nonsense")
+    annotations.set_concept(SAE, 1, "my own")
+    annotations.set_concept(SAE, 3, plain.proposed)
+    annotations.set_concept(SAE, 4, "mine too")
+    store = FeatureStore.open(workspace, SAE, annotations)
+    rows = store.rows([0, 1, 3, 4], ["score"])
+    assert [row.accepted for row in rows] == [True, False, True, False]
+    assert [row.detection for row in rows] == [pytest.approx(0.31), None, None, None]
+    assert [row.proposed for row in rows] == [""] * 4
+    print_rows(rows)
+    title, _, *lines = capsys.readouterr().out.splitlines()
+    assert title.split()[-1] == "score"
+    assert [line.split()[-1] for line in lines] == [
+        "-",
+        "-",
+        auroc_text(rows[2].more["score"]),
+        "-",
+    ]
+    facts = FactsOf(store, [0, 1, 3, 4])
+    assert facts[0].score_of("utter nonsense") == pytest.approx(0.31)
+    assert facts[0].explained
+    assert facts[1].score_of("my own") is None
+    assert facts[3].score_of(plain.proposed) == pytest.approx(rows[2].more["score"])
 
 
 def test_features_are_found_and_ordered_by_detection(workspace: Workspace) -> None:

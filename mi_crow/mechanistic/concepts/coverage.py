@@ -81,9 +81,15 @@ class ConceptFacts:
 
     density: float
     covers: float  # share of all firings
-    score: float | None  # held-out AUROC of the proposed name
+    score: float | None  # of the proposed name: held-out AUROC, or detection of a chat model's
     kind: str  # of the proposed name
     layer: str = ""  # that the feature is of
+    proposed: str = ""  # the proposed name, where the feature has that name
+    explained: bool = False  # whether it is a chat model's
+
+    def score_of(self, name: str) -> float | None:
+        """The score of one of the feature's names: only the proposed one was scored."""
+        return self.score if name == self.proposed else None
 
 
 class FactsOf(Mapping[int, ConceptFacts]):
@@ -93,11 +99,21 @@ class FactsOf(Mapping[int, ConceptFacts]):
         """Of the `features` that the index has; others are left out."""
         self._columns = columns = store.columns()
         self._total = float(columns.fires.sum()) or 1.0
-        self._scores = columns.numbers("name_score", store.connection)
+        proposals = store.connection.proposals
+        self._explained = proposals.explanations
+        scores = columns.numbers("name_score", store.connection)
+        asked = proposals.explained("detection", len(columns))
+        self._scores = np.where(np.isnan(scores), asked, scores)
         self._features = sorted({one for one in features if 0 <= one < len(columns)})
-        kinds = store.connection.proposals.texts("kind", self._features)
+        kinds = proposals.texts("kind", self._features)
         self._kinds = [intern(kind) for kind in kinds]
         self._layers = store.connection.layers.texts(self._features)
+        named, names = store.concepts(), proposals.texts("name", self._features)
+        self._accepted = [
+            # The concept's own text: the list has it already.
+            next((one.name for one in named.get(feature, ()) if one.name == name), "")
+            for feature, name in zip(self._features, names, strict=True)
+        ]
 
     def __getitem__(self, feature: int) -> ConceptFacts:
         place = bisect_left(self._features, feature)
@@ -110,6 +126,8 @@ class FactsOf(Mapping[int, ConceptFacts]):
             None if np.isnan(score) else score,
             self._kinds[place],
             self._layers[place],
+            self._accepted[place],
+            feature in self._explained,
         )
 
     def __iter__(self) -> Iterator[int]:

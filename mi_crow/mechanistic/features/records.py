@@ -70,6 +70,7 @@ class FeatureRow:
     proposed: str = ""  # the name proposed for it, where it has none
     explainer: str = ""  # the chat model that `proposed` is from; empty: without one
     detection: float | None = None  # of that, where it was scored
+    accepted: bool = False  # whether `concept` is that name, so that its scores are of it
 
     def __post_init__(self) -> None:
         if not is_telling(self.top_auroc):

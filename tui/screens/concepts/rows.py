@@ -116,7 +116,9 @@ def _covers(row: ConceptRow) -> Cell:
 
 
 def _name_score(row: ConceptRow) -> Cell:
-    return _scored(row.facts.score if row.facts is not None else None)
+    facts = row.facts
+    value = facts.score_of(row.concept.name) if facts is not None else None
+    return _scored(value, "d " if facts is not None and facts.explained else "")
 
 
 def _label(row: ConceptRow) -> Cell:
@@ -177,8 +179,11 @@ def _day(seconds: float) -> str:
     return strftime("%Y-%m-%d", localtime(seconds))
 
 
-def _scored(value: float | None) -> Cell:
-    return _shared(score(value), "$secondary" if value is not None else "$faint", value)
+def _scored(value: float | None, mark: str = "") -> Cell:
+    """`mark` says of which kind a score is."""
+    if value is None:
+        return _shared(score(value), "$faint")
+    return _shared(f"{mark}{score(value)}", "$secondary", value)
 
 
 def _share(value: float | None) -> Cell:

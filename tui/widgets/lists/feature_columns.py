@@ -66,7 +66,13 @@ def _score(row: "FeatureRow") -> Content:
         value, mark = row.detection, "d "
     if value is None:
         return Content.styled("–", "$faint")
-    return Content.styled(f"{mark}{score(value)}", "$faint" if row.concept or not row.fires else "")
+    about = row.fires and _is_of_proposed(row)
+    return Content.styled(f"{mark}{score(value)}", "" if about else "$faint")
+
+
+def _is_of_proposed(row: "FeatureRow") -> bool:
+    """Whether the name that is shown is the one that was proposed and scored."""
+    return not row.concept or row.accepted
 
 
 def _text(value: object, style: str = "$muted") -> Content:
@@ -103,7 +109,7 @@ def cell(column: FeatureColumn, row: "FeatureRow") -> Content:
         return _text(value, _STYLES.get(column.name, "$muted"))
     if value is None:
         return Content.styled("–", "$faint")
-    about = row.fires and not (column.name in _OF_PROPOSED and row.concept)
+    about = row.fires and (column.name not in _OF_PROPOSED or _is_of_proposed(row))
     return Content.styled(_FORMATS[column.kind](value), "" if about else "$faint")
 
 

@@ -69,7 +69,7 @@ def print_rows(
         extra["detection"] = ["-" if one is None else auroc_text(one) for one in found]
     columns: list[Column | str] = [">feature", ">fires", ">density", ">max", ">mean"]
     columns += [Column(title, right=title not in ("best label", "layer")) for title in extra]
-    scored = any(row.proposed and row.more.get("score") is not None for row in rows)
+    scored = any(_score(row) != "-" for row in rows)
     lines = [
         [
             str(row.feature),
@@ -88,9 +88,9 @@ def print_rows(
 
 
 def _score(row: "FeatureRow") -> str:
-    """Of the proposed name, also where somebody gave it another."""
+    """Of the name that is shown, where it is the proposed one."""
     score = row.more.get("score")
-    return "-" if score is None else auroc_text(score)
+    return "-" if score is None or (row.concept and not row.accepted) else auroc_text(score)
 
 
 class LayerCells(NamedTuple):

@@ -211,20 +211,21 @@ class ProposalReader:
         return self._lines[column]
 
     def added_to(self, rows: list[FeatureRow]) -> list[FeatureRow]:
-        """The rows, those without a name with the one that was proposed."""
+        """The rows, those without a name with the one that was proposed; of names that were
+        accepted, that they were."""
         if not self.exist and not self.explanations:
             return rows
         names = self.texts("name", [row.feature for row in rows])
-        return [
-            row if row.concept else self._proposing(row, name)
-            for row, name in zip(rows, names, strict=True)
-        ]
+        return [self._naming(row, name) for row, name in zip(rows, names, strict=True)]
 
-    def _proposing(self, row: FeatureRow, name: str) -> FeatureRow:
+    def _naming(self, row: FeatureRow, name: str) -> FeatureRow:
+        if row.concept and row.concept != name:
+            return row
+        row = replace(row, accepted=True) if row.concept else replace(row, proposed=name)
         said = self.explanations.get(row.feature)
         if said is None:
-            return replace(row, proposed=name)
-        return replace(row, proposed=name, explainer=said.explainer, detection=said.detection)
+            return row
+        return replace(row, explainer=said.explainer, detection=said.detection)
 
     def explained(self, score: str, n_features: int) -> np.ndarray:
         """A score, of ASKED_FOR, of every feature's explanation by a chat model: float64
