@@ -100,6 +100,7 @@ async def test_a_row_of_a_sweep_goes_into_the_stack(open_steer, app_workspace):
             "64 texts of 2 prompts",
             "seed 0",  # in a line of its own at 80 columns
             "◆ here",
+            "enter take",
         ):
             assert words in text
         await press(pilot, "k", "enter")

@@ -62,6 +62,15 @@ async def test_the_heading_names_the_stack_that_wrote_the_text(open_steer):
         assert "no interventions" in heading(pilot)
 
 
+async def test_the_heading_is_whole_where_the_texts_go_below_each_other(open_steer):
+    async with open_steer(3, size=(200, 60)) as (pilot, _):
+        await press(pilot, "ctrl+r")
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "#3 ≥ 0.3 norm " in heading(pilot)
+        assert "no interventions " in str(pilot.app.screen.query_one("#title-baseline").render())
+
+
 @pytest.mark.slow
 async def test_each_text_of_a_sweep_has_its_own_figure_and_the_heading_names_all(open_steer):
     async with open_steer(3, 101, size=(160, 40)) as (pilot, session):

@@ -106,7 +106,7 @@ async def test_a_text_is_kept_to_what_is_plausible(open_steer):
         await press(pilot, *"0.1, 0.3 nats", "enter", "ctrl+r")
         (asked,) = generations(session)
         assert (asked["plausible"], asked["kl_budget"]) == (0.1, 0.3)
-        assert "within 0.1, 0.3 nats" in screen_text(pilot)
+        assert "plausible 0.1, KL 0.3 nats a token" in screen_text(pilot)
         await pilot.app.screen.run_action("constrain")
         await press(pilot, *"7", "enter")
         assert notices(pilot)

@@ -1,6 +1,7 @@
 """The vectors of the workspace over Steer: looked into, exchanged, refined, noted, removed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.vectors.stored import norms_of, read_summary, vector_path
 from tests.helpers.near_session import NearSession
 from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.stand_ins import SAE
 from tests.tui.vector_files import INSIDE, add_vector
 from tui.app import MiCrowApp
 from tui.screens.features.detail import FeatureDetailPane
+from tui.screens.vectors.content import Known, vector_detail
 from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.popup import Confirm
@@ -52,6 +55,14 @@ async def test_vectors_are_listed_looked_into_and_sent_to_the_stack(open_steer, 
         assert "used by the stack of Steer, the preset quiet" in question._detail
         await press(pilot, "y")
         assert not (app_workspace.vectors_dir / "ease.safetensors").exists()
+
+
+def test_a_vector_of_a_search_says_what_it_was_made_for(app_workspace):
+    add_vector(app_workspace, "calm")
+    summary = read_summary(vector_path(app_workspace, "calm"))
+    made = {**summary.made, "of": {"sae": SAE, "feature": 3, "label": "sea"}}
+    told = vector_detail(Known(replace(summary, made=made), {}), None, "", 80).plain
+    assert f"made for      #3 of {SAE}, sea" in told
 
 
 async def test_a_feature_that_a_vector_is_made_of_is_opened(open_steer, app_workspace):

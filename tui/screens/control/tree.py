@@ -99,9 +99,9 @@ class LayerTree:
             ancestors = self.ancestors(layer.name)
             if layer.name not in found if words else any(name in folded for name in ancestors):
                 continue
-            marks = ("  ● hook" if layer.name in hooked else "") + (
-                "  ◆ steered" if layer.name in steered else ""
-            )
+            marks = "  ● hook" if layer.name in hooked else ""
+            if layer.name in steered:  # both words are too long for 80 columns
+                marks = f"{'  ●' if marks else ''}  ◆ steered"
             closed = not words and layer.name in folded
             rows.append(self._row(layer, ancestors, closed, marks, said.get(layer.name, "")))
         return rows

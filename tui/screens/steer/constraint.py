@@ -30,6 +30,15 @@ class Constraint:
         )
         return ", ".join(part for part in parts if part)
 
+    @property
+    def words(self) -> str:
+        """`plausible 0.05, KL 0.3 nats a token`; '' for none."""
+        parts = (
+            f"plausible {self.plausible:g}" if self.plausible is not None else "",
+            f"KL {self.kl_budget:g} nats a token" if self.kl_budget is not None else "",
+        )
+        return ", ".join(filter(None, parts))
+
 
 NO_CONSTRAINT = Constraint()
 

@@ -24,7 +24,7 @@ from tui.screens.steer.stack import stack_text
 from tui.screens.steer.writing import MOST_SAMPLES, Plan, SamplingSettings
 from tui.text import number, printable
 from tui.widgets.frame.popup import Popup
-from tui.widgets.lists.row_list import Cell, Column, Row, RowList
+from tui.widgets.lists.row_list import Cell, Column, ListHeading, Row, RowList
 from tui.widgets.stream_text import Passage, StreamText
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class GenerationsPopup(Popup[KeptChoice]):
         self._marked: list[str] = []
 
     def compose_box(self) -> ComposeResult:
-        yield RowList(
+        rows = RowList(
             [
                 Column("prompt"),
                 Column("changes", 26),
@@ -64,6 +64,12 @@ class GenerationsPopup(Popup[KeptChoice]):
             ],
             empty=f"none yet: {key('steer.save')} saves what was generated",
         )
+        if self._found:
+            yield ListHeading("  prompt", rows)
+        yield rows
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self._found) or action not in ("choose", "mark", "select_row")
 
     def on_mount(self) -> None:
         self._show()

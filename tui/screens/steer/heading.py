@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from textual.content import Content
+from textual.widgets import Static
 
 from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
 from tui.screens.steer.stack import change_text, stack_text, target_text
@@ -17,8 +18,8 @@ def plan_words(plan: Plan, open_sae: str | None) -> dict[str, str]:
     """What made each side's text, with the SAE where another one is open by now."""
     spaced = plan.chat is None and plan.prompt.endswith(" ")
     steered = _sweep(plan) if plan.titles else _acts(plan) or "no interventions"
-    if within := plan.settings.constraint.describe():
-        steered = f"{steered} · within {within}"
+    if within := plan.settings.constraint.words:
+        steered = f"{within} · {steered}"  # first: the list above says the stack, but not this
     if plan.sae_id and plan.sae_id != open_sae:
         steered = f"{steered} · SAE {plan.sae_id}"
     if plan.alone is not None:
@@ -62,6 +63,23 @@ def title_content(side: str, words: str, figures: str, width: int = 0) -> Conten
         (f"  {shown.plain}", "$muted"),
         (f"   {figures}" if figures else "", "$accent"),
     )
+
+
+class SideTitle(Static):
+    """That line, as long as it is wide."""
+
+    _said: tuple[str, str, str] | None = None
+
+    def say(self, side: str, words: str, figures: str) -> None:
+        self._said = side, words, figures
+        self._fit()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._said is not None:
+            self.update(title_content(*self._said, self.content_size.width))
 
 
 def passage_title(plan: Plan, done: PassageDone) -> str:

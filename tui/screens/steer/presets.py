@@ -24,6 +24,7 @@ class PresetPopup(SavedPopup):
     """Lists presets: open, rename, remove; `sae_id` is the open SAE."""
 
     HEADING = "Presets"
+    OPEN_WORDS = "use"
     BINDINGS = [*bindings("popup", "close"), *bindings("presets")]
     COLUMNS = (Column("preset", 20), Column("SAE", 20), Column("changes"))
     MOST_ROWS = 12
@@ -35,6 +36,9 @@ class PresetPopup(SavedPopup):
 
     def empty_words(self) -> str:
         return f"none yet: {key('steer.save_preset')} saves the stack"
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self._stacks) or action not in ("choose", "select_row")
 
     def list_rows(self) -> list[Row]:
         return [preset_row(name, stack, *self._of) for name, stack in self._stacks.items()]

@@ -24,7 +24,7 @@ from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
 from tui.screens.steer.constraint import HINT, parse_constraint
-from tui.screens.steer.heading import copied_text
+from tui.screens.steer.heading import SideTitle, copied_text
 from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.measured.measuring import MeasuresStacks
 from tui.screens.steer.presets import PresetPopup, Stacks, lacks_sae, read_stack
@@ -82,7 +82,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         with Container(id="steer-texts", classes="pane -down"):
             for side in SIDES:
                 with Vertical(classes="steer-side"):
-                    yield Static(id=f"title-{side}", classes="related-title", markup=False)
+                    yield SideTitle(id=f"title-{side}", classes="related-title", markup=False)
                     yield Static(id=f"figures-{side}", classes="steer-figures", markup=False)
                     yield StreamText(id=f"text-{side}")
         yield FeatureCard(self.context)

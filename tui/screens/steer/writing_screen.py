@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from textual import on
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.steering.chat.branches import Branches, transcript
@@ -21,7 +21,7 @@ from tui.screens.steer import stack as stacks
 from tui.screens.steer import writing
 from tui.screens.steer.board import Board, target_read
 from tui.screens.steer.constraint import NO_CONSTRAINT
-from tui.screens.steer.heading import plan_words, prompt_text, reading, samples_text, title_content
+from tui.screens.steer.heading import SideTitle, plan_words, prompt_text, reading, samples_text
 from tui.screens.steer.stack_screen import StackScreen
 from tui.widgets.area import Area
 from tui.widgets.field import Field
@@ -300,13 +300,8 @@ class WritingScreen(StackScreen):
                     "steered": reading(board.plan, board.done, board.sample),
                 }
         for side in SIDES:
-            line = self.query_one(f"#title-{side}", Static)
-            line.update(title_content(side, words[side], readings[side], line.content_size.width))
+            self.query_one(f"#title-{side}", SideTitle).say(side, words[side], readings[side])
         self.show_figures()
-
-    def on_resize(self) -> None:
-        if self._board is not None:
-            self.call_after_refresh(self._show_titles)  # as long as the lines are by then
 
     def show_figures(self) -> None:
         """What was measured of the stack that wrote."""

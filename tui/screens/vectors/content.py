@@ -103,6 +103,12 @@ def _facts(one: Known) -> list[Fact]:
         for key, name in (("run_id", "run"), ("sae", "SAE"), ("source", "from"), ("seed", "seed"))
         if made.get(key) not in (None, "")
     ]
+    if isinstance(of := made.get("of"), dict) and isinstance(of.get("feature"), int):
+        # A search that makes a feature or a label happen made it.
+        aim = f"#{of['feature']} of {of.get('sae')}" + (
+            f", {of['label']}" if of.get("label") else ""
+        )
+        facts.append(Fact("made for", aim))
     for point, width in one.summary.widths.items():
         figures = figures_at(one, point)
         words = f"width {width:,}, norm {number(one.norms.get(point), 2)}"

@@ -52,6 +52,7 @@ class VectorsPopup(Popup[VectorChoice]):
     """Lists the vectors; enter reads one as features and texts. Dismisses with what to do."""
 
     HEADING = "Vectors"
+    OPEN_WORDS = "look into"
     CSS_PATH = [Popup.CSS_PATH, Path(__file__).with_name("vectors.tcss")]
     BINDINGS = [*bindings("popup", "close"), *bindings("vectors")]
 

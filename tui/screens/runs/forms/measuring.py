@@ -278,7 +278,7 @@ class AutoForm(MeasuringForm):
             FormField(
                 "aim",
                 "aim",
-                hint="a feature's number, a label of the corpus, or a few words that describe it",
+                hint="a feature's number, a label of the texts, or words that describe it",
                 required=True,
             ),
             FormField(

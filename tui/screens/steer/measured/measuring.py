@@ -222,8 +222,8 @@ class MeasuresStacks(WritingScreen):
         self._taken = found.name
         self.set_stack(stack)
         self.stack_changed()
-        within = self._constraint.describe()
-        words = f"The stack is {stack_text(stack)}" + (f", within {within}" if within else "")
+        within = self._constraint.words
+        words = f"The stack is {stack_text(stack)}" + (f", {within}" if within else "")
         self.notify(printable(words))
 
     def show_figures(self) -> None:

@@ -76,7 +76,8 @@ class MeasurementsPopup(Popup[MeasuredChoice]):
         rows.focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return bool(self._rows) or action != "choose" or parameters == ("new",)
+        of_a_row = action == "select_row" or (action == "choose" and parameters != ("new",))
+        return bool(self._rows) or not of_a_row
 
     @on(RowList.Opened)
     def _open(self) -> None:
@@ -93,6 +94,7 @@ class ArmsPopup(Popup[Mapping[str, Any]]):
     """One measurement: the table above, hits against perplexity below. Dismisses with an arm."""
 
     HEADING = "Measured"
+    OPEN_WORDS = "take"
     BINDINGS = [*bindings("popup", "close"), *bindings("arms")]
 
     def __init__(self, found: Measured) -> None:
