@@ -25,6 +25,7 @@ from mi_crow.store.atomic import temporary_name
 from mi_crow.store.plain_file import read_plain
 
 _TICK_S = 1.0
+_COUNTS_DOWN_S = 2.0  # while the work says nothing, the time left is written anew this often
 _FIRST_MINUTE_S = 60.0
 _EARLY_GAP_S = 0.2  # five events per second in the first minute
 _LATE_GAP_S = 2.0
@@ -65,6 +66,7 @@ class Reporter:
         self._attempt = attempt
         self._rate = RateMeter()
         self._reading: dict[str, Any] | None = None  # the latest progress, not yet an event
+        self._read_at = 0.0  # when the work said last how far it is
         self._memory: dict[str, float] = {}  # as of the latest progress event
         self._last_event = 0.0
         self._started = time.monotonic()
@@ -116,7 +118,7 @@ class Reporter:
                 "metrics": readings | self._memory,
             }
             self._status.update(self._reading)
-            self._dirty = True
+            self._read_at, self._dirty = now, True
             if due:
                 self._flush_reading(now)
 
@@ -225,7 +227,15 @@ class Reporter:
     def _write_status(self) -> None:
         self._dirty = False
         self._status["heartbeat"] = time.time()
-        write_status(self._job_dir, self._status)
+        write_status(self._job_dir, self._status | self._time_left())
+
+    def _time_left(self) -> dict[str, float | None]:
+        """That of the latest progress less what has passed since; unknown once it is over."""
+        eta = self._status.get("eta_s")
+        if eta is None:
+            return {}
+        left = eta - (time.monotonic() - self._read_at)
+        return {"eta_s": left if left > 0 else None}
 
     def _wake(self) -> None:
         os.write(self._wake_writer, b"x")
@@ -244,7 +254,9 @@ class Reporter:
                 if asked >= 2:
                     self._close("cancelled", {"resumable": True}, resumable=True)
                     os._exit(EXIT_STOPPED)
-                if self._dirty or time.monotonic() - beat >= HEARTBEAT_S:
+                silent = time.monotonic() - beat
+                counts_down = self._status.get("eta_s") and silent >= _COUNTS_DOWN_S
+                if self._dirty or counts_down or silent >= HEARTBEAT_S:
                     beat = time.monotonic()
                     with _logged_on_failure("status"):  # a disk that is full for a while
                         self._write_status()

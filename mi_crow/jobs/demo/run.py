@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.errors import NotFoundError
+from mi_crow.jobs.rate import PERCENT
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
@@ -27,24 +29,44 @@ LAYER = "resid_post.2"
 K = 32
 STEPS = 1600
 BATCH = 256
-# Seconds per stage on two cores; they only shape the progress bar.
-STAGE_SHARES = {"capture": 15, "train": 45, "index": 8, "evaluate": 10, "topics": 6, "steer": 16}
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long a stage takes on two cores, and the share of that which its own progress is about:
+    what else it does is silent. They shape the bar and the time that is left."""
+
+    seconds: float
+    reported: float = 1.0
+
+
+STAGES = {
+    "capture": StageTime(29),
+    "train": StageTime(21),
+    "index": StageTime(25, 0.72),
+    "evaluate": StageTime(20, 0.5),
+    "topics": StageTime(19, 0.0),
+    "steer": StageTime(26),
+}
 
 
 @dataclass
 class StageProgress:
-    """One stage's share of the whole demo's bar, in percent."""
+    """One stage's share of the whole demo's bar, in percent. One that `is_over` since an earlier
+    attempt moves nothing: how quickly it is passed says nothing of the others."""
 
     whole: Progress
     name: str
     start: float
     share: float
+    is_over: bool = False
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
     ) -> None:
         percent = self.start + self.share * (done / total if total else 0.0)
-        self.whole.update(int(percent), 100, "%", metrics)
+        if not self.is_over:
+            self.whole.update(int(percent), 100, PERCENT, metrics)
 
     def log(self, message: str) -> None:
         self.whole.log(f"{self.name}: {message}")
@@ -61,14 +83,15 @@ class Stages:
 
     def __init__(self, whole: Progress) -> None:
         self._whole = whole
-        self._scale = 100 / sum(STAGE_SHARES.values())
+        self._scale = 100 / sum(one.seconds for one in STAGES.values())
 
-    def enter(self, name: str) -> StageProgress:
+    def enter(self, name: str, *, is_over: bool = False) -> StageProgress:
         raise_if_stopped(self._whole)
-        names = list(STAGE_SHARES)
-        start = sum(STAGE_SHARES[before] for before in names[: names.index(name)]) * self._scale
+        names = list(STAGES)
+        start = sum(STAGES[before].seconds for before in names[: names.index(name)]) * self._scale
         self._whole.log(f"{name} starts")
-        stage = StageProgress(self._whole, name, start, STAGE_SHARES[name] * self._scale)
+        share = STAGES[name].seconds * STAGES[name].reported * self._scale
+        stage = StageProgress(self._whole, name, start, share, is_over)
         stage.update(0, 1, name)
         return stage
 
@@ -95,10 +118,12 @@ def run_demo(
     stages = Stages(progress)
     lm = LanguageModel.from_spec(ModelSpec("sample", device=device))
     run_dir = workspace.activations_dir / RUN_ID
-    manifest = _capture(workspace, lm, run_dir, stages.enter("capture"), device, seed)
-    _train(workspace, stages.enter("train"), device, seed)
+    stage = stages.enter("capture", is_over=_is_captured(run_dir))
+    manifest = _capture(workspace, lm, run_dir, stage, device, seed)
+    is_trained = (workspace.saes_dir / SAE_ID / "cfg.json").exists()
+    _train(workspace, stages.enter("train", is_over=is_trained), device, seed)
     sae = load_sae(workspace.sae_dir(SAE_ID), lm.device)
-    stage = stages.enter("index")
+    stage = stages.enter("index", is_over=workspace.index_path(SAE_ID).exists())
     if not workspace.index_path(SAE_ID).exists():
         build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
     if not proposals_path(workspace, SAE_ID).exists():
@@ -126,6 +151,13 @@ def run_demo(
         "controls": controls,
         "steering": steering,
     }
+
+
+def _is_captured(run_dir: Path) -> bool:
+    try:
+        return RunManifest.load(run_dir).complete
+    except NotFoundError:
+        return False
 
 
 def _capture(
