@@ -1,5 +1,6 @@
 """The trainer on tensors with a known dictionary."""
 
+import re
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -278,7 +279,20 @@ def test_the_log_begins_with_what_is_trained(activations: Tensor) -> None:
     seen = Watched(updates=1)
     with pytest.raises(CancelledError):
         train(activations, None, seen)
-    assert seen.lines == [f"training {FEATURES} latents: 40 steps of 128 tokens"]
+    first, second = seen.lines
+    assert first == f"training {FEATURES} latents: 40 steps of 128 tokens"
+    assert re.fullmatch(r"step 1 of 40: FVU \d\.\d{4}, L0 \d+\.\d, dead \d+\.\d%", second)
+
+
+@pytest.mark.parametrize(("apart", "told"), [(0.0, [1, 5, 10, 15, 20, 25, 30, 35, 40]), (99, [1])])
+def test_the_log_goes_on_with_the_figures_of_a_row_now_and_then(
+    activations: Tensor, monkeypatch: pytest.MonkeyPatch, apart: float, told: list[int]
+) -> None:
+    monkeypatch.setattr("mi_crow.mechanistic.sae.train.loop._LINE_EVERY_S", apart)
+    seen = Watched()
+    train(activations, None, seen)
+    steps = [re.match(r"step (\d+) of 40: FVU", line) for line in seen.lines]
+    assert [int(found[1]) for found in steps if found] == told
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_reason(activations: Tensor) -> None:

@@ -3,6 +3,7 @@
 Several SAEs can train side by side on one read of the data.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from mi_crow.mechanistic.sae.base import TrainingOutput
 from mi_crow.mechanistic.sae.source import TRAIN, TokenSource, device_batches
 from mi_crow.mechanistic.sae.train.checkpoint_writer import CheckpointWriter
 from mi_crow.mechanistic.sae.train.loggers import RunLogger
-from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable, Row
 from mi_crow.mechanistic.sae.train.state import TrainState
 from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics, shown
 from mi_crow.progress import Progress
@@ -28,6 +29,7 @@ from mi_crow.ranks import Ranks
 
 # Processes that share a training agree on whether to stop once in so many steps.
 _AGREE_EVERY = 8
+_LINE_EVERY_S = 30.0  # of the log, at most
 
 
 @dataclass
@@ -85,6 +87,7 @@ def run_training(
     ranks = trainings[0].state.sharing.ranks
     kept_at = clock.seconds()
     feed = feed or StoredTokens(source)
+    lines = _Lines(progress, plan.steps)
     with CheckpointWriter(progress) as checkpoints:
         for step, batch in enumerate(feed.batches(trainings[0].state, first), first + 1):
             if _stops(progress, ranks, step):
@@ -105,7 +108,9 @@ def run_training(
                 gathered.check_finite(row)
                 training.table.rows.append(row)
                 training.logger.row(row)
-            progress.update(step, plan.steps, "step", shown(active[0][0].table.rows[-1]))
+            rows = [training.table.rows[-1] for training, _ in active]
+            progress.update(step, plan.steps, "step", shown(rows[0]))
+            lines.tell(step, rows)
             # Only here, after a row that passed: so the newest checkpoint is good.
             due = ranks.agree(clock.seconds() - kept_at >= 60 * plan.checkpoint_minutes)
             if due or plan.checkpoints_at(step):
@@ -229,6 +234,26 @@ def _fits(state: TrainState, tokens: Tensor) -> bool:
             raise
         return False
     return True
+
+
+class _Lines:
+    """Says in the log how a training goes: of its first row, then not more often than people
+    read."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress, self._steps = progress, steps
+        self._told_at = -math.inf
+
+    def tell(self, step: int, rows: Sequence[Row]) -> None:
+        now = time.perf_counter()
+        if now - self._told_at < _LINE_EVERY_S:
+            return
+        self._told_at = now
+        figures = (
+            f"FVU {one['fvu']:.4f}, L0 {one['l0']:.1f}, dead {one['dead_share']:.1%}"
+            for one in map(shown, rows)
+        )
+        self._progress.log(f"step {step:,} of {self._steps:,}: {'; '.join(figures)}")
 
 
 class Clock:
