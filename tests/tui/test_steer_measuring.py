@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from textual.widgets import Static
 
+from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.store.workspace import Workspace
 from tests.helpers.jobs_fixture import FakeJobs
 from tests.tui.conftest import NOW
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import SAE, give_index
+from tests.tui.vector_files import add_vector
 from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.steer.constraint import NO_CONSTRAINT
@@ -171,6 +173,26 @@ async def test_a_sweep_is_asked_for_and_followed(
         assert "measuring  arm 3 of 5" in screen_text(pilot)
         await press(pilot, "x", "F")
         assert "nothing on the stack is switched on" in notices(pilot)
+
+
+async def test_the_form_says_what_the_texts_of_a_vector_are_judged_by(open_steer, app_workspace):
+    add_vector(app_workspace, "calm", "label:sailing")
+    add_vector(app_workspace, "odd", "odd texts")
+    async with open_steer(size=(120, 40)) as (pilot, _):
+        for vector, words in (
+            ("calm", "label sailing, which the vector was made for"),
+            ("calm", "1 setting beside a random direction"),
+            ("odd", "not known yet: the stack has no feature"),
+            ("odd", "nothing says what the texts should be about"),
+        ):
+            pilot.app.screen.set_stack([parse_intervention(f"vector:{vector}=+1norm")])
+            await press(pilot, "F")
+            pilot.app.screen.query_one("#field-strengths", Field).value = ""
+            await settle(pilot)
+            if words.startswith("nothing says"):
+                await press(pilot, "ctrl+r")
+            assert words in " ".join(screen_text(pilot).split())
+            await press(pilot, "escape", "escape", "y")
 
 
 async def test_auto_takes_a_feature_a_label_or_a_description(

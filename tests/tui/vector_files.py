@@ -16,11 +16,11 @@ INSIDE = {
 }
 
 
-def add_vector(workspace: Workspace, name: str) -> None:
+def add_vector(workspace: Workspace, name: str, made_for: str = "label:sea") -> None:
     """A vector of norm 4 at resid_post.2 of the sample model."""
     workspace.vectors_dir.mkdir(exist_ok=True)
     made = (
-        '{"method": "probe", "model_id": "sample", "for": ["label:sea"], "layers":'
+        f'{{"method": "probe", "model_id": "sample", "for": ["{made_for}"], "layers":'
         ' {"resid_post.2": {"auroc_heldout": 0.97}}, "created": 1790000000}'
     )
     values = {"resid_post.2": np.full(4, 2.0, dtype=np.float32)}

@@ -3,11 +3,22 @@
 from typing import Any
 
 import pytest
+import torch
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.mechanistic.steering.measure.arms import Arm, alike, arms_of, beside, kinds_beside
-from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
+from mi_crow.mechanistic.steering.measure.checks import judging_of
+from mi_crow.mechanistic.steering.measure.config import (
+    AutoConfig,
+    Judging,
+    ScoresConfig,
+    SweepConfig,
+)
+from mi_crow.mechanistic.steering.measure.indexed import Indexed
+from mi_crow.mechanistic.vectors.stored import SteeringVector, save_vector
+from mi_crow.store import Workspace
+from tests.helpers.index_fixture import make_index
 
 STACK = (parse_intervention("3=+1").as_json(),)
 
@@ -102,3 +113,32 @@ def test_what_stands_beside_a_stack_is_named() -> None:
     assert kinds_beside(arm, {"vector:calm": "vector:random-1"}) == ["direction", "feature"]
     assert kinds_beside(arm, {}) == ["feature"], "a search of before compared with features"
     assert alike(["direction"]) == "directions of the same norm"
+
+
+@pytest.mark.parametrize(
+    ("made", "judged"),
+    [
+        ({"for": ["label:sailing"]}, Judging(label="sailing")),
+        ({"of": {"sae": "s", "feature": 7, "label": "weather"}}, Judging(label="weather")),
+        ({"of": {"sae": "s", "feature": 7, "label": None}}, Judging(feature=7)),
+        ({"of": {"sae": "another", "feature": 7, "label": "weather"}}, None),
+        ({"for": ["label:gone"]}, None),
+        ({"for": ["label:sailing", "label:weather"]}, None),
+        ({}, None),
+    ],
+)
+def test_a_vector_is_judged_by_what_it_was_made_for(
+    workspace: Workspace, made: dict[str, Any], judged: Judging | None
+) -> None:
+    make_index(workspace, "s")
+    save_vector(workspace, SteeringVector("calm", {"resid_post.1": torch.ones(4)}, made))
+    stack = [parse_intervention("vector:calm=+1norm")]
+    of = workspace, Indexed.open(workspace, "s")
+    if judged is None:
+        with pytest.raises(UserError, match="nothing says what the texts should be about"):
+            judging_of(*of, Judging(), stack, "s")
+    else:
+        assert judging_of(*of, Judging(), stack, "s") == judged
+    assert judging_of(*of, Judging(pattern="x"), stack, "s") == Judging(pattern="x")
+    with_feature = [*stack, parse_intervention("3=+1")]
+    assert judging_of(*of, Judging(), with_feature, "s") == Judging()

@@ -103,7 +103,9 @@ def _add_sweep(parser: ArgumentParser) -> None:
         "preset", nargs="?", help="a saved preset, an earlier measurement or a JSON file"
     )
     add_interventions(parser, "intervention, as for steer: '42=floor 0.3norm'; repeatable")
-    judge = parser.add_argument_group("judge (default: the topic of the steered feature)")
+    judge = parser.add_argument_group(
+        "judge (default: the topic of the steered feature, or what a vector was made for)"
+    )
     judge.add_argument("--label", help="texts that words tell to have this label of the corpus")
     judge.add_argument(
         "--judge-feature",

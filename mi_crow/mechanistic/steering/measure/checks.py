@@ -1,5 +1,7 @@
 """What can be refused before a measurement starts: no model is loaded. Torch-free."""
 
+from collections.abc import Sequence
+
 from mi_crow.errors import UserError
 from mi_crow.language_model.endpoint import Endpoint
 from mi_crow.mechanistic.steering.fits import all_maxima, check_stack, looked_up
@@ -37,8 +39,52 @@ def check_sweep(workspace: Workspace, config: SweepConfig) -> None:
     all_maxima(workspace, config.sae_id, stack)
     if config.trial.control:
         of_other_saes(workspace, stack, config.sae_id, config.trial.seed)
-    _check_judging(indexed, config.judging)
-    rater_of(config.rating, config.judging.label, config.judging.description)
+    judging = judging_of(workspace, indexed, config.judging, stack, config.sae_id)
+    _check_judging(indexed, judging)
+    rater_of(config.rating, judging.label, judging.description)
+
+
+def judging_of(
+    workspace: Workspace,
+    indexed: Indexed,
+    judging: Judging,
+    stack: Sequence[Intervention],
+    sae_id: str,
+) -> Judging:
+    """The judge that is asked for. Without one, and where no feature of the SAE is steered, what a
+    vector of the stack was made for: a label of the indexed texts, or the feature of a search.
+
+    Raises UserError where nothing says what the texts should be about.
+    """
+    if judging != Judging() or any(features_of(one, sae_id) for one in stack):
+        return judging
+    for one in stack:
+        if one.enabled and one.aim.kind == "vector":
+            label, feature = made_for(workspace, one.aim.name, sae_id)
+            if label in indexed.texts.labels:
+                return Judging(label=label)
+            if feature is not None:
+                return Judging(feature=feature)
+    raise UserError(
+        "nothing says what the texts should be about, as no feature is steered",
+        hint="give a label, a description, a feature to judge by or a regular expression",
+    )
+
+
+def made_for(workspace: Workspace, vector: str, sae_id: str) -> tuple[str | None, int | None]:
+    """The label, or the feature of an SAE, that a vector was made for; None for what is not known.
+    Raises NotFoundError without the vector."""
+    from mi_crow.mechanistic.vectors.stored import read_summary, vector_path
+
+    made = read_summary(vector_path(workspace, vector)).made
+    of, texts = made.get("of"), made.get("for")
+    if isinstance(of, dict) and of.get("sae") == sae_id:
+        label, feature = of.get("label"), of.get("feature")
+        told = label if isinstance(label, str) else None
+        return told, feature if isinstance(feature, int) else None
+    if isinstance(texts, list) and len(texts) == 1 and str(texts[0]).startswith("label:"):
+        return str(texts[0]).removeprefix("label:").strip(), None
+    return None, None
 
 
 def check_auto(workspace: Workspace, config: AutoConfig) -> None:

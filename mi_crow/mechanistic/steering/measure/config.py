@@ -23,7 +23,7 @@ class Judging:
     """What counts as a hit: a label of the corpus, a feature's own topic, a pattern, or what the
     texts are about that a description matches.
 
-    Without any it is the topic of the feature that is steered.
+    Without any it is the topic of the feature that is steered, or what a vector was made for.
     """
 
     label: str | None = None

@@ -10,7 +10,12 @@ from mi_crow.mechanistic.steering.fits import looked_up
 from mi_crow.mechanistic.steering.loading import LoadedSae
 from mi_crow.mechanistic.steering.measure.arms import Arm, arms_of, best_of, front, in_groups
 from mi_crow.mechanistic.steering.measure.bench import Bench
-from mi_crow.mechanistic.steering.measure.checks import check_sweep, features_of, rater_of
+from mi_crow.mechanistic.steering.measure.checks import (
+    check_sweep,
+    features_of,
+    judging_of,
+    rater_of,
+)
 from mi_crow.mechanistic.steering.measure.config import SweepConfig
 from mi_crow.mechanistic.steering.measure.controls import control_of_stack, of_other_saes
 from mi_crow.mechanistic.steering.measure.indexed import Indexed
@@ -45,11 +50,11 @@ def run_sweep(
     rivals = [feature for one in stack for feature, _ in one.rival_features]
     target = targets[0] if targets else None
     prompts = list(prompts_of(trial, indexed))
+    judging = judging_of(workspace, indexed, config.judging, stack, config.sae_id)
     bench = make_bench(
-        workspace, config.sae_id, indexed, config.judging, target, trial, config.device, loaded
+        workspace, config.sae_id, indexed, judging, target, trial, config.device, loaded
     )
     others = control_of_stack(indexed.store, targets, rivals, trial.seed) if trial.control else {}
-    judging = config.judging
     bench.vector = next((one.aim.name for one in stack if one.aim.kind == "vector"), "")
     instead: dict[str, str] = {}
     if trial.control:

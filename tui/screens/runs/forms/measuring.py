@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.errors import MiCrowError, UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.measure.arms import beside
-from mi_crow.mechanistic.steering.measure.config import CONTROL, OPERATIONS
+from mi_crow.mechanistic.steering.measure.config import CONTROL, OPERATIONS, Judging
 from mi_crow.paths import expanded
 from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms.command import arguments, command_line
@@ -248,6 +249,27 @@ class SweepForm(MeasuringForm):
             *self.sae_fields()[:1],
             *self.more_fields(),
         )
+
+    def find_defaults(self, reading: Reading) -> None:
+        """Says what hits are where the stack has no feature: what its vector was made for."""
+        super().find_defaults(reading)
+        from mi_crow.mechanistic.steering.measure.checks import judging_of
+
+        sae_id = reading.get("sae_id")
+        indexed = self._index_of(sae_id)
+        if indexed is None or not sae_id:
+            return
+        stack = [Intervention.from_json(held) for held in self._kept.get("interventions") or ()]
+        words = "not known yet: the stack has no feature"
+        with suppress(MiCrowError):
+            found = judging_of(self.at.workspace, indexed, Judging(), stack, sae_id)
+            if found.label is not None:
+                words = f"label {found.label}, which the vector was made for"
+            elif found.feature is not None:
+                words = f"texts about what #{found.feature} is about"
+            else:
+                return
+        reading.defaults["judging.label"] = Default("", words)
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         params = spec.params
