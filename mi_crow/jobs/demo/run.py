@@ -16,6 +16,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
@@ -85,14 +86,17 @@ class Stages:
         self._whole = whole
         self._scale = 100 / sum(one.seconds for one in STAGES.values())
 
-    def enter(self, name: str, *, is_over: bool = False) -> StageProgress:
+    def enter(self, name: str, *, is_over: bool = False, is_begun: bool = False) -> StageProgress:
+        """The progress of a stage; what an earlier attempt did of it is no pace, so that one which
+        `is_begun` says first how far it is."""
         raise_if_stopped(self._whole)
         names = list(STAGES)
         start = sum(STAGES[before].seconds for before in names[: names.index(name)]) * self._scale
         self._whole.log(f"{name} starts")
         share = STAGES[name].seconds * STAGES[name].reported * self._scale
         stage = StageProgress(self._whole, name, start, share, is_over)
-        stage.update(0, 1, name)
+        if not is_begun:
+            stage.update(0, 1, name)
         return stage
 
 
@@ -118,10 +122,14 @@ def run_demo(
     stages = Stages(progress)
     lm = LanguageModel.from_spec(ModelSpec("sample", device=device))
     run_dir = workspace.activations_dir / RUN_ID
-    stage = stages.enter("capture", is_over=_is_captured(run_dir))
+    begun = _run_there(run_dir)
+    over = begun is not None and begun.complete
+    stage = stages.enter("capture", is_over=over, is_begun=begun is not None)
     manifest = _capture(workspace, lm, run_dir, stage, device, seed)
-    is_trained = (workspace.saes_dir / SAE_ID / "cfg.json").exists()
-    _train(workspace, stages.enter("train", is_over=is_trained), device, seed)
+    sae_dir = workspace.saes_dir / SAE_ID
+    over = (sae_dir / CONFIG_NAME).exists()
+    stage = stages.enter("train", is_over=over, is_begun=sae_dir.exists())
+    _train(workspace, stage, device, seed)
     sae = load_sae(workspace.sae_dir(SAE_ID), lm.device)
     stage = stages.enter("index", is_over=workspace.index_path(SAE_ID).exists())
     if not workspace.index_path(SAE_ID).exists():
@@ -153,11 +161,12 @@ def run_demo(
     }
 
 
-def _is_captured(run_dir: Path) -> bool:
+def _run_there(run_dir: Path) -> RunManifest | None:
+    """What an earlier attempt captured."""
     try:
-        return RunManifest.load(run_dir).complete
+        return RunManifest.load(run_dir)
     except NotFoundError:
-        return False
+        return None
 
 
 def _capture(
