@@ -14,6 +14,7 @@ import numpy as np
 
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.atomic import temporary_name
+from mi_crow.store.leftovers import beside, remove
 
 T = TypeVar("T")
 
@@ -104,6 +105,7 @@ def shared(ranks: Ranks, parent: Path, what: str) -> Iterator[Share]:
         return
     own = temporary_name(parent / what) if ranks.rank == 0 else None
     if own is not None:
+        remove(beside(parent / what))  # of processes that were killed
         own.mkdir()
     try:
         yield Share(ranks, Path(ranks.agree(str(own))))

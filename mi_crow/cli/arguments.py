@@ -144,8 +144,9 @@ def add_model_flags(parser: ArgumentParser, default: str | None = "sample") -> N
     group.add_argument(
         "--model",
         default=default,
-        help="Hugging Face id, folder, .gguf file, or `sample` (the default); prefix it with "
-        "`random:` for random weights, as a control",
+        help="Hugging Face id, folder, .gguf file, or `sample` "
+        f"({'the default' if default else 'default: that of the SAE, or of the run'}); prefix it "
+        "with `random:` for random weights, as a control",
     )
     group.add_argument("--revision", help="branch, tag or commit of a Hub model")
     group.add_argument("--gguf-file", metavar="FILE", help=".gguf file in the model's folder")

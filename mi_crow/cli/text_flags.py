@@ -6,11 +6,12 @@ from typing import Any
 
 from mi_crow.cli.arguments import (
     add_fields,
+    add_model_flags,
     add_switch,
     device_of,
 )
 from mi_crow.errors import UserError
-from mi_crow.language_model.config import BOS, CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import BOS, CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.same_fields import same_fields
 
 _OF_ROWS = ("context_length", "long_documents", "pack", "bos", "keep_special")
@@ -104,3 +105,24 @@ def model_of(options: Namespace) -> ModelSpec:
     if options.quantize and options.model_dtype not in (None, "auto"):
         raise UserError("--quantize and --model-dtype were both given", hint="give one of them")
     return same_fields(ModelSpec, options, dtype=dtype, device=device)
+
+
+def add_live_texts(parser: ArgumentParser) -> None:
+    """Texts that go through the model in place of a stored run: --dataset, and what it takes."""
+    add_text_flags(parser, default=None)
+    add_fields(parser, DatasetSpec, {"token_limit": "read at most this many tokens of --dataset"})
+    add_model_flags(parser, default=None)
+    leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
+
+
+def live_texts(options: Namespace) -> LiveTexts | None:
+    """The texts that --dataset and its flags describe; None without. Raises UserError."""
+    if options.dataset is None:
+        refuse_given(options, "is for --dataset: a run already has its texts", "leave it out")
+        return None
+    fill_in(options)
+    return LiveTexts(
+        dataset_of(options, options.token_limit),
+        model_of(options) if options.model is not None else None,
+        **rows_of(options),
+    )

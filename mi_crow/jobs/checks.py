@@ -21,15 +21,16 @@ from mi_crow.datasets.files import (
 )
 from mi_crow.datasets.saved import is_saved, saved_features, text_features
 from mi_crow.errors import NotFoundError, UserError
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import check_layers, outline_of
 from mi_crow.language_model.placement.packages import check_packages
 from mi_crow.mechanistic.explain.config import ExplainConfig
-from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
-from mi_crow.mechanistic.sae.config import CLT, SAE, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.sae.config import CLT, SAE, TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.tuned_model import tuned_spec
 from mi_crow.mechanistic.sae.cross_layer.two_runs import check_same_tokenizer
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
@@ -131,7 +132,7 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
         except UserError as error:
             raise type(error)(
                 f"the base model of SAE {sae.sae_id!r} cannot be read: {error.sentence}",
-                hint="index runs of both models: name them with --run and --tuned-run",
+                hint="read runs of both models: name them with --run and --tuned-run",
             ) from error
     check_dataset(live.dataset)
 
@@ -139,7 +140,11 @@ def _check_live(sae: SaeSummary, live: LiveTexts) -> None:
 def check_evaluate(workspace: Workspace, config: EvaluateConfig) -> None:
     """Raises UserError for an evaluation that would fail."""
     validate_device(config.device)
-    check_sae_and_run(workspace, config.sae_id, config.run_id)
+    if config.live is not None:
+        _check_live(read_sae_summary(workspace.sae_dir(config.sae_id)), config.live)
+        return
+    hint = "name one with --run, or texts with --dataset"
+    check_sae_and_run(workspace, config.sae_id, config.run_id, hint)
     if config.model is not None:
         check_model(ModelSpec(config.model))
 

@@ -26,7 +26,8 @@ from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.sae.config import KL, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import KL, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
 from mi_crow.mechanistic.vectors.config import MakeConfig

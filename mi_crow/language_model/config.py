@@ -1,6 +1,6 @@
 """The configuration of a capture: plain data, torch-free, shared by command line, jobs and app."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from mi_crow.bounds import COUNT, SEED, SIZE, Limits, Words, check_fields
@@ -87,6 +87,27 @@ class CaptureConfig:
                 hint=f"use {' or '.join(LONG_DOCUMENTS)}",
             )
         check_bos(self.bos)
+
+
+@dataclass(frozen=True)
+class LiveTexts:
+    """Texts that go through the model for an SAE to read, in place of a run; the fields are those
+    of a CaptureConfig."""
+
+    dataset: DatasetSpec
+    model: ModelSpec | None = None  # None: the model of the SAE
+    context_length: int = 128
+    long_documents: str = "truncate"
+    pack: bool = False
+    keep_special: bool = False
+    bos: str = "auto"  # auto: as the SAE was trained
+    batch_size: int | None = None
+    shard_size: int = 512
+
+    def capture(self, model: ModelSpec, layers: tuple[str, ...]) -> CaptureConfig:
+        """The capture that would write the same activations. Raises UserError."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        return CaptureConfig(**own | {"model": model, "layers": layers})
 
 
 def check_bos(bos: str) -> None:

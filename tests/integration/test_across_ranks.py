@@ -10,10 +10,11 @@ import torch
 from mi_crow.jobs import follow, submit
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
+from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae import CrossLayerSae, SaeTrainingConfig, load_sae
-from mi_crow.mechanistic.sae.config import CLT, CROSSCODER, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import CLT, CROSSCODER, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.quality import HELDOUT_TOKENS, FvuSums
 from mi_crow.mechanistic.sae.source import HELDOUT
 from mi_crow.mechanistic.sae.train.across.streamed import streamed_layers

@@ -8,12 +8,12 @@ import pytest
 from mi_crow.jobs import follow, submit
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.beside.proposals import proposals_path
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
-from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -68,6 +68,14 @@ def test_two_processes_make_the_files_of_one(workspace: Workspace) -> None:
     assert run(workspace, "evaluate", evaluation, **two) == alone
     assert taken(folder / "evaluation.json") == written
     assert alone["probes"]
+
+    texts = LiveTexts(DatasetSpec("sample", limit=200), shard_size=24)
+    live = EvaluateConfig("sae", live=texts, documents=19, device="cpu")
+    found = run(workspace, "evaluate", live)
+    written = taken(folder / "evaluation.json")
+    assert run(workspace, "evaluate", live, **two) == found
+    assert taken(folder / "evaluation.json") == written
+    assert found["documents"] == alone["documents"]
 
     run(workspace, "index", IndexConfig("sae", device="cpu", names=False))
     run(workspace, "explain", ExplainConfig("sae"))

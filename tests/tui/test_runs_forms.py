@@ -152,6 +152,18 @@ OTHERS = [
             "device": "cpu",
         },
     ),
+    (
+        "evaluate",
+        {
+            "sae_id": "demo-topk",
+            "documents": "10",
+            "live__dataset__source": "sample",
+            "live__dataset__limit": "50",
+            "live__model__model": "sample",
+            "live__context_length": "64",
+            "device": "cpu",
+        },
+    ),
     ("evaluate", {"sae_id": "demo-topk"}),
     ("evaluate", {"sae_id": "demo-topk", "model": "sample", "documents": "10", "batch_size": "2"}),
 ]
@@ -408,6 +420,12 @@ def test_paths_are_completed_as_they_are_typed(app_workspace, tmp_path):
         ("train", {"device": "tpu"}, "device 'tpu' is not known", "device"),
         ("index", {"sae_id": "/etc"}, "SAE id '/etc' is not a valid name", "sae_id"),
         ("index", {"live__pack": "yes"}, "pack is for an index without a run", "live.pack"),
+        (
+            "evaluate",
+            {"live__dataset__source": "sample", "model": "sample"},
+            "model is for a run",
+            "model",
+        ),
         ("evaluate", {"documents": "0"}, "documents must be at least 1, not 0", "documents"),
     ],
 )
@@ -615,6 +633,13 @@ def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
     )
     form = FORMS["evaluate"](situation(app_workspace, sae_id="demo-topk"))
     assert "812 MB of memory, as the last one alike" in advice(form).lines
+
+
+def test_an_evaluation_without_a_run_says_what_goes_through_the_model(app_workspace):
+    form = FORMS["evaluate"](situation(app_workspace, sae_id="demo-topk"))
+    lines = advice(form, live__dataset__source="sample", live__dataset__token_limit="5000").lines
+    assert "about 5,000 tokens through the model first" in lines
+    assert not any("through the model" in line for line in advice(form).lines)
 
 
 # In the app.

@@ -20,7 +20,7 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.placement.batch_size import BatchSize, documents_at_once
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index
-from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.rules.topk import TopKSae
 from mi_crow.progress import NullProgress

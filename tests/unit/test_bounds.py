@@ -16,7 +16,8 @@ from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.generation import Sampling
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.records import FeatureFilter
-from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from tui.screens.steer.stack import from_form, strengths
 

@@ -11,8 +11,8 @@ from mi_crow.errors import UserError
 from mi_crow.jobs.checks import check_index
 from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.language_model.capture.job import capture_run
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.config import IndexConfig, LiveTexts
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
+from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index import build as build_module
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore

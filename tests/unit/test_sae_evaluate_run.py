@@ -1,6 +1,7 @@
 """Evaluating SAEs and transcoders on a captured run of a real small model, and what is refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,18 @@ from safetensors.torch import load_file
 from safetensors.torch import save_file as save_tensors
 
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
+from mi_crow.jobs.checks import check_evaluate
 from mi_crow.language_model.capture.job import capture_run
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.sae import TopKSae
-from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.mechanistic.sae.train.run import train_run
+from mi_crow.store.atomic import temporary_name
 from mi_crow.store.checksums import sum_of
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
@@ -84,6 +88,62 @@ def test_a_transcoder_is_evaluated_by_what_it_predicts(
     for key in ("ce_original", "ce_zero", "ce_mean"):
         assert found[key] == pytest.approx(same[key], rel=1e-5), "the same layer is ablated"
     assert found["ce_reconstructed"] != pytest.approx(same["ce_reconstructed"], rel=1e-7)
+
+
+@pytest.mark.parametrize("coder", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_texts_are_measured_as_a_run_of_them_is(
+    captured: Workspace, tiny_lm: "LanguageModel", coder: bool
+) -> None:
+    more = {"arch": "transcoder", "target_layer": "mlp_out.1"} if coder else {}
+    train(captured, "sae", "resid_post.0", **more)
+    folder, progress = captured.sae_dir("sae"), Watched()
+    before = {path.relative_to(captured.root) for path in captured.root.rglob("*")}
+    wanted = evaluate_sae(captured, EvaluateConfig("sae", device="cpu"), lm=tiny_lm)
+    dataset = RunManifest.load(captured.run_dir("run")).dataset
+    texts = LiveTexts(DatasetSpec(**dataset))
+    config = EvaluateConfig("sae", live=texts, device="cpu")
+    ours = temporary_name(folder / "evaluation").name
+    killed = folder / ours.replace(f"-{os.getpid()}-", "-999999999-")  # an evaluation like it
+    killed.mkdir()
+    found = evaluate_sae(captured, config, progress, lm=tiny_lm)
+    assert found == wanted | {"run_id": None, "dataset": dataset}
+    assert found["probes"]
+    assert json.loads((folder / "evaluation.json").read_text()) == found
+    after = {path.relative_to(captured.root) for path in captured.root.rglob("*")}
+    assert {str(path.name) for path in after - before} == {"evaluation.json"}
+    # Fewer texts are other figures, and none that is held out is a mistake.
+    some = replace(config, live=replace(texts, dataset=replace(texts.dataset, limit=60)))
+    assert evaluate_sae(captured, some, lm=tiny_lm)["fvu"] != found["fvu"]
+    none = replace(config, live=replace(texts, dataset=replace(texts.dataset, limit=1)))
+    with pytest.raises(UserError, match="contains no held-out documents"):
+        evaluate_sae(captured, none, lm=tiny_lm)
+    assert not list(folder.glob(".tmp-*"))
+
+
+def test_texts_that_do_not_go_with_an_evaluation_are_refused(
+    captured: Workspace, tiny_lm: "LanguageModel"
+) -> None:
+    dataset = RunManifest.load(captured.run_dir("run")).dataset
+    texts = LiveTexts(DatasetSpec(**dataset))
+    others: tuple[dict[str, Any], ...] = (
+        {"run_id": "run"},
+        {"tuned_run": "run"},
+        {"model": "sample"},
+    )
+    for other in others:
+        with pytest.raises(UserError, match="given") as caught:
+            EvaluateConfig("sae", live=texts, **other)
+        assert caught.value.hint
+    save_sae(captured, at_block("another tokenizer"), "sae")
+    with pytest.raises(UserError, match=r"SAE 'sae' is of model .*, not of"):
+        evaluate_sae(captured, EvaluateConfig("sae", live=texts, device="cpu"), lm=tiny_lm)
+    save_sae(captured, at_block(tiny_lm.tokenizer_hash, n=40), "wide")
+    with pytest.raises(UserError, match=r"SAE 'wide' reads 40 inputs, layer .* has width 32"):
+        evaluate_sae(captured, EvaluateConfig("wide", live=texts, device="cpu"), lm=tiny_lm)
+    missing = replace(texts, dataset=DatasetSpec("/nowhere/texts.jsonl"))
+    with pytest.raises(NotFoundError, match="not found"):
+        check_evaluate(captured, EvaluateConfig("wide", live=missing))
+    assert not list(captured.saes_dir.glob("*/.tmp-*"))
 
 
 def test_a_transcoder_has_an_index(captured: Workspace, tiny_lm: "LanguageModel") -> None:

@@ -1,6 +1,6 @@
 """SAEs over several layers of the running model: the tokens of a captured run, resumed, saved."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,9 +15,8 @@ from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.run import Capture
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.mechanistic.features import FeatureStore, IndexConfig, build_index
-from mi_crow.mechanistic.features.config import LiveTexts
 from mi_crow.mechanistic.sae import CrossLayerSae, EvaluateConfig, SaeTrainingConfig, load_sae
 from mi_crow.mechanistic.sae.config import CLT, CROSSCODER, TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.origins import FILE
@@ -228,12 +227,40 @@ def test_it_is_indexed_and_evaluated_with_both_models(
         evaluate_sae(workspace, EvaluateConfig("sae", device="cpu"))
     for name, model in (("base", tiny_model_dir), ("tuned", tiny_tuned_dir)):
         spec = ModelSpec(str(model), device="cpu")
-        capture_run(workspace, replace(one_layer.stream or both.stream, model=spec, name=name))
+        stream = replace(one_layer.stream or both.stream, model=spec, name=name, dtype="fp32")
+        capture_run(workspace, stream)
     with pytest.raises(UserError, match="which run of the tuned model"):
         evaluate_sae(workspace, EvaluateConfig("sae", "base", device="cpu"))
     found = evaluate_sae(workspace, EvaluateConfig("sae", "base", device="cpu", tuned_run="tuned"))
     assert [one["layer"] for one in found["layers"]] == ["base:resid_post.2", "tuned:resid_post.2"]
     assert [one["model"] for one in found["models"]] == ["base", "tuned"]
+    origins = workspace.sae_dir("sae") / FILE
+    wanted = pq.read_table(origins)
+    origins.unlink()
+    live = EvaluateConfig("sae", live=texts, device="cpu")
+    dataset = {"run_id": None, "dataset": asdict(texts.dataset)}
+    assert evaluate_sae(workspace, live) == found | dataset
+    assert pq.read_table(origins).equals(wanted)
+    named = replace(live, live=replace(texts, model=ModelSpec(str(tiny_model_dir))))
+    with pytest.raises(UserError, match="is the base model of SAE"):
+        evaluate_sae(workspace, named)
+
+
+@every
+@pytest.mark.slow
+def test_texts_are_measured_as_a_run_of_them_is(workspace: Workspace, config: TrainConfig) -> None:
+    train_run(workspace, config)
+    sae, stream = load_sae(workspace.sae_dir("sae")), config.stream
+    assert isinstance(sae, CrossLayerSae)
+    assert stream is not None
+    layers = tuple(dict.fromkeys((*sae.layers, *sae.target_layers)))
+    spec = replace(stream.model, device="cpu")
+    run = replace(stream, model=spec, layers=layers, dtype="fp32", name="run")
+    capture_run(workspace, run)
+    wanted = evaluate_sae(workspace, EvaluateConfig("sae", "run", device="cpu"))
+    live = EvaluateConfig("sae", live=LiveTexts(stream.dataset), device="cpu")
+    dataset = {"run_id": None, "dataset": asdict(stream.dataset)}
+    assert evaluate_sae(workspace, live) == wanted | dataset
 
 
 @two

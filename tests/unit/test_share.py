@@ -16,7 +16,7 @@ from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.job import explain_features
 from mi_crow.mechanistic.features.beside.proposals import proposals_path
 from mi_crow.mechanistic.sae import quality
-from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.evaluate import evaluate_sae
 from mi_crow.ranks import Ranks
 from mi_crow.share import WHOLE, shared

@@ -16,7 +16,8 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.formatting import count, number, share
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts, print_table
-from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.cli.text_flags import add_live_texts, live_texts
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.probe_rows import probe_rows
 from mi_crow.same_fields import same_fields
 
@@ -29,7 +30,6 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         EvaluateConfig,
         {
             "tuned_run": "of a crosscoder of two models: run of the tuned one (default: its own)",
-            "model": "model to use instead of the run's",
             "documents": "held-out documents for the loss",
             "precision": "precision of the encoder's product (default: auto, which is bf16 on CUDA "
             "for topk, else fp32); latents are chosen, and count, in fp32",
@@ -40,19 +40,30 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "documents per batch of the loss (default: auto, which is 8, on CUDA 64); halved when "
         "memory runs out",
     )
+    add_live_texts(parser)
     add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     sae_id, device = sae_to_read(workspace, options), device_of(options)
-    config = same_fields(EvaluateConfig, options, sae_id=sae_id, run_id=options.run, device=device)
+    live = live_texts(options)
+    config = same_fields(
+        EvaluateConfig,
+        options,
+        sae_id=sae_id,
+        run_id=options.run,
+        live=live,
+        model=None if live is not None else options.model,
+        device=device,
+    )
     return run_job(workspace, "evaluate", config, options, show_result)
 
 
 def show_result(result: dict[str, Any]) -> None:
     print_facts(
         {
+            **_texts(result),
             "FVU": f"{number(result['fvu'])} (all tokens: {number(result.get('fvu_all'))})",
             "explained variance": f"{share(result['explained_variance'])}, "
             f"cosine {number(result.get('cosine'))}",
@@ -66,6 +77,12 @@ def show_result(result: dict[str, Any]) -> None:
     _show_layers(result.get("layers") or ())
     _show_models(result.get("models") or ())
     _show_probes(result.get("probes") or {})
+
+
+def _texts(result: Mapping[str, Any]) -> dict[str, str]:
+    """Which texts were read, where that was no run."""
+    dataset = result.get("dataset")
+    return {"texts": str(dataset["source"])} if dataset else {}
 
 
 def _rounding(result: Mapping[str, Any]) -> dict[str, str]:

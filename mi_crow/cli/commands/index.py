@@ -7,7 +7,6 @@ from mi_crow.cli.arguments import (
     add_batch_size,
     add_fields,
     add_job,
-    add_model_flags,
     add_sae,
     add_setting,
     bounded_size,
@@ -24,20 +23,9 @@ from mi_crow.cli.commands.meaning.index_plan import (
 from mi_crow.cli.formatting import count, duration, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
-from mi_crow.cli.text_flags import (
-    OF_A_MODEL,
-    OF_TEXTS,
-    add_text_flags,
-    dataset_of,
-    fill_in,
-    leave_out,
-    model_of,
-    refuse_given,
-    rows_of,
-)
+from mi_crow.cli.text_flags import add_live_texts, live_texts
 from mi_crow.errors import UserError
-from mi_crow.language_model.config import DatasetSpec
-from mi_crow.mechanistic.features.config import MAPS, IndexConfig, LiveTexts
+from mi_crow.mechanistic.features.config import MAPS, IndexConfig
 from mi_crow.same_fields import same_fields
 
 
@@ -73,17 +61,15 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         action="store_false",
         help="do not propose names for the features (mi-crow explain does it later)",
     )
-    # With --dataset, texts are run through the model instead of reading a stored run.
-    add_text_flags(parser, default=None)
-    add_fields(parser, DatasetSpec, {"token_limit": "read at most this many tokens of --dataset"})
-    add_model_flags(parser, default=None)
-    leave_out(parser, (*OF_TEXTS, "token_limit", *OF_A_MODEL))
+    add_live_texts(parser)
     add_estimate_flags(parser)
     add_job(parser, ranked=True)
 
 
 def run(options: Namespace) -> int:
     workspace = open_workspace(options)
+    if options.model is not None and options.dataset is None:
+        raise UserError("--model needs texts to run on", hint="name them with --dataset")
     config = same_fields(
         IndexConfig,
         options,
@@ -97,21 +83,6 @@ def run(options: Namespace) -> int:
         return 0
     refuse_without_estimate(options)
     return run_job(workspace, "index", config, options, show_result)
-
-
-def live_texts(options: Namespace) -> LiveTexts | None:
-    """The texts that --dataset and its flags describe; None without. Raises UserError."""
-    if options.dataset is None:
-        if options.model is not None:
-            raise UserError("--model needs texts to run on", hint="name them with --dataset")
-        refuse_given(options, "is for --dataset: a run already has its texts", "leave it out")
-        return None
-    fill_in(options)
-    return LiveTexts(
-        dataset_of(options, options.token_limit),
-        model_of(options) if options.model is not None else None,
-        **rows_of(options),
-    )
 
 
 def show_result(result: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from mi_crow.jobs.rate import PERCENT
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
 from mi_crow.progress import Progress, raise_if_stopped
 from mi_crow.store.runs.manifest import RunManifest

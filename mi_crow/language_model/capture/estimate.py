@@ -21,6 +21,11 @@ _PROBE_DOCUMENTS = 4
 # A capture of fewer tokens is finished before its time could be measured.
 _WORTH_TIMING = 20_000
 _SPARE_BYTES = 64 << 20
+# What needs less of the disk.
+LESS = (
+    "use --dtype int8, fewer layers or --token-limit, or train without a run on the disk: mi-crow "
+    "train --stream"
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ def estimate(
     return Estimate(tokens, needed, seconds)
 
 
-def check_room(expected: Estimate, folder: Path) -> None:
-    """Raises UserError when the run does not fit on the disk of `folder`."""
+def check_room(expected: Estimate, folder: Path, less: str = LESS) -> None:
+    """Raises UserError when the run does not fit on the disk of `folder`; `less` says what would
+    need less."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -68,8 +74,7 @@ def check_room(expected: Estimate, folder: Path) -> None:
         raise UserError(
             f"the run needs about {_size(expected.bytes)} and {_size(_SPARE_BYTES)} to spare, but "
             f"the disk has {_size(free)} free",
-            hint="use --dtype int8, fewer layers or --token-limit, or train without a run on the "
-            "disk: mi-crow train --stream",
+            hint=less,
         )
 
 

@@ -15,7 +15,7 @@ from mi_crow.background import read_ahead
 from mi_crow.datasets import Texts
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.language_model.base import CausalModel
-from mi_crow.language_model.capture.estimate import check_room, estimate
+from mi_crow.language_model.capture.estimate import LESS, check_room, estimate
 from mi_crow.language_model.capture.forward import Forward
 from mi_crow.language_model.capture.source import CaptureSource, Todo
 from mi_crow.language_model.capture.writer import PartWriter
@@ -58,8 +58,12 @@ class CaptureResult(JsonRecord):
 class Capture:
     """One capture of one model over one set of texts."""
 
-    def __init__(self, lm: CausalModel, texts: Texts, config: CaptureConfig) -> None:
-        """Raises NotFoundError for an unknown layer, UserError for endless texts without limit."""
+    def __init__(
+        self, lm: CausalModel, texts: Texts, config: CaptureConfig, less: str = LESS
+    ) -> None:
+        """`less` says what would need less of a disk that is too small. Raises NotFoundError for
+        an unknown layer, UserError for endless texts without limit."""
+        self._less = less
         at_once = documents_at_once(config.batch_size, lm.device, config.context_length)
         config = replace(config, batch_size=at_once)
         self._lm, self._texts, self._config = lm, texts, config
@@ -117,7 +121,7 @@ class Capture:
         fresh = self._fresh_manifest()
         if run_dir is None or not (run_dir / MANIFEST_NAME).exists():
             expected = estimate(self._lm, self._points, self.layers, self._source, self._config)
-            check_room(expected, run_dir or workspace.activations_dir)
+            check_room(expected, run_dir or workspace.activations_dir, self._less)
             progress.log(expected.sentence())
         if run_dir is None:
             run_dir = workspace.make_run_dir(self._config.name, Path(self._config.model.model).name)

@@ -1,35 +1,15 @@
 """The configuration of a feature index; plain data, torch-free."""
 
 import importlib.util
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from mi_crow.bounds import AMOUNT, SEED, SIZE, Limits, Words, check_fields
 from mi_crow.errors import UserError
-from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
+from mi_crow.language_model.config import LiveTexts
 from mi_crow.mechanistic.sae.config import PRECISIONS
 
 MAPS = ("pca", "umap")
-
-
-@dataclass(frozen=True)
-class LiveTexts:
-    """Texts to run through the model while indexing; the fields are those of a CaptureConfig."""
-
-    dataset: DatasetSpec
-    model: ModelSpec | None = None  # None: the model of the SAE
-    context_length: int = 128
-    long_documents: str = "truncate"
-    pack: bool = False
-    keep_special: bool = False
-    bos: str = "auto"  # auto: as the SAE was trained
-    batch_size: int | None = None
-    shard_size: int = 512
-
-    def capture(self, model: ModelSpec, layers: tuple[str, ...]) -> CaptureConfig:
-        """The capture that would write the same activations. Raises UserError."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return CaptureConfig(**own | {"model": model, "layers": layers})
 
 
 @dataclass(frozen=True)

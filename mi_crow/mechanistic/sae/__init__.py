@@ -10,9 +10,10 @@ from mi_crow.mechanistic.sae.architectures import BY_ARCH
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.base import SaeOutput, SparseAutoencoder, SparseLatents
-    from mi_crow.mechanistic.sae.config import EvaluateConfig, SaeTrainingConfig, TrainConfig
+    from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
     from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
     from mi_crow.mechanistic.sae.evaluation.compare import Comparison, compare_saes
+    from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
     from mi_crow.mechanistic.sae.formats.load import load_sae
     from mi_crow.mechanistic.sae.metadata import SaeMetadata
     from mi_crow.mechanistic.sae.rules.batchtopk import BatchTopKSae
@@ -37,9 +38,10 @@ __getattr__: Getter = lazy_exports(
     {
         **_RULES,
         "base": ("SaeOutput", "SparseAutoencoder", "SparseLatents"),
-        "config": ("EvaluateConfig", "SaeTrainingConfig", "TrainConfig"),
+        "config": ("SaeTrainingConfig", "TrainConfig"),
         "cross_layer.sae": ("CrossLayerSae",),
         "evaluation.compare": ("Comparison", "compare_saes"),
+        "evaluation.config": ("EvaluateConfig",),
         "formats.load": ("load_sae",),
         "metadata": ("SaeMetadata",),
         "train.run": ("SaeTrainer", "train_many"),

@@ -1,4 +1,4 @@
-"""Settings of training and evaluation: plain data, torch-free."""
+"""Settings of training: plain data, torch-free."""
 
 import math
 from dataclasses import InitVar, dataclass, replace
@@ -369,28 +369,3 @@ class TrainConfig:
     def label(self) -> str:
         """What distinguishes this variant from others of its sweep, for an id."""
         return f"x{self.expansion:g}-k{self.k}"
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """One evaluation: reconstruction on held-out stored tokens, loss on held-out documents."""
-
-    sae_id: str
-    run_id: str | None = None  # None: the run the SAE was trained on
-    documents: int = 128  # held-out documents for cross-entropy and KL
-    batch_size: int | None = None  # documents at once; None: what suits the device
-    device: str = "auto"
-    model: str | None = None  # None: the model the run was captured from
-    seed: int = 0
-    tuned_run: str | None = None  # of a crosscoder of two models; `run_id` is the base model's
-    precision: str = "auto"  # of the encoder's product; the choice of latents stays in fp32
-
-    LIMITS: ClassVar[Limits] = {
-        "documents": ("documents", COUNT),
-        "batch_size": ("the batch size", SIZE),
-        "seed": ("the seed", SEED),
-        "precision": ("precision", Words(PRECISIONS)),
-    }
-
-    def __post_init__(self) -> None:
-        check_fields(self)

@@ -15,8 +15,7 @@ from mi_crow.errors import UserError
 from mi_crow.language_model.capture.live_layer import LiveLayer
 from mi_crow.language_model.capture.live_pair import LivePair
 from mi_crow.language_model.capture.plan import PartPlan
-from mi_crow.language_model.config import ModelSpec
-from mi_crow.mechanistic.features.config import LiveTexts
+from mi_crow.language_model.config import LiveTexts, ModelSpec
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.cross_layer.record import BASE, TUNED
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mi_crow.errors import CorruptDataError, MiCrowError, UserError
-from mi_crow.language_model.config import DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.config import LiveTexts
+from mi_crow.language_model.config import DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.paths import expanded
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace

@@ -10,7 +10,8 @@ from typing import Any
 from mi_crow.datasets.splits import TRAINED_SHARE
 from mi_crow.language_model.hook_points.names import number_of, short_name
 from mi_crow.language_model.outline import Outline
-from mi_crow.mechanistic.sae.config import CLT, NONE, SAE, EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import CLT, NONE, SAE, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.standing import training_of
 from mi_crow.mechanistic.sae.stored_layers import stored_layer
 from mi_crow.store.runs.manifest import RunManifest

@@ -1,6 +1,7 @@
 """Evaluating an SAE over several layers: what of each layer is left unexplained, what is active."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.cross_layer.latent_scaling import latent_scaling
 from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
 from mi_crow.mechanistic.sae.evaluation.measures import model_of, probe_figures
@@ -44,6 +45,7 @@ def evaluate_across(
     progress: Progress,
     lm: "LanguageModel | None" = None,
     share: Share = WHOLE,
+    sae_dir: Path | None = None,
 ) -> dict[str, Any]:
     """FVU on held-out tokens, of all layers, each in units of its own, and of each; L0, dead and
     dense shares, of each layer too where its latents are its own; of two models how many latents
@@ -51,7 +53,8 @@ def evaluate_across(
     predicts replaced at once (see `layers_loss`), probes on latents of all layers.
 
     Several processes share the documents of the loss and of the probes; all else is measured in the
-    first one, which alone returns every figure.
+    first one, which alone returns every figure. `sae_dir`: the SAE's folder, where it is not that
+    workspace's.
 
     Raises UserError where the SAE and the run do not fit, NotFoundError for a layer it lacks.
     """
@@ -74,7 +77,7 @@ def evaluate_across(
     means = torch.from_numpy(share.gather({"means": means.numpy()})[0]["means"])
     if share.is_first and isinstance(sae, TwoModelCrosscoder):
         scaling = latent_scaling(sae, tokens, progress)
-        scaling.write(workspace.sae_dir(config.sae_id))
+        scaling.write(sae_dir or workspace.sae_dir(config.sae_id))
         figures["origins"] = scaling.counts()
     size = loss_batches(config.batch_size, lm.device, progress)
     return {

@@ -1,14 +1,16 @@
 """Evaluating an SAE: reconstruction, sparsity, loss recovered, probes on its latents."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
 from mi_crow.language_model.loading import torch_device
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
-from mi_crow.mechanistic.sae.config import EvaluateConfig
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.evaluation.across import evaluate_across
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.decoder_correlation import decoder_correlation
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.measures import (
@@ -17,6 +19,7 @@ from mi_crow.mechanistic.sae.evaluation.measures import (
     probe_figures,
 )
 from mi_crow.mechanistic.sae.evaluation.model_loss import loss_batches, model_loss
+from mi_crow.mechanistic.sae.evaluation.texts import captured_texts
 from mi_crow.mechanistic.sae.fitting import (
     check_captured_with,
     check_run,
@@ -61,9 +64,10 @@ def evaluate_sae(
     """Measures an SAE on held-out data, writes `evaluation.json` beside it and returns its content.
 
     A transcoder is measured by its predictions of its target layer, an SAE over several layers by
-    what it leaves unexplained of each, see `evaluate_across`. With `lm` the model is not
-    loaded again. Several processes (`ranks`) share batches and documents; the first one writes what
-    a single process would write, and the others return nothing.
+    what it leaves unexplained of each, see `evaluate_across`. Texts (`live`) go through the model
+    first, see `captured_texts`. With `lm` the model is not loaded again. Several processes
+    (`ranks`) share batches and documents; the first one writes what a single process would write,
+    and the others return nothing.
 
     Raises UserError, before anything is written, for an unknown SAE or run, a layer that the run
     lacks, a run or model that the SAE does not fit, or a run without held-out documents;
@@ -75,15 +79,34 @@ def evaluate_sae(
     round_product(sae, config.sae_id, config.precision, "evaluated")
     doing = explain_shortage(f"evaluating {config.sae_id!r} on {sae.device}", _LESS_MEMORY)
     with doing, shared(ranks, sae_dir, "evaluation") as share:
-        if isinstance(sae, CrossLayerSae):
-            found = evaluate_across(workspace, config, sae, progress, lm, share)
+        if config.live is None:
+            found = _measured(workspace, config, sae, progress, lm, share, sae_dir)
         else:
-            found = _evaluated(workspace, config, sae, progress, lm, share)
+            texts = config.live
+            with captured_texts(config, texts, sae, sae_dir, progress, lm, share) as captured:
+                runs, over, lm = captured.workspace, captured.config, captured.lm
+                found = _measured(runs, over, sae, progress, lm, share, sae_dir)
+            found |= {"run_id": None, "dataset": asdict(texts.dataset)}
         if not share.is_first:
             return {}
         found = {"sae_id": config.sae_id, **found}
         write_json(sae_dir / EVALUATION_NAME, found)
         return found
+
+
+def _measured(
+    runs: Workspace,
+    config: EvaluateConfig,
+    sae: SparseAutoencoder,
+    progress: Progress,
+    lm: "LanguageModel | None",
+    share: Share,
+    sae_dir: Path,
+) -> dict[str, Any]:
+    """The figures over a run that `runs` holds."""
+    if isinstance(sae, CrossLayerSae):
+        return evaluate_across(runs, config, sae, progress, lm, share, sae_dir)
+    return _evaluated(runs, config, sae, progress, lm, share)
 
 
 def _evaluated(

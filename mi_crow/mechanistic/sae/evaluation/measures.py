@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
-from mi_crow.mechanistic.sae.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.document_pooling import pooled_documents
 from mi_crow.mechanistic.sae.evaluation.model_loss import ModelLoss
 from mi_crow.mechanistic.sae.evaluation.probes import dense_probe_score, sparse_probe_scores
@@ -47,7 +47,7 @@ def probe_figures(
     if pooled is None and not share.is_first:
         return {}
     if pooled is None:
-        progress.log("no probes: the run's documents have no labels")
+        progress.log("no probes: the documents have no labels")
         return {}
     latents = sparse_probe_scores(pooled.latents, len(pooled.labels))
     residual = sparse_probe_scores(pooled.residual, len(pooled.labels))

@@ -6,7 +6,8 @@ from pathlib import Path
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
-from mi_crow.mechanistic.sae.config import EvaluateConfig, TrainConfig
+from mi_crow.mechanistic.sae.config import TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.evaluate import substitution_in
 from mi_crow.mechanistic.sae.evaluation.measures import model_of

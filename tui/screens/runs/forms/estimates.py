@@ -191,8 +191,12 @@ def expect_evaluation(at: Situation, params: Mapping[str, Any]) -> tuple[str, ..
         documents = job.params.get("documents")
         if job.kind == "evaluate" and job.status == "finished" and type(documents) is int:
             done.append((float(documents), (job.ended or 0) - (job.started or 0)))
-    documents = params["documents"]
+    documents, live = params["documents"], params.get("live")
     lines = [f"{documents:,} held-out documents", _time(documents, done, "evaluation")]
+    if isinstance(live, Mapping):
+        spec = DatasetSpec(**live["dataset"])
+        tokens = expected_tokens(at, spec, live["context_length"], live["long_documents"])
+        lines += [] if tokens is None else [f"about {count(tokens)} tokens through the model first"]
     lines.extend(filter(None, [_memory(at.jobs, "evaluate", ("sae_id",), params)]))
     return tuple(lines)
 

@@ -70,23 +70,16 @@ class SaeForm(JobForm):
         return found | ({"tuned_run": found["run_id"]} if "tuned_run" in reading.fields else {})
 
 
-class IndexForm(SaeForm):
-    kind = "index"
-    title = "Build the feature index"
+class TextsForm(SaeForm):
+    """The form of what reads texts through the model where no run is named."""
+
+    doing = ""  # what that is without a run
     models = ("live.model.model",)
     derived = ("live.model.device", "live.batch_size", "live.shard_size")
 
-    def make_fields(self) -> tuple[FormField, ...]:
-        ask, examples = self.ask, "top activations kept of each feature"
-        live = replace(ask, section="Without a run: the model reads texts", prefix=_PREFIX)
-        return (
-            *self.sae_fields(),
-            ask("top_examples", "examples", examples, SIZE),
-            device_field(ask, self.at.device),
-            *_more_fields(replace(ask, section="More of the index")),
-            *_live_fields(live),
-            *job_fields(ranked=True),
-        )
+    def live_fields(self) -> tuple[FormField, ...]:
+        section = "Without a run: the model reads texts"
+        return _live_fields(replace(self.ask, section=section, prefix=_PREFIX))
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
         return super().candidates(reading) | {
@@ -100,7 +93,7 @@ class IndexForm(SaeForm):
             if not name.startswith(_PREFIX) or not reading.typed(name):
                 continue
             if not live:
-                said = f"{field.label} is for an index without a run"
+                said = f"{field.label} is for {self.doing} without a run"
                 yield WrongValueError(name, said, hint="name its texts first, or empty it")
             elif name.startswith("live.model.") and not model:
                 said = f"{field.label} is for another model than the SAE's"
@@ -117,6 +110,23 @@ class IndexForm(SaeForm):
         if not model:
             return {name: one for name, one in found.items() if not name.startswith("live.model.")}
         return found | {"live.model.device": values["device"]}
+
+
+class IndexForm(TextsForm):
+    kind = "index"
+    title = "Build the feature index"
+    doing = "an index"
+
+    def make_fields(self) -> tuple[FormField, ...]:
+        ask, examples = self.ask, "top activations kept of each feature"
+        return (
+            *self.sae_fields(),
+            ask("top_examples", "examples", examples, SIZE),
+            device_field(ask, self.at.device),
+            *_more_fields(replace(ask, section="More of the index")),
+            *self.live_fields(),
+            *job_fields(ranked=True),
+        )
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from tui.screens.runs.forms.estimates import expect_index
@@ -140,10 +150,11 @@ class ExplainForm(SaeForm):
         return {"sae_id": finding.sae_names(with_index)}
 
 
-class EvaluateForm(SaeForm):
+class EvaluateForm(TextsForm):
     kind = "evaluate"
     title = "Evaluate an SAE"
-    models = ("model",)
+    doing = "an evaluation"
+    models = ("model", "live.model.model")
 
     def make_fields(self) -> tuple[FormField, ...]:
         ask, more = self.ask, replace(self.ask, section="More")
@@ -159,12 +170,19 @@ class EvaluateForm(SaeForm):
             more("batch_size", "batch", batch, SIZE, "8, on CUDA 64"),
             more("precision", "precision", rounded, choices=PRECISIONS, why=_ROUNDED),
             seed_field(more),
+            *self.live_fields(),
             *job_fields(ranked=True),
         )
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
         models = finding.models(self.at, reading.texts["model"])
         return super().candidates(reading) | {"model": models}
+
+    def refuse(self, reading: Reading) -> Iterator[UserError]:
+        yield from super().refuse(reading)
+        if reading.typed("live.dataset.source") and reading.typed("model"):
+            said = "model is for a run: texts have their own"
+            yield WrongValueError("model", said, hint="empty it")
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from tui.screens.runs.forms.estimates import expect_evaluation
