@@ -136,6 +136,22 @@ async def test_names_of_sets_are_compared_as_sets(open_inspect):
         assert pilot.app.current_mode == "features"
 
 
+async def test_both_sides_stand_as_they_were_asked_while_the_text_is_the_same(open_inspect):
+    async with open_inspect() as (pilot, session):
+        session.answers["contrast"] = contrasted()
+        await press(pilot, "equals_sign", *"label:sea", "tab", *"label:law", "ctrl+r")
+        assert isinstance(pilot.app.screen, DifferencesPopup)
+
+        async def asked_again() -> list[str]:
+            await press(pilot, "escape", "equals_sign")
+            return [field.value for field in pilot.app.screen.query(FormInput)]
+
+        assert await asked_again() == ["label:sea", "label:law"]
+        await press(pilot, "escape")
+        pilot.app.screen.query_one(Area).text = TEXT
+        assert await asked_again() == [TEXT, "label:law"]
+
+
 @pytest.mark.slow
 async def test_the_same_text_twice_is_refused_in_the_form(open_inspect):
     async with open_inspect() as (pilot, session):

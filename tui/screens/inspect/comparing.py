@@ -52,14 +52,19 @@ class Compares(Explains):
     def __init__(self) -> None:
         super().__init__()
         self._against = ""  # the text that was compared with last
+        self._first = "", ""  # the text on the screen then, and what was compared in its place
 
     def on_compare_texts(self) -> None:
         self.action_compare()
 
     def action_compare(self) -> None:
         """Asks for another text, or for two sets."""
+        here = " ".join(self.text_now.split())
+        before, first = self._first
+        if before != here:
+            first = here
         fields = (
-            FormField("text", "First", " ".join(self.text_now.split()), _NOTE, required=True),
+            FormField("text", "First", first, _NOTE, required=True),
             FormField("against", "Against", self._against, _NOTE, required=True),
         )
         popup = FormPopup(
@@ -69,6 +74,7 @@ class Compares(Explains):
 
     def _compare(self, text: str, against: str, sets: bool) -> None:
         self._against = against
+        self._first = " ".join(self.text_now.split()), text
         if sets:
             kept = self._kept_pair("contrast", f"{text} against {against}")
             then = partial(self._open_differences, kept)
