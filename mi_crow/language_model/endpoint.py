@@ -40,6 +40,10 @@ class RubbishError(Exception):
     """An answer that is not what was asked for."""
 
 
+class _NoChatError(RubbishError):
+    """An answer that does not have the form of a chat's."""
+
+
 def _at_once() -> None:
     """Waits for nothing."""
 
@@ -59,6 +63,8 @@ class Endpoint:
     pause: Callable[[float], None] = field(default=time.sleep, repr=False)
     turn: Callable[[], None] = field(default=_at_once, repr=False)
     _answered: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    _spoke: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    _wrong: list[RubbishError] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -70,8 +76,9 @@ class Endpoint:
         """The model's answer. A busy server is asked again, after as long as it says, and so is one
         whose answer is cut or late, or that is gone after it has answered.
 
-        Raises UserError for an address, key or model that it refuses, MachineError where it stays
-        busy, cut or silent, RubbishError for an answer that holds no text.
+        Raises UserError for an address, key or model that it refuses and where all that comes is
+        not from a chat, MachineError where it stays busy, cut or silent, RubbishError for an answer
+        that holds no text.
         """
         body = {
             "model": self.model,
@@ -94,7 +101,7 @@ class Endpoint:
                 with _OPENER.open(request, timeout=self.timeout_s) as response:
                     raw = _whole(response)
                     self._answered.set()
-                    found = _text_in(raw)
+                    found = self._text_in(raw, secret)
                     return found if len(secret or "") < _LEAST_KEY else _without(secret, found)
             except urllib.error.HTTPError as error:
                 with error:
@@ -124,6 +131,21 @@ class Endpoint:
             f"the endpoint {self.url!r} {reason}, {_TRIES} times",
             hint="resume the job later: what is finished is kept",
         )
+
+    def _text_in(self, raw: bytes, secret: str | None) -> str:
+        try:
+            found = _text_in(raw)
+        except _NoChatError as error:
+            self._wrong.append(error)
+            if self._spoke.is_set() or len(self._wrong) < _TRIES:
+                raise
+            said = visible(_without(secret, raw.decode("utf-8", "replace").strip()))[:_TOLD]
+            raise UserError(
+                f"the endpoint {self.url!r} does not answer as a chat: {said}".rstrip(": "),
+                hint="correct the address, e.g. https://host/v1",
+            ) from error
+        self._spoke.set()
+        return found
 
     def _refused(self, error: urllib.error.HTTPError, secret: str | None) -> UserError:
         if error.code in (401, 403):
@@ -277,7 +299,7 @@ def _text_in(raw: bytes) -> str:
     try:
         found = json.loads(raw)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise RubbishError("an answer that is not that of a chat") from error
+        raise _NoChatError("an answer that is not that of a chat") from error
     if not isinstance(found, str):
         raise RubbishError("an answer without text")
     return found

@@ -114,6 +114,15 @@ def test_what_is_no_answer_is_rubbish(server, endpoint, data):
         endpoint.ask("?")
 
 
+def test_one_that_has_answered_as_a_chat_may_answer_rubbish(server, endpoint):
+    endpoint.ask("?")
+    server.faults = [lambda to: to.send(200, b"<html>")] * 9
+    for _ in range(9):
+        with pytest.raises(RubbishError):
+            endpoint.ask("?")
+    assert endpoint.ask("?") == "Fine."
+
+
 def test_the_key_is_shown_by_nobody(server, endpoint, monkeypatch):
     monkeypatch.setenv("MI_CROW_LLM_KEY", f"{SECRET}\n")  # as `$(cat file)` in quotation marks
     keys = []

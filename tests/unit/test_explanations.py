@@ -15,7 +15,7 @@ from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.language_model.endpoint import Endpoint, RubbishError, check_endpoint
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
-from mi_crow.mechanistic.explain.explanations.job import estimate, explain_with
+from mi_crow.mechanistic.explain.explanations.job import ANSWER_S, estimate, explain_with
 from mi_crow.mechanistic.explain.explanations.local import local_chat
 from mi_crow.mechanistic.explain.explanations.questions import (
     chosen_in,
@@ -170,6 +170,21 @@ def test_the_explainer_never_sees_the_texts_of_a_score(indexed_workspace):
             assert "<<" in explain_question(found)
 
 
+def test_an_endpoint_that_is_none_is_refused_after_some_answers(
+    indexed_workspace, chat, monkeypatch
+):
+    config = replace(config_of(chat, most=20), parallel=1)
+    chat.faults = [b"<html>welcome</html>"] * 100
+    with pytest.raises(UserError, match="does not answer as a chat: <html>welcome</html>"):
+        explain_with(indexed_workspace, config)
+    assert len(chat.asked) < 9  # of 40, with what was on its way
+    chat.faults = []
+    # One that answers in another form than it was asked for is told at the end.
+    monkeypatch.setattr("tests.helpers.chat_server.answer_to", lambda question: "I cannot")
+    with pytest.raises(UserError, match=r"no answer of rules could be read: I cannot"):
+        explain_with(indexed_workspace, replace(config, most=1))
+
+
 def test_marks_leave_the_text_as_it_is():
     passage = Passage(0, 0, (" the", " har", "bour", " is"), (0.0, 4.0, 1.0, 0.0))
     assert passage.marked(passage.firing) == "the <<har>>bour is"
@@ -207,7 +222,8 @@ def test_time_and_cost_are_told_first(indexed_workspace, chat):
     found = estimate(indexed_workspace, replace(config_of(chat), parallel=1), (1.0, 2.0))
     assert found.cost == pytest.approx((found.tokens_in + 2 * found.tokens_out) / 1e6, rel=1e-3)
     four = estimate(indexed_workspace, replace(config_of(chat), parallel=4))
-    assert found.seconds == pytest.approx(4 * four.seconds)
+    assert found.seconds == ANSWER_S * found.requests
+    assert four.seconds == ANSWER_S * -(-four.requests // 4)  # the last ones take as long
     assert four.cost is None
     paced = estimate(indexed_workspace, config_of(chat, per_minute=1))
     assert paced.seconds == pytest.approx(60 * paced.requests)

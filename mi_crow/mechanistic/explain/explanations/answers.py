@@ -31,6 +31,7 @@ class KeptAnswers:
         self._lock = threading.Lock()
         self._of_thread = threading.local()
         self.unread: int = 0  # answers that were not in the form asked for, at last
+        self.trouble: str = ""  # what was wrong with the latest of them
 
     def __call__(self, question: str) -> str:
         self._keep()  # the one before was understood
@@ -47,8 +48,8 @@ class KeptAnswers:
         for _ in range(_ASKED):
             try:
                 found = work()
-            except RubbishError:
-                self._of_thread.latest = None
+            except RubbishError as error:
+                self._of_thread.latest, self.trouble = None, str(error)
                 continue
             self._keep()
             return found

@@ -1,6 +1,7 @@
 """The work of `mi-crow explain --explainer`: explanations, then their scores, both resumable."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ from mi_crow.mechanistic.features.records import SCORES, Explanation
 from mi_crow.progress import NullProgress, Progress, raise_if_stopped
 from mi_crow.store.json_object import JsonRecord
 from mi_crow.store.workspace import Workspace
+from mi_crow.visible import visible
 
 _KEPT_EVERY = 8  # features between two writes
 _LEAST_SHOWN = 3  # examples without which nothing is explained
@@ -97,7 +99,7 @@ def estimate(
     requests = features * (6 + TRIALS if asks else 1)
     tokens = features * (explain + scored) / _CHARACTERS_A_TOKEN
     answers = requests * _ANSWER_TOKENS
-    seconds = requests * ANSWER_S / (1 if config.is_local else config.parallel)
+    seconds = ANSWER_S * math.ceil(requests / (1 if config.is_local else config.parallel))
     if config.per_minute is not None:
         seconds = max(seconds, 60 * requests / config.per_minute)
     cost = None
@@ -167,6 +169,11 @@ def explain_with(
         raise UserError(
             f"none of the features fires in {_LEAST_SHOWN} texts that can be shown",
             hint="index more texts, or more examples of a feature (index --top-examples)",
+        )
+    if not explained and asked.unread:
+        raise UserError(
+            f"no answer of {visible(config.named)} could be read: {asked.trouble}",
+            hint="correct the address or the name of the model, or ask another model",
         )
     if config.scores:
         others = dict(zip(explained, [*explained[1:], *explained[:1]], strict=True))
