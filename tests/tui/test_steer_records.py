@@ -187,6 +187,21 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
         assert stack(pilot) == [f"#7  SAE {OTHER}"]
 
 
+async def test_a_preset_has_the_constraint_of_its_text(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await pilot.app.screen.run_action("constrain")
+        await press(pilot, *"0.05", "enter", "P", *"held", "enter")
+        (kept,) = pilot.app.context.annotations.presets()
+        assert (kept.plausible, kept.kl_budget) == (0.05, None)
+        await pilot.app.screen.run_action("constrain")
+        await press(pilot, "ctrl+u", "enter", "P", *"free", "enter")
+        for name, plausible in (("free", None), ("held", 0.05), ("free", None)):
+            await press(pilot, "p")
+            assert "plausible 0.05 · #3" in screen_text(pilot)
+            await press(pilot, *([] if name == "free" else ["j"]), "enter", "ctrl+r")
+            assert session.asked[-1][1].get("plausible") == plausible
+
+
 @pytest.mark.slow
 async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_it(open_steer):
     async with open_steer(3) as (pilot, _):

@@ -297,6 +297,23 @@ def test_presets_are_replaced_by_name(annotations: Annotations) -> None:
     assert annotations.presets() == []
 
 
+def test_a_preset_keeps_its_constraints(annotations: Annotations) -> None:
+    new = {"target": "feature:2", "op": "scale", "value": 0.0}
+    annotations.save_preset("calm", [new], plausible=0.05)
+    assert annotations.save_preset("calm", [new], 0.05, 0.3)  # another one of that name
+    kept = annotations.preset("calm")
+    assert (kept.interventions, kept.plausible, kept.kl_budget) == ((new,), 0.05, 0.3)
+    annotations.save_preset("calm", [new])
+    kept = annotations.preset("calm")
+    assert (kept.plausible, kept.kl_budget) == (None, None)
+    with sqlite3.connect(annotations.path) as file:
+        for damaged in ('{"interventions": [], "plausible": "x"}', '{"plausible": 1}', "7"):
+            file.execute("UPDATE presets SET interventions = ?", (damaged,))
+            file.commit()
+            kept = annotations.preset("calm")
+            assert (kept.interventions, kept.plausible) == (({},), None)
+
+
 def test_a_generation_is_kept_whole(annotations: Annotations) -> None:
     number = annotations.save_generation(
         model_id="m",
@@ -418,6 +435,8 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
         {"target": "feature:older/4", "op": "ablate", "sae": "older"},
     ]
     annotations.save_preset("boats", stack)
+    group = {"target": "group:old/3+7", "rivals": "feature:old/9", "condition": {"sae": "old"}}
+    annotations.save_preset("group", [group], 0.05)
     annotations.save_generation(
         model_id="m",
         prompt="p",
@@ -427,7 +446,10 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
         settings={"interventions": stack},
     )
     annotations.rename_sae("old", "new")
-    [preset], [kept] = annotations.presets(), annotations.generations()
+    [preset, other], [kept] = annotations.presets(), annotations.generations()
+    (held,) = other.interventions
+    assert (held["target"], held["rivals"]) == ("group:new/3+7", "feature:new/9")
+    assert (held["condition"], other.plausible) == ({"sae": "new"}, 0.05)
     wanted = [("feature:new/3", "new"), ("feature:older/4", "older")]
     assert [(one["target"], one["sae"]) for one in preset.interventions] == wanted
     assert [(one["target"], one["sae"]) for one in kept.settings["interventions"]] == wanted

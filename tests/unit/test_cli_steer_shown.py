@@ -46,10 +46,18 @@ def sides(text: str) -> dict[str, str]:
     return {"baseline": first.removeprefix("baseline\n").strip(), "steered": second.strip()}
 
 
-def test_both_continuations_are_shown_with_the_figures_of_the_pair(steer: Say) -> None:
+def test_both_continuations_are_shown_with_the_figures_of_the_pair(
+    steer: Say, workspace: Workspace
+) -> None:
     assert "no intervention given" in steer("The ferry", code=2)
     found = json.loads(steer("The ferry", "--preset", "loud", "--json"))
     assert [one["value"] for one in found["interventions"]] == [20]
+    Annotations(workspace.annotations_path).save_preset("held", found["interventions"], 0.9)
+    within = [
+        json.loads(steer("The ferry", "--preset", *words, "--json"))["steered"]
+        for words in (("held",), ("loud", "--plausible", "0.9"))
+    ]
+    assert within[0] == within[1] != found["steered"]
     shown = steer("The ferry", "--preset", "loud")
     for side in ("baseline", "steered"):
         assert f"{side}\n{visible(found[side].splitlines()[0])}\n" in shown

@@ -280,7 +280,9 @@ def test_the_search_reports_every_recipe_on_other_prompts(home):
     assert result["recipe"] == result["arms"][0]["recipe"]
     assert result["interventions"] == result["arms"][0]["interventions"]
     annotations = Annotations(home.annotations_path)
-    assert list(annotations.preset("sail").interventions) == result["interventions"]
+    saved = annotations.preset("sail")
+    assert list(saved.interventions) == result["interventions"]
+    assert saved.plausible == result["plausible"]
     assert stack_named(home, "sail").interventions == tuple(result["interventions"])
 
 

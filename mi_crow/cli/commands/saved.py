@@ -59,6 +59,8 @@ def _preset(annotations: "Annotations", options: Namespace) -> None:
         print_facts({"preset": preset.name, "saved": moment(preset.updated)})
         for one in preset.interventions:
             print_line(_change(one))
+        limits = {"plausible": preset.plausible, "KL budget": preset.kl_budget}
+        print_facts({name: number(one) for name, one in limits.items() if one is not None})
 
 
 def _generation(annotations: "Annotations", options: Namespace) -> None:

@@ -47,7 +47,9 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
         "for its course over the new tokens, and ?7>2 to act only where feature 7 is above 2; "
         "repeatable",
     )
-    parser.add_argument("--preset", metavar="NAME", help="the interventions of a saved preset too")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="the interventions and constraints of a preset too"
+    )
     add_switch(
         parser, "--allow-code", "run the Python functions of layer:NAME=call FILE.py:FUNCTION"
     )
@@ -96,7 +98,7 @@ def _stack(workspace: "Workspace", options: Namespace) -> "list[Intervention]":
     """The interventions that were asked for. Raises UserError without any."""
     from mi_crow.mechanistic.steering.interventions import parse_intervention
 
-    stack = [*_preset(workspace, options.preset), *map(parse_intervention, options.feature)]
+    stack = [*_preset(workspace, options), *map(parse_intervention, options.feature)]
     if not stack:
         raise UserError("no intervention given", hint="e.g. --steer 42=+0.8max, or --preset NAME")
     return stack
@@ -108,15 +110,18 @@ def _sampling(options: Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in (*names, "allow_code")}
 
 
-def _preset(workspace: "Workspace", name: str | None) -> "list[Intervention]":
-    """The interventions of a preset. Raises NotFoundError, UserError."""
-    if name is None:
+def _preset(workspace: "Workspace", options: Namespace) -> "list[Intervention]":
+    """The interventions of a preset; its constraints become those of `options` where these have
+    none. Raises NotFoundError, UserError."""
+    if options.preset is None:
         return []
     from mi_crow.mechanistic.concepts.annotations import Annotations
     from mi_crow.mechanistic.steering.interventions import Intervention
 
-    annotations = Annotations(workspace.annotations_path)
-    return [Intervention.from_json(one) for one in annotations.preset(name).interventions]
+    found = Annotations(workspace.annotations_path).preset(options.preset)
+    if options.plausible is None and options.kl_budget is None:
+        options.plausible, options.kl_budget = found.plausible, found.kl_budget
+    return [Intervention.from_json(one) for one in found.interventions]
 
 
 def _show_pair(result: dict[str, Any]) -> None:

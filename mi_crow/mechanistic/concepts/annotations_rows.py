@@ -39,12 +39,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named stack of interventions, as their JSON objects."""
+    """A named stack of interventions, as their JSON objects, with its constraints."""
 
     name: str
     interventions: tuple[dict[str, Any], ...]
     created: float
     updated: float
+    plausible: float | None = None
+    kl_budget: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ Key = tuple[str, int, str]  # SAE, feature, name
 COLUMNS = "sae_id, feature, name, confidence, note, tags, source, created, updated"
 
 MOST_NAME, MOST_NOTE = 1 << 14, 1 << 20  # characters
+CONSTRAINTS = ("plausible", "kl_budget")  # beside `interventions`, only where there are some
 _MOST_VISIBLE = 200  # of a name of a preset or an inspection
 MOST_FEATURE = 2**31 - 1  # features are 32-bit integers in an index
 _COLUMNS = COLUMNS.split(", ")
@@ -372,9 +375,12 @@ def preset_of(row: sqlite3.Row) -> Preset:
         found = parse_json(row["interventions"], "a preset")
     except CorruptDataError:
         found = None
-    if not isinstance(found, list) or any(not isinstance(one, dict) for one in found):
-        found = [{}]
-    return Preset(str(row["name"]), tuple(found), row["created"], row["updated"])
+    held = found if isinstance(found, dict) else {"interventions": found}
+    stack, limits = held.get("interventions"), [held.get(key) for key in CONSTRAINTS]
+    numbers = all(one is None or isinstance(one, int | float) for one in limits)
+    if not (isinstance(stack, list) and all(isinstance(one, dict) for one in stack) and numbers):
+        stack, limits = [{}], [None, None]
+    return Preset(str(row["name"]), tuple(stack), row["created"], row["updated"], *limits)
 
 
 def visible_name(name: str, what: str) -> str:

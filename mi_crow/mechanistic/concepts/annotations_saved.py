@@ -9,6 +9,7 @@ from mi_crow.clean_text import clean_text
 from mi_crow.errors import NotFoundError, UserError, nearest
 from mi_crow.mechanistic.concepts.annotations_database import AnnotationsDatabase
 from mi_crow.mechanistic.concepts.annotations_rows import (
+    CONSTRAINTS,
     Preset,
     SavedGeneration,
     dump,
@@ -42,14 +43,24 @@ class SavedSteering:
             raise NotFoundError(f"preset {name!r} not found", hint=hint)
         return found
 
-    def save_preset(self, name: str, interventions: Sequence[Mapping[str, Any]]) -> bool:
-        """Saves a stack of interventions (their JSON objects) as `name`, replacing an older one;
-        returns whether there was another one of that name.
+    def save_preset(
+        self,
+        name: str,
+        interventions: Sequence[Mapping[str, Any]],
+        plausible: float | None = None,
+        kl_budget: float | None = None,
+    ) -> bool:
+        """Saves a stack of interventions (their JSON objects) with its constraints as `name`,
+        replacing an older one; returns whether there was another one of that name.
 
         Raises UserError for a name that is empty or not all visible.
         """
         name = visible_name(name, "a preset")
-        text = dump([dict(one) for one in interventions])
+        stack = [dict(one) for one in interventions]
+        limits = dict(zip(CONSTRAINTS, (plausible, kl_budget), strict=True))
+        limits = {key: value for key, value in limits.items() if value is not None}
+        # A list alone is what earlier versions read.
+        text = dump({"interventions": stack, **limits} if limits else stack)
         now = time.time()
         with self._database.writing() as connection:
             there = connection.execute(
@@ -150,9 +161,9 @@ class SavedSteering:
 def rename_in_steering(connection: sqlite3.Connection, sae_id: str, new: str) -> None:
     """Makes presets and saved generations follow an SAE to its new id."""
     for row in connection.execute("SELECT name, interventions FROM presets").fetchall():
-        stack = parse_json(row["interventions"], "a preset")
-        if _rename(stack, sae_id, new):
-            values = (dump(stack), row["name"])
+        held = parse_json(row["interventions"], "a preset")
+        if _rename(held["interventions"] if isinstance(held, dict) else held, sae_id, new):
+            values = (dump(held), row["name"])
             connection.execute("UPDATE presets SET interventions = ? WHERE name = ?", values)
     for row in connection.execute("SELECT id, sae_ids, settings FROM generations").fetchall():
         ids = parse_json(row["sae_ids"], "the SAEs of a generation")
@@ -170,10 +181,11 @@ def _rename(stack: Any, sae_id: str, new: str) -> bool:
     for one in stack if isinstance(stack, list) else ():
         if not isinstance(one, dict):
             continue
-        start = f"feature:{sae_id}/"
-        if str(one.get("target", "")).startswith(start):
-            one["target"] = f"feature:{new}/{one['target'].removeprefix(start)}"
-            found = True
-        if one.get("sae") == sae_id:
-            one["sae"], found = new, True
+        for key in ("target", "rivals"):
+            kind, _, rest = str(one.get(key, "")).partition(":")
+            if kind in ("feature", "group", "tag") and rest.startswith(f"{sae_id}/"):
+                one[key], found = f"{kind}:{new}/{rest.removeprefix(f'{sae_id}/')}", True
+        for held in (one, one.get("condition")):
+            if isinstance(held, dict) and held.get("sae") == sae_id:
+                held["sae"], found = new, True
     return found

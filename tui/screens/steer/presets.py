@@ -7,6 +7,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.actions import bindings
 from tui.preferences.key_words import key
+from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import other_sae_text, stack_text
 from tui.text import printable
 from tui.widgets.lists.list_popup import SavedPopup
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import Preset
 
 
-Stacks = Mapping[str, tuple[Intervention, ...] | None]
-"""The stacks of presets by their names; None for one that cannot be read."""
+Held = tuple[tuple[Intervention, ...], Constraint]
+Stacks = Mapping[str, Held | None]
+"""The stacks of presets with their constraints, by name; None for one that cannot be read."""
 
 
 class PresetPopup(SavedPopup):
@@ -41,11 +43,18 @@ class PresetPopup(SavedPopup):
         return bool(self._stacks) or action not in ("choose", "select_row")
 
     def list_rows(self) -> list[Row]:
-        return [preset_row(name, stack, *self._of) for name, stack in self._stacks.items()]
+        return [preset_row(name, held, *self._of) for name, held in self._stacks.items()]
 
     def choose(self, action: str, *keys: str) -> None:
         if action != "open" or self._stacks[keys[0]] is not None:
             super().choose(action, *keys)
+
+
+def read_held(preset: "Preset") -> Held | None:
+    """What a preset holds; None where it cannot be read."""
+    stack = read_stack(preset)
+    limits = Constraint(preset.plausible, preset.kl_budget)
+    return None if stack is None else (stack, limits)
 
 
 def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:
@@ -56,13 +65,13 @@ def read_stack(preset: "Preset") -> tuple[Intervention, ...] | None:
         return None
 
 
-def preset_row(
-    name: str, stack: Sequence[Intervention] | None, sae_id: str | None, weights: str | None
-) -> Row:
+def preset_row(name: str, held: Held | None, sae_id: str | None, weights: str | None) -> Row:
     """One preset; dimmed where it belongs to another SAE than the open one."""
-    if stack is None:
+    if held is None:
         cells = (Cell(printable(name), "$faint"), Cell(""), Cell("cannot be read", "$error"))
         return Row(name, cells)
+    stack, limits = held
+    words = " · ".join(filter(None, (limits.words, stack_text(stack))))
     others = [text for one in stack if (text := other_sae_text(one, sae_id, weights))]
     saes = dict.fromkeys(one.sae for one in stack if one.sae is not None)
     other_sae = next(iter(others), "")
@@ -76,7 +85,7 @@ def preset_row(
                 printable(other_sae.removeprefix("SAE ") or ", ".join(saes) or "any"),
                 "$warning" if other_sae else "",
             ),
-            Cell(stack_text(stack), "$faint" if other_sae else "$muted"),
+            Cell(words, "$faint" if other_sae else "$muted"),
         ),
     )
 

@@ -23,11 +23,11 @@ from tui.clipboard import copy, copy_focused
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
 from tui.screens.steer import stack as stacks
-from tui.screens.steer.constraint import HINT, parse_constraint
+from tui.screens.steer.constraint import HINT, Constraint, parse_constraint
 from tui.screens.steer.heading import SideTitle, copied_text
 from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.measured.measuring import MeasuresStacks
-from tui.screens.steer.presets import PresetPopup, Stacks, lacks_sae, read_stack
+from tui.screens.steer.presets import PresetPopup, Stacks, lacks_sae, read_held
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing import Plan
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
@@ -186,7 +186,7 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         sae_id = self.context.sae_id
 
         def read() -> tuple[Stacks, str | None]:
-            presets = {one.name: read_stack(one) for one in self.context.annotations.presets()}
+            presets = {one.name: read_held(one) for one in self.context.annotations.presets()}
             return presets, self.context.weights_of(sae_id) if sae_id and presets else None
 
         def show(read: tuple[Stacks, str | None]) -> None:
@@ -211,19 +211,25 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             self._renamed = name
             self.prompt.ask("preset-name", "call the preset", name, select=True)
         else:
-            self._use_preset(known[name] or ())
+            held = known[name]
+            if held is not None:
+                self._use_preset(*held)
 
-    def _use_preset(self, stack: Sequence[Intervention]) -> None:
+    def _use_preset(self, stack: Sequence[Intervention], limits: Constraint) -> None:
+        def use(stack: Sequence[Intervention]) -> None:
+            self._constraint = limits
+            self.set_stack(stack)
+
         sae_id = self.context.sae_id
         if sae_id is None or not lacks_sae(stack):
-            self.set_stack(stack)
+            use(stack)
             return
         popup = Confirm(
             "This preset does not name its SAE.",
             f"Are its features those of {printable(sae_id)}?",
         )
         own = [one.in_sae(sae_id) for one in stack]
-        self.app.push_screen(popup, lambda sure: self.set_stack(own) if sure else None)
+        self.app.push_screen(popup, lambda sure: use(own) if sure else None)
 
     def action_save_preset(self) -> None:
         if may_tag(self.mi_crow, NOTHING_SAVED):
@@ -253,12 +259,13 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             self._save_preset(message.value, tuple(self._stack), self.context.sae_id)
 
     def _save_preset(self, name: str, stack: Sequence[Intervention], sae_id: str | None) -> None:
-        """Saves the stack; asks first where another one has that name."""
+        """Saves the stack with its constraint; asks first where another one has that name."""
+        limits = self._constraint
 
         def others() -> bool:
             wanted = clean_text(name).strip()
             held = (one for one in self.context.annotations.presets() if one.name == wanted)
-            return any(read_stack(one) != tuple(own_stack()) for one in held)
+            return any(read_held(one) != (tuple(own_stack()), limits) for one in held)
 
         def own_stack() -> Sequence[Intervention]:
             if sae_id is None:
@@ -267,7 +274,8 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
             return [one.in_sae(sae_id, weights) for one in stack]
 
         def change(annotations: "Annotations") -> str:
-            annotations.save_preset(name, [one.as_json() for one in own_stack()])
+            held = [one.as_json() for one in own_stack()]
+            annotations.save_preset(name, held, limits.plausible, limits.kl_budget)
             return f"Saved the preset “{name}”"
 
         save = partial(write, self.mi_crow, change, typed=name, purpose="preset")

@@ -4,7 +4,7 @@ They are chosen on development prompts with seeds of their own (see `search`); w
 measured afterwards, on other prompts and another seed.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -159,7 +159,7 @@ def run_auto(
     }
     # Before it is finished: a search that is stopped from here on does all of this again.
     if config.preset is not None:
-        _save_preset(workspace, config.preset, winner["interventions"])
+        _save_preset(workspace, config.preset, winner)
     remove_spare(workspace, made, [one["target"] for row in rows for one in row["interventions"]])
     measurement.finish(result)
     return result
@@ -271,11 +271,11 @@ def _report(
     return row
 
 
-def _save_preset(workspace: Workspace, name: str, interventions: list[dict[str, Any]]) -> None:
+def _save_preset(workspace: Workspace, name: str, arm: Mapping[str, Any]) -> None:
     from mi_crow.mechanistic.concepts.annotations import Annotations
 
     annotations = Annotations(workspace.annotations_path)
     try:
-        annotations.save_preset(name, interventions)
+        annotations.save_preset(name, arm["interventions"], arm["plausible"], arm["kl_budget"])
     finally:
         annotations.close()

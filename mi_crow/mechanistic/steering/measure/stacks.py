@@ -34,7 +34,9 @@ def stack_named(workspace: Workspace, name: str) -> NamedStack:
     finally:
         annotations.close()
     if name in presets:
-        return NamedStack(tuple(dict(one) for one in presets[name].interventions))
+        held = presets[name]
+        stack = tuple(dict(one) for one in held.interventions)
+        return NamedStack(stack, held.plausible, held.kl_budget)
     measured = {one["name"]: one["result"] for one in list_measurements(workspace)}
     if name in measured:
         return _stack_in(_winner(measured[name]), name)
