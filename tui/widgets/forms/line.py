@@ -1,7 +1,7 @@
 """The lines of a form: a label with its field, and the heading of a section."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.text import Text
 from textual import events
@@ -150,19 +150,52 @@ class FormInput(Field):
 
 
 class FieldLine(Horizontal):
-    """A label and its field; what is wrong with the field is below it."""
+    """A label and its field; what is wrong with the field is below it.
+
+    They are made when the line is first shown: a form has dozens in closed sections.
+    """
 
     def __init__(self, field: FormField) -> None:
         super().__init__(classes="field")
         self.field = field
+        self._text = field.text  # until there is an input
+        self._default: Default | None = None
+        self._candidates: tuple[Candidate, ...] | None = None
+        self._input: FormInput | None = None
         self._trouble: Static | None = None  # most fields never have one
         self._said = ""
+
+    @property
+    def text(self) -> str:
+        """What is in the field."""
+        return self._text if self._input is None else self._input.value
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self._text = text
+        if self._input is not None:
+            self._input.value = text
+
+    def take_advice(
+        self, default: Default | None, candidates: tuple[Candidate, ...] | None
+    ) -> None:
+        """What an empty field stands for, and what could be in it; None: as the field says."""
+        self._default, self._candidates = default, candidates
+        if self._input is not None:
+            self._input.show_default(default)
+            self._input.take_candidates(candidates)
 
     def show(self, shown: bool) -> None:
         """Shows the line, or hides it with what is below."""
         self.display = shown
+        if shown and self._input is None and self.is_mounted:
+            self.mount(*self.compose())
         if self._trouble is not None:
             self._trouble.display = shown and bool(self._said)
+
+    def focus_field(self) -> None:
+        if self._input is not None:
+            self._input.focus()
 
     def tell_trouble(self, trouble: str) -> bool:
         """Says what is wrong; True when it was something else before."""
@@ -175,7 +208,8 @@ class FieldLine(Horizontal):
             self.parent.mount(self._trouble, after=self)
         elif self._trouble is not None:
             self._trouble.update(said)
-        self.query_one(FormInput).set_class(bool(said), "-wrong")
+        if self._input is not None:
+            self._input.set_class(bool(said), "-wrong")
         self.show(self.display)
         return True
 
@@ -186,8 +220,12 @@ class FieldLine(Horizontal):
             self.scroll_visible(animate=False)
 
     def compose(self) -> ComposeResult:
-        yield Label(self.field.label, markup=False)
-        yield FormInput(self.field)
+        if self.display:
+            self._input = FormInput(replace(self.field, text=self._text))
+            self._input.set_class(bool(self._said), "-wrong")
+            self.take_advice(self._default, self._candidates)
+            yield Label(self.field.label, markup=False)
+            yield self._input
 
 
 class SectionHeading(Widget, can_focus=True):

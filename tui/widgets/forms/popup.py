@@ -32,7 +32,7 @@ from tui.widgets.forms.fields import (
     read_values,
     wrong_values,
 )
-from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, input_id, step_focus
+from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, step_focus
 from tui.widgets.frame.popup import Popup, Result
 from tui.widgets.lists.row_list import RowList
 
@@ -164,7 +164,7 @@ class FormPopup(Popup[Result]):
     @property
     def texts(self) -> dict[str, str]:
         """What is in the fields now, by their names."""
-        return {item.field.name: item.value for item in self.query(FormInput)}
+        return {line.field.name: line.text for line in self.query(FieldLine)}
 
     @on(Field.Changed)
     def _changed(self, event: Field.Changed) -> None:
@@ -219,10 +219,9 @@ class FormPopup(Popup[Result]):
     def _show_advice(self, advice: Advice) -> None:
         self._advice = advice
         self._troubles = dict(advice.troubles)
-        for item in self.query(FormInput):
-            name = item.field.name
-            item.show_default(advice.defaults.get(name))
-            item.take_candidates(advice.candidates.get(name))
+        for line in self.query(FieldLine):
+            name = line.field.name
+            line.take_advice(advice.defaults.get(name), advice.candidates.get(name))
         self.query_one("#copy", Button).disabled = not advice.command
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
         self.query_one("#form-command", Static).update(
@@ -333,8 +332,8 @@ class FormPopup(Popup[Result]):
         """What the form began with, before anything was typed."""
         self._forget_draft()
         self._draft = None
-        for item in self.query(FormInput):
-            item.value = self._at_first[item.field.name]
+        for line in self.query(FieldLine):
+            line.text = self._at_first[line.field.name]
         self._note = self._note.rpartition("\n")[0]
         note = self.query_one("#form-note", Static)
         note.update(printable(self._note))
@@ -382,11 +381,12 @@ class FormPopup(Popup[Result]):
 
     def _go_to(self, name: str) -> None:
         """Gives the focus to a field, and opens its section."""
-        item = self.query_one(f"#{input_id(name)}", FormInput)
+        line = next(one for one in self.query(FieldLine) if one.field.name == name)
         for heading in self.query(SectionHeading):
-            if heading.section == item.field.section and not heading.opened:
+            if heading.section == line.field.section and not heading.opened:
                 heading.action_open_close()
-        self.call_after_refresh(item.focus)
+        line.show(True)
+        self.call_after_refresh(line.focus_field)
 
     def _accept(self, result: Result) -> None:
         self._forget_draft()

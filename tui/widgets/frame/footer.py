@@ -1,7 +1,7 @@
 """The footer: the keys that work here, from the action table, on one line."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import RenderResult
@@ -14,7 +14,7 @@ from tui.actions import ACTIONS, NO_KEY, key_label
 from tui.terminal.keys import is_field, takes_key
 
 if TYPE_CHECKING:
-    from tui.workbench import Workbench
+    from tui.context import AppContext
 
 _ORDER = {action.id: position for position, action in enumerate(ACTIONS)}
 _ALWAYS = ("app.help", "app.quit")
@@ -83,7 +83,8 @@ class FooterBar(Widget):
 
     def _refuses(self, action: str) -> bool:
         """Whether it would write where nothing can be written."""
-        return bool(cast("Workbench", self.app).context.why_refused(action))
+        context: AppContext | None = getattr(self.app, "context", None)  # a bare app has none
+        return context is not None and bool(context.why_refused(action))
 
     def _own_keys(self) -> Sequence[tuple[str, str]]:
         """The keys of what the field with the focus is for, where the screen's are not for it."""
