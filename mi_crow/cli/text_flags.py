@@ -120,6 +120,10 @@ def live_texts(options: Namespace) -> LiveTexts | None:
     if options.dataset is None:
         refuse_given(options, "is for --dataset: a run already has its texts", "leave it out")
         return None
+    for name in OF_A_MODEL if options.model is None else ():
+        if getattr(options, name) is not None:
+            said = f"--{name.replace('_', '-')} is for a model that is named"
+            raise UserError(said, hint="name it with --model, the SAE's own too")
     fill_in(options)
     return LiveTexts(
         dataset_of(options, options.token_limit),

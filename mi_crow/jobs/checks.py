@@ -24,10 +24,10 @@ from mi_crow.errors import NotFoundError, UserError
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
 from mi_crow.language_model.model_names import model_asked_for
 from mi_crow.language_model.outline import check_layers, outline_of
-from mi_crow.language_model.placement.packages import check_packages
+from mi_crow.language_model.placement.packages import check_packages, check_processes
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.sae.config import CLT, SAE, TrainConfig
+from mi_crow.mechanistic.sae.config import CLT, KL, SAE, TrainConfig
 from mi_crow.mechanistic.sae.cross_layer.tuned_model import tuned_spec
 from mi_crow.mechanistic.sae.cross_layer.two_runs import check_same_tokenizer
 from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
@@ -35,6 +35,12 @@ from mi_crow.mechanistic.sae.fitting import check_run, check_width, run_of
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.sae.formats.files import is_hub_id, locate
 from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
+from mi_crow.mechanistic.sae.parallel.settings import (
+    check_copies,
+    check_latents,
+    check_pieces,
+    check_whitened,
+)
 from mi_crow.mechanistic.sae.stored_layers import (
     check_names_together,
     layers_together,
@@ -62,6 +68,24 @@ def check_capture(workspace: Workspace, config: CaptureConfig) -> None:
     check_model(config.model)
     check_dataset(config.dataset)
     _check_layers(config.model, config.layers)
+
+
+def split_capture(config: CaptureConfig, nproc: int) -> None:
+    """Raises UserError for a capture that `nproc` processes cannot do together."""
+    if config.tensor_parallel:
+        check_processes(config.model, nproc)
+
+
+def split_train(config: TrainConfig, nproc: int) -> None:
+    """The same for a training, as far as its settings alone say it."""
+    if config.shares == "latents":
+        check_copies(nproc, config.copies)
+        for variant in config.variants() if config.init is None else ():
+            if variant.n_latents is not None:
+                check_latents(variant.n_latents, nproc // config.copies)
+    check_whitened(config.training.whiten, nproc)
+    if config.finetune != KL:
+        check_pieces(config.training.batch_size, nproc * config.training.accumulate)
 
 
 def check_train(workspace: Workspace, config: TrainConfig) -> None:

@@ -20,6 +20,8 @@ from mi_crow.jobs.checks import (
     check_index,
     check_train,
     check_vector,
+    split_capture,
+    split_train,
 )
 from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
@@ -65,6 +67,7 @@ class Kind:
     makes: str | None = None  # run | SAE: whose folder the runner reserves and a resume reuses
     check: Callable[[Workspace, Any], None] | None = None  # raises before anything is written
     ranked: bool = False  # several processes can share the work
+    split: Callable[[Any, int], None] | None = None  # raises where so many processes cannot
     queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
 
 
@@ -167,8 +170,17 @@ def _demo(work: Work) -> dict[str, Any]:
 
 
 KINDS: dict[str, Kind] = {
-    "capture": Kind(CaptureConfig, _capture, makes="run", check=check_capture, ranked=True),
-    "train": Kind(TrainConfig, _train, makes="SAE", check=check_train, ranked=True),
+    "capture": Kind(
+        CaptureConfig,
+        _capture,
+        makes="run",
+        check=check_capture,
+        ranked=True,
+        split=split_capture,
+    ),
+    "train": Kind(
+        TrainConfig, _train, makes="SAE", check=check_train, ranked=True, split=split_train
+    ),
     "index": Kind(IndexConfig, _index, check=check_index, ranked=True),
     "explanations": Kind(
         ExplanationsConfig,

@@ -27,7 +27,6 @@ from mi_crow.jobs.process import (
 from mi_crow.jobs.spec import JobSpec, config_as_json, config_from_json
 from mi_crow.jobs.status import CANCEL_NAME, JobState, read_state, write_status
 from mi_crow.jobs.watch import LOG_NAME
-from mi_crow.language_model.placement.packages import check_processes
 from mi_crow.store.atomic import remove_stale
 from mi_crow.store.plain_file import open_plain
 from mi_crow.store.workspace import Workspace
@@ -85,8 +84,8 @@ def checked(workspace: Workspace, spec: JobSpec) -> JobSpec:
     device = spec.device if spec.device != "auto" else device_of(config)
     check_launcher(spec.launcher, spec.nproc, spec.kind, device)
     check_hand_over(spec.launcher, spec.slurm)
-    if getattr(config, "tensor_parallel", False):
-        check_processes(config.model, spec.nproc)
+    if found.split is not None:
+        found.split(config, spec.nproc)
     if spec.after is not None:
         workspace.job_dir(spec.after)
     if found.check is not None:

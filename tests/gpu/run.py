@@ -25,6 +25,7 @@ GPU_TESTS = (  # those with the mark `gpu`
     "tests/unit/test_features_device.py",
     "tests/unit/test_features_job.py",
     "tests/unit/test_language_model_loading.py",
+    "tests/unit/test_model_placement.py",
     "tests/unit/test_steering_steer.py",
     "tests/unit/test_decoding_static.py",
 )

@@ -203,6 +203,11 @@ def test_an_index_of_a_run_refuses_what_is_for_texts() -> None:
         options = parse(["index", "--sae", "s", *flag.split()])
         with pytest.raises(UserError, match=f"{flag.split()[0]} is for --dataset"):
             live_texts(options)
+    for flag in ("--quantize 8bit", "--revision main"):  # would silently have no effect
+        for kind in ("index", "evaluate"):
+            options = parse([kind, "--sae", "s", "--dataset", "d", *flag.split()])
+            with pytest.raises(UserError, match=f"{flag.split()[0]} is for a model that is named"):
+                live_texts(options)
     live = live_texts(parse(["index", "--sae", "s", "--dataset", "d", "--split", "test"]))
     assert live is not None
     assert (live.dataset.split, live.context_length, live.bos) == ("test", 128, "auto")

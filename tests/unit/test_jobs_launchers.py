@@ -1,6 +1,7 @@
 """Which launcher a job may have, and what the processes it starts find."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,27 @@ def test_a_model_that_cannot_be_loaded_so_is_refused_before_a_job_waits(
     launcher = "torchrun" if nproc > 1 else "local"
     with pytest.raises(UserError, match=says) as caught:
         submit(workspace, "capture", params, launcher=launcher, nproc=nproc)
+    assert caught.value.hint
+    assert not workspace.jobs_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "nproc", "says"),
+    [
+        ({"training": {"batch_size": 3}}, 4, "a batch of 3 tokens cannot be split into 4 pieces"),
+        ({"shares": "latents", "n_latents": 3, "k": 2}, 4, "3 latents cannot be split among 4"),
+        ({"shares": "latents", "copies": 3}, 4, "4 processes cannot share the latents of 3"),
+        ({"training": {"whiten": True}}, 2, "whitened trainings run in one process"),
+        ({"shares": "latents", "copies": 2}, 1, "1 process cannot share the latents of 2"),
+    ],
+)
+def test_a_training_that_so_many_processes_cannot_share_is_refused_before_a_job_waits(
+    workspace: Workspace, settings: dict[str, Any], nproc: int, says: str
+) -> None:
+    params = {"run_id": "run", "layer": "resid_post.2", **settings}
+    launcher = "torchrun" if nproc > 1 else "local"
+    with pytest.raises(UserError, match=says) as caught:
+        submit(workspace, "train", params, launcher=launcher, nproc=nproc)
     assert caught.value.hint
     assert not workspace.jobs_dir.exists()
 

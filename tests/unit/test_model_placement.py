@@ -89,6 +89,23 @@ def test_without_a_gpu_a_spread_model_is_in_host_memory(plain: LanguageModel) ->
     assert devices_of(SPREAD, 1) == [SPREAD]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_over_a_gpu_and_host_memory_computes_the_same(
+    plain: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate")
+    places: dict[str, int | str] = {f"model.layers.{n}": 0 if n < 2 else "cpu" for n in range(4)}
+    places |= dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"), 0)
+    monkeypatch.setattr(loading, "placement", lambda *_: {"device_map": places})
+    lm = LanguageModel.from_huggingface("sample", device=SPREAD, dtype="fp32")
+    assert devices.is_spread(lm.model)
+    assert lm.device.type == "cuda"
+    torch.testing.assert_close(last_logits(lm).cpu(), last_logits(plain), rtol=1e-3, atol=1e-3)
+    point = lm.layers.resolve("resid_post.3")
+    assert run_to(lm, [point], lm.encode([TEXT]).input_ids)[point].device == lm.device
+
+
 @pytest.mark.parametrize("dtype", ["8bit", "4bit"])
 def test_a_quantized_model_without_the_package_is_refused_in_a_sentence(
     dtype: str, monkeypatch: pytest.MonkeyPatch

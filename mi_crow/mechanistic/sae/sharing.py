@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.parallel.buckets import GradientBuckets
+from mi_crow.mechanistic.sae.parallel.settings import check_latents
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.runs.reads import Reads
 
@@ -222,11 +222,7 @@ class LatentSharing(GroupSharing):
     ) -> None:
         """Raises UserError for fewer latents than processes."""
         world = ranks.world if of is None else of[2]
-        if n_latents < world:
-            raise UserError(
-                f"{n_latents} latents cannot be split among {world} processes",
-                hint="use fewer processes",
-            )
+        check_latents(n_latents, world)
         super().__init__(ranks, device, of)
         numbers = torch.arange(n_latents).tensor_split(world)
         self.first_latent: int = int(numbers[self._rank][0])

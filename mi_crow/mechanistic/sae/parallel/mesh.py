@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from mi_crow.errors import UserError
+from mi_crow.mechanistic.sae.parallel.settings import check_copies
 from mi_crow.mechanistic.sae.sharing import (
     SINGLE_PROCESS,
     GroupSharing,
@@ -113,11 +113,7 @@ def open_sharing(
     sent_in = GRADIENT_DTYPES[gradients]
     if kind == "tokens":
         return TokenSharing(ranks, device, sent_in)
-    if ranks.world % copies or ranks.world == copies:
-        raise UserError(
-            f"{ranks.world} processes cannot share the latents of {copies} copies of an SAE",
-            hint="take a multiple of --copies, at least twice as many processes",
-        )
+    check_copies(ranks.world, copies)
     if copies == 1:
         return LatentSharing(ranks, device, n_latents)
     return MeshSharing(ranks, device, n_latents, copies, sent_in)

@@ -12,6 +12,7 @@ from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig
 from mi_crow.mechanistic.sae.parallel.mesh import open_sharing
+from mi_crow.mechanistic.sae.parallel.settings import check_pieces, check_whitened
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
 from mi_crow.mechanistic.sae.sharing import SINGLE_PROCESS, Sharing
 from mi_crow.mechanistic.sae.source import ShuffledSource, TokenSource
@@ -192,8 +193,7 @@ def train_many(
     places = [None if folder is None else Path(folder) for folder in folders or [None] * len(saes)]
     device = device or saes[0].device
     plans = _agreed(make_plans(saes, source, configs, device), ranks)
-    if ranks.world > 1 and any(plan.whiten for plan in plans):
-        raise UserError("whitened trainings run in one process", hint="leave out --whiten")
+    check_whitened(any(plan.whiten for plan in plans), ranks.world)
     latents = ", ".join(f"{sae.n_latents:,}" for sae in saes)
     length = f"{plans[0].steps:,} steps of {plans[0].batch_size:,} tokens"
     progress.log(f"training {latents} latents: {length}")
@@ -256,12 +256,7 @@ def _agreed(plans: list[TrainingPlan], ranks: Ranks) -> list[TrainingPlan]:
     if ranks.world == 1:
         return plans
     for plan in plans:
-        pieces = ranks.world * plan.accumulate
-        if plan.batch_size < pieces:
-            raise UserError(
-                f"a batch of {plan.batch_size} tokens cannot be split into {pieces} pieces",
-                hint="raise the batch size or use fewer processes",
-            )
+        check_pieces(plan.batch_size, ranks.world * plan.accumulate)
     return [TrainingPlan(**fields) for fields in ranks.agree([plan.as_json() for plan in plans])]
 
 
