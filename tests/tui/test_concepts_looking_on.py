@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from mi_crow.mechanistic.concepts.conflicts import Conflict
@@ -158,3 +159,14 @@ async def test_a_check_shows_where_it_fires(open_concepts):
         assert "gull" not in text
         await press(pilot, "h", "h")
         assert "1 false alarm" in screen_text(pilot)
+        # What is pasted has all its lines: texts, as those of a file.
+        await press(pilot, "escape", "i")
+        pilot.app.post_message(Paste("the mast fell\n\na [[keel]]\nof oak\n"))
+        await press(pilot, "enter", "escape", "i")
+        pilot.app.post_message(Paste("\nthe mast fell\r\na keel\r\n"))
+        await press(pilot, "enter")
+        asked = [params["words"] for op, params in session.asked if op == "check"]
+        assert asked[1:] == [
+            ["the mast fell", "a [[keel]]\nof oak"],
+            ["the mast fell", "a keel"],
+        ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from textual.events import Paste
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
@@ -147,7 +148,14 @@ async def test_both_sides_stand_as_they_were_asked_while_the_text_is_the_same(op
             return [field.value for field in pilot.app.screen.query(FormInput)]
 
         assert await asked_again() == ["label:sea", "label:law"]
-        await press(pilot, "escape")
+        await press(pilot, "escape", "equals_sign", "tab")
+        lines = [f"the court room {place}" for place in range(8)]
+        pilot.app.post_message(Paste("\n".join([*lines, ""])))
+        await press(pilot, "ctrl+r")
+        assert session.asked[-1][1]["against"] == lines
+        await press(pilot, "escape", "equals_sign", "tab")
+        pilot.app.post_message(Paste("label:law"))
+        await press(pilot, "ctrl+r", "escape")
         pilot.app.screen.query_one(Area).text = TEXT
         assert await asked_again() == [TEXT, "label:law"]
 

@@ -76,6 +76,14 @@ async def test_a_paste_goes_into_the_field_that_the_key_before_it_opened(open_in
         assert pilot.app.screen.prompt.field.value == 'on:"two words"x'
 
 
+async def test_a_paste_of_several_lines_loses_none(open_index):
+    async with open_index() as pilot:
+        await burst(pilot, "/\x1b[200~\rharbour\r  at dawn\r\r\x1b[201~")
+        assert pilot.app.screen.prompt.field.value == "harbour at dawn"
+        await burst(pilot, "\x1b[200~\r\x1b[201~!")  # nothing but a line end
+        assert pilot.app.screen.prompt.field.value == "harbour at dawn!"
+
+
 async def test_a_paste_that_the_terminal_does_not_mark_is_no_keys(open_index):
     prose = "Quickly, the crew tagged 3 mice;\rthen xylophones quit. " * 40
     async with open_index() as pilot:

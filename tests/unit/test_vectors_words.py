@@ -48,7 +48,8 @@ def test_words_name_texts(
 @pytest.mark.parametrize(
     ("name", "held", "found"),
     [
-        ("lines.txt", "rain\nhail\n  \x20\nsnow\n", ["rain", "hail", "snow"]),
+        ("lines.txt", "rain\nhail\nsnow\n", ["rain", "hail", "snow"]),
+        ("blank.txt", "rain\nand hail\n  \x20\nsnow\n", ["rain\nand hail", "snow"]),
         ("windows.txt", "rain\r\nhail\r\n", ["rain", "hail"]),
         ("parted.txt", "rain\nand hail\n\nsnow\n", ["rain\nand hail", "snow"]),
         ("prose.md", "rain\nand hail\n", ["rain\nand hail"]),

@@ -19,6 +19,7 @@ class Field(Input):
     COMPONENT_CLASSES = {"field--wrong"}
 
     wrong: tuple[int, int] | None = None  # the part of the text that cannot be understood
+    keeps_lines: bool = False  # of a paste, as line ends; else a space is between them
 
     def __init__(self, value: str = "", placeholder: str = "", **settings) -> None:
         super().__init__(value, placeholder, **settings)
@@ -29,6 +30,17 @@ class Field(Input):
         if wrong != self.wrong:
             self.wrong = wrong
             self.refresh()
+
+    def _on_paste(self, event: events.Paste) -> None:
+        """Takes all lines; the class below would take the first and say nothing of the others."""
+        event.stop()
+        event.prevent_default()
+        lines = event.text.strip("\r\n").splitlines()
+        if not self.keeps_lines and len(lines) > 1:
+            lines = [line.strip() for line in lines if line.strip()]
+        text = ("\n" if self.keeps_lines else " ").join(lines)
+        if text:
+            self.replace(text, *self.selection)
 
     # How wide and where: of what is shown, not of what is held.
 

@@ -111,6 +111,7 @@ class PromptLine(Vertical):
         opens: bool = False,
         again: bool = False,
         cursor: int | None = None,
+        keeps_lines: bool = False,
     ) -> None:
         """Opens the line. `purpose` comes back with the messages.
 
@@ -121,7 +122,7 @@ class PromptLine(Vertical):
         and then the line stays open. With `opens`, the answer opens something: the line
         goes in the frame that shows it, or that the screen lets go. With `again`, enter leaves the
         line open and empty: the screen asks the next thing, or closes it. `cursor` is where typing
-        begins, None: at the end.
+        begins, None: at the end. With `keeps_lines`, what is pasted may have several.
         """
         self._opens, self._again, self._refuse = opens, again, refuse
         if not self.is_open:
@@ -136,6 +137,7 @@ class PromptLine(Vertical):
         )
         field.placeholder = printable(proposal or placeholder)
         field.proposal = proposal
+        field.keeps_lines = keeps_lines
         self._open(purpose, value, cursor)
         if select:
             field.action_select_all()

@@ -15,12 +15,12 @@ from torch import Tensor
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.evaluation.pooled_auroc import label_auroc
 from mi_crow.mechanistic.vectors.activations import activations_on, massive_norm, ordinary
+from mi_crow.mechanistic.vectors.texts import FEWEST_OF_SET
 from mi_crow.store.json_object import JsonRecord
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.loading import LoadedSae
 
-FEWEST = 8  # texts of a set: four to choose by, four to measure on
 _MOST_VALUES = 1 << 28  # texts x latents held at once: 1 GiB
 
 Report = Callable[[int, int], None]  # done, total
@@ -97,13 +97,13 @@ def contrast(
 
 def _check(texts_for: Sequence[str], texts_against: Sequence[str], latents: int) -> None:
     for which, texts in (("first", texts_for), ("second", texts_against)):
-        if len(texts) < FEWEST:
+        if len(texts) < FEWEST_OF_SET:
             few = f"{len(texts)} text{'' if len(texts) == 1 else 's'}"
             raise UserError(
                 f"the {which} set has {few}, too few to choose features by one half and measure "
                 "them on the other",
-                hint=f"give {FEWEST} or more; in a .txt file empty lines part them, or each line "
-                "is one",
+                hint=f"give {FEWEST_OF_SET} or more; in a .txt file empty lines part them, or "
+                "each line is one",
             )
     both = set(texts_for) & set(texts_against)
     if both:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DOCUMENTS = re.compile(r"documents?:([\d,\s-]+)")
 _FEWEST = 1
+FEWEST_OF_SET = 8  # of two that are told apart: four to choose features by, four to measure on
 _OTHERS = "others"
 
 
@@ -89,6 +90,12 @@ def _no_label(run_id: str, label: str, known: Sequence[str]) -> NotFoundError:
     return NotFoundError(f"no document of run {run_id!r} has label {label!r}", hint=hint)
 
 
+def parted(text: str) -> list[str]:
+    """The texts in one: what empty lines part or, without any, its lines."""
+    between = r"\n\s*\n" if re.search(r"\n\s*\n", text.strip()) else r"\n"
+    return [one.strip("\n") for one in re.split(between, text.strip()) if one.strip()]
+
+
 def names_texts(word: str) -> bool:
     """Whether a word names texts, as `texts_of` understands it, and is not a text itself."""
     return is_of_run(word) or looks_like_file(word)
@@ -141,7 +148,7 @@ def _of_file(path: Path, limit: int) -> list[str]:
     found = [str(text) for (text, _), _ in zip(rows, range(8 * limit), strict=False)]
     name = path.with_suffix("") if is_compressed(path) else path
     if len(found) == 1 and name.suffix.lower() == ".txt":
-        return [line for line in found[0].split("\n") if line.strip()][: 8 * limit]
+        return parted(found[0])[: 8 * limit]
     return found
 
 

@@ -110,6 +110,7 @@ class ConceptLookScreen(ConceptMarkScreen):
                 "check",
                 f"check #{concept.feature} on",
                 placeholder="a text with [[places]] where it should fire, or a file",
+                keeps_lines=True,
             )
 
     def check_on(self, text: str) -> None:
@@ -121,8 +122,10 @@ class ConceptLookScreen(ConceptMarkScreen):
             return
 
         def work() -> Mapping[str, Any]:
+            from mi_crow.mechanistic.vectors.texts import parted
+
             client = context.ready_session(concept.sae_id)
-            return client.call("check", feature=concept.feature, words=[text])
+            return client.call("check", feature=concept.feature, words=parted(text))
 
         def show(found: Mapping[str, Any]) -> None:
             self.app.push_screen(CheckPopup(concept.name, found))

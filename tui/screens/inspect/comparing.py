@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.vectors.texts import names_texts
+from mi_crow.mechanistic.vectors.texts import FEWEST_OF_SET, names_texts, parted
 from tui.screens.inspect.asking import shown_token, typed_answer
 from tui.screens.inspect.differences import DifferencesPopup
 from tui.screens.inspect.explained import patch_grid, patch_line, patched_tokens
@@ -64,22 +64,24 @@ class Compares(Explains):
         if before != here:
             first = here
         fields = (
-            FormField("text", "First", first, _NOTE, required=True),
-            FormField("against", "Against", self._against, _NOTE, required=True),
+            FormField("text", "First", first, _NOTE, required=True, lines=True),
+            FormField("against", "Against", self._against, _NOTE, required=True, lines=True),
         )
         popup = FormPopup(
             "Compare", fields, _two, "Compare", way=("app.inspect", "inspect.compare")
         )
         self.app.push_screen(popup, lambda asked: self._compare(*asked) if asked else None)
 
-    def _compare(self, text: str, against: str, sets: bool) -> None:
+    def _compare(self, text: str, against: str, are_sets: bool) -> None:
         self._against = against
         self._first = " ".join(self.text_now.split()), text
-        if sets:
-            kept = self._kept_pair("contrast", f"{text} against {against}")
+        if are_sets:
+            kept = self._kept_pair("contrast", " ".join(f"{text} against {against}".split()))
             then = partial(self._open_differences, kept)
-            self.ask_session("contrast", then, texts=[text], against=[against], top=40)
+            sets = {"texts": parted(text), "against": parted(against)}
+            self.ask_session("contrast", then, **sets, top=40)
             return
+        text, against = (" ".join(one.split()) for one in (text, against))
         kept = self._kept_pair("compare", text, against=against, **self._shown.asked())
         then = partial(self._open_differences, kept)
         asked = self._shown.asked()
@@ -204,11 +206,13 @@ def _restored(what: str) -> str:
 
 
 def _two(values: Values) -> tuple[str, str, bool]:
-    """Both texts, and whether they are names of sets; looks whether there are such files."""
+    """Both texts, and whether they are sets or names of them; looks whether there are such
+    files."""
     text, against = str(values["text"]), str(values["against"])
     if text.strip() == against.strip():
         raise UserError("both texts are the same", hint="write another one")
-    return text, against, names_texts(text) or names_texts(against)
+    sets = any(names_texts(one) or len(parted(one)) >= FEWEST_OF_SET for one in (text, against))
+    return text, against, sets
 
 
 def _patching(values: Values) -> Patching:

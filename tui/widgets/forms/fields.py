@@ -71,6 +71,7 @@ class FormField:
     several: bool = False  # values with commas between them
     closed: bool = False  # nothing but the choices is right
     switch: bool = False  # yes or no
+    lines: bool = False  # what is pasted may have several
 
     def value_of(self, text: str, default: Default | None = None) -> Any:
         """The value that `text` stands for; without a text, that of the `default`.

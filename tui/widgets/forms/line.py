@@ -32,6 +32,7 @@ class FormInput(Field):
         super().__init__(field.text, id=input_id(field.name), compact=True)
         self._default = field.default
         self.field = field
+        self.keeps_lines = field.lines
         self.candidates: tuple[Candidate, ...] = field.candidates
         self._typed = False  # since a candidate was taken, or the list was closed
 
