@@ -704,3 +704,12 @@ def test_a_job_without_a_readable_file_opens_no_form(app_workspace, fake_jobs):
     (app_workspace.job_dir(broken) / "spec.json").write_text("{}")
     with pytest.raises(CorruptDataError):
         form_of_job(situation(app_workspace), broken)
+
+
+async def test_what_a_field_asks_for_is_whole_at_80_columns(app_workspace, run_app):
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        await press(pilot, "n", "t", "tab", "tab")
+        text = screen_text(pilot)
+        assert "an SAE of a layer, or one of several: a crosscoder, a cross-layer" in text
+        assert "transcoder (clt); ↓ lists" in text
+        assert "Copy command" in text

@@ -43,6 +43,7 @@ REST_S = 0.12  # how long nothing is typed before a form looks at its texts
 _AROUND = 11  # lines of a studied form beside its fields: borders, hint, note, command, buttons
 _NARROW = 60  # columns; labels take fewer of them
 _NOTE = 4  # lines at most
+_MANY_LINES = 36  # as the screens are tall
 _FEW_LINES = 18  # a lower screen has no room for the command
 
 
@@ -136,7 +137,10 @@ class FormPopup(Popup[Result]):
             noted = sum(len(wrap(line, width)) for line in self._note.splitlines())
             around += max(min(noted, _NOTE) - 2, 0)
             self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
-            self.query_one("#form-command").display = height >= _FEW_LINES
+            self.query_one("#form-hint").styles.height = 2 if height >= _FEW_LINES else 1
+            command = self.query_one("#form-command")
+            command.display = height >= _FEW_LINES
+            command.styles.max_height = 3 if height >= _MANY_LINES else 2  # the buttons stay
 
     def on_key(self, event: events.Key) -> None:
         steps = {"up": -1, "left": -1, "down": 1, "right": 1}
@@ -251,8 +255,10 @@ class FormPopup(Popup[Result]):
         for heading in self.query(SectionHeading):
             own = [one.name for one in self._fields if one.section == heading.section]
             heading.tell_wrong(sum(name in told for name in own))
-        self.query_one("#form-error", Static).update(printable(self._in_all(told)))
+        said = self._in_all(told)
+        self.query_one("#form-error", Static).update(printable(said))
         if self._study is not None:
+            self.query_one("#form-error").display = bool(said)
             self.query_one("#form-lines").display = not told
         if changed and isinstance(focused, FormInput) and isinstance(focused.parent, FieldLine):
             self.call_after_refresh(focused.parent.keep_in_view)
