@@ -22,6 +22,7 @@ else:
 
 Answer = TypeVar("Answer")
 REST_S = 0.12  # without another key, after which what follows a cursor is read
+_AFTER_FRAME = 2 / 3  # of a rest, from the frame that the move brought to what follows
 HOLD_S = 1.0  # what is typed within it after a question to a model is for the answer
 
 
@@ -90,16 +91,24 @@ class ThreadWork(_Node):
 
     def when_rested(self, group: str, then: Callable[[], object]) -> None:
         """Calls `then` on the message pump once nothing was asked for in this group for a moment:
-        what follows a cursor must not hold up its next move. Only the latest of them is called.
+        what follows a cursor must not hold up its next move. Only the latest of them is called,
+        and not in one frame with the move, which a busy machine draws late.
         """
         resting = group in self._rests
         self._rests[group] = monotonic() + REST_S, then
+        self.call_after_refresh(self._drawn_before, group)
         if not resting:
             self.run_worker(self._rest(group), group=f"rest of {group}", exit_on_error=False)
 
     def is_resting(self, group: str) -> bool:
         """Whether something waits for the end of the moves."""
         return group in self._rests
+
+    def _drawn_before(self, group: str) -> None:
+        """What was asked for before this frame comes some time after it."""
+        if (rest := self._rests.get(group)) is not None:
+            until, then = rest
+            self._rests[group] = max(until, monotonic() + _AFTER_FRAME * REST_S), then
 
     async def _rest(self, group: str) -> None:
         while (left := self._rests[group][0] - monotonic()) > 0:

@@ -9,7 +9,7 @@ from mi_crow.jobs import list_jobs
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
-from tests.tui.driving import SIZES, press, screen_text, select, settle
+from tests.tui.driving import SIZES, drawn, press, screen_text, select, settle
 from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.runs import history
@@ -70,6 +70,22 @@ async def test_what_a_job_reports_does_not_bring_the_detail_before_the_cursor_re
         rested()
         await settle(pilot)
         assert screen._shown_subject == (screen._current, screen._key) != before
+
+
+async def test_what_follows_a_cursor_comes_after_a_frame_that_was_drawn_late(
+    app_workspace, run_app, monkeypatch
+):
+    async with run_app(app_workspace) as pilot:
+        screen = pilot.app.screen
+        monkeypatch.setitem(screen._rests, "late", (0.0, None))  # no thread of its own
+        monkeypatch.setattr("tui.threads.monotonic", lambda: 100.0)
+        screen.when_rested("late", print)
+        asked = screen._rests["late"][0]
+        monkeypatch.setattr("tui.threads.monotonic", lambda: 200.0)
+        screen.query_one("#list-runs").refresh()
+        await drawn(pilot.app)
+        assert asked < 101
+        assert screen._rests["late"] == (pytest.approx(200, abs=1), print)
 
 
 async def test_an_export_is_offered_on_what_can_be_exported(app_workspace, run_app):
