@@ -49,13 +49,14 @@ def test_rows_show_the_held_out_score_and_the_mark():
     texts = [cell.text + "".join(more for more, _ in cell.more) for cell in first.cells]
     assert texts[:5] == ["● sails and masts", "#42", "1.0", "0.96", "1.2%"]
     assert texts[5:8] == ["20%", "0.90", " sailing"]
-    # The score is of the name that was proposed, and of no other; detection has its mark.
+    # The score is faint beside a name that it is not of; detection has its mark.
     for changed, told in (
-        (replace(facts[42], proposed=""), "–"),
-        (replace(facts[42], explained=True), "d 0.90"),
+        (facts[42], ("0.90", "$secondary")),
+        (replace(facts[42], proposed=""), ("0.90", "$faint")),
+        (replace(facts[42], explained=True), ("d 0.90", "$secondary")),
     ):
         other = concept_rows(CONCEPTS, replace(read, facts={42: changed}), marked)[0]
-        assert other.cells[6].text == told
+        assert (other.cells[6].text, other.cells[6].style) == told
     assert second.cells[0].text == ""
     assert second.cells[3].text == "–"
 

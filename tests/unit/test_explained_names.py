@@ -76,10 +76,11 @@ def test_the_score_of_an_accepted_name_stays_beside_it(
         "-",
     ]
     facts = FactsOf(store, [0, 1, 3, 4])
-    assert facts[0].score_of("utter nonsense") == pytest.approx(0.31)
-    assert facts[0].explained
-    assert facts[1].score_of("my own") is None
-    assert facts[3].score_of(plain.proposed) == pytest.approx(rows[2].more["score"])
+    assert facts[0].is_scored("utter nonsense")
+    assert (facts[0].score, facts[0].explained) == (pytest.approx(0.31), True)
+    assert not facts[1].is_scored("my own")
+    assert facts[3].is_scored(plain.proposed)
+    assert facts[3].score == pytest.approx(rows[2].more["score"])
 
 
 def test_features_are_found_and_ordered_by_detection(workspace: Workspace) -> None:

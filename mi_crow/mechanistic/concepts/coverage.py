@@ -87,9 +87,9 @@ class ConceptFacts:
     proposed: str = ""  # the proposed name, where the feature has that name
     explained: bool = False  # whether it is a chat model's
 
-    def score_of(self, name: str) -> float | None:
-        """The score of one of the feature's names: only the proposed one was scored."""
-        return self.score if name == self.proposed else None
+    def is_scored(self, name: str) -> bool:
+        """Whether the score is of that name: only the proposed one was scored."""
+        return self.score is not None and name == self.proposed
 
 
 class FactsOf(Mapping[int, ConceptFacts]):

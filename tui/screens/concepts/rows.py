@@ -116,9 +116,12 @@ def _covers(row: ConceptRow) -> Cell:
 
 
 def _name_score(row: ConceptRow) -> Cell:
+    """Of the proposed name; faint beside another, as on Features."""
     facts = row.facts
-    value = facts.score_of(row.concept.name) if facts is not None else None
-    return _scored(value, "d " if facts is not None and facts.explained else "")
+    if facts is None or facts.score is None:
+        return _scored(None)
+    style = "$secondary" if facts.is_scored(row.concept.name) else "$faint"
+    return _shared(f"{'d ' if facts.explained else ''}{score(facts.score)}", style, facts.score)
 
 
 def _label(row: ConceptRow) -> Cell:
@@ -179,11 +182,8 @@ def _day(seconds: float) -> str:
     return strftime("%Y-%m-%d", localtime(seconds))
 
 
-def _scored(value: float | None, mark: str = "") -> Cell:
-    """`mark` says of which kind a score is."""
-    if value is None:
-        return _shared(score(value), "$faint")
-    return _shared(f"{mark}{score(value)}", "$secondary", value)
+def _scored(value: float | None) -> Cell:
+    return _shared(score(value), "$secondary" if value is not None else "$faint", value)
 
 
 def _share(value: float | None) -> Cell:
