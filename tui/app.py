@@ -42,6 +42,7 @@ from tui.widgets.frame.too_small import LEAST_COLUMNS, LEAST_LINES
 from tui.workbench import Workbench
 
 MOST_TOLD = 2  # mistakes in the settings, each in a sentence of its own
+_FIELDS = {"features": "features.filter", "inspect": "inspect.text", "steer": "steer.prompt"}
 OFFERED_S = 1.0  # after which other programs can ask the app: until then it has itself to start
 
 
@@ -322,7 +323,10 @@ class MiCrowApp(Workbench):
         await super().on_event(event)
 
     def pasted_nowhere(self) -> None:
-        self.notify("Pasted text needs a field: nothing was done with it", severity="warning")
+        opens = _FIELDS.get(self.current_mode) if len(self.screen_stack) == 1 else None
+        way = f"{key(opens)} opens one" if opens else ""
+        said = "Pasted text needs a field: nothing was done with it"
+        self.notify(said, way=way, severity="warning")
 
     def action_copy(self) -> None:
         copy_focused(self)
