@@ -355,6 +355,18 @@ async def test_ctrl_r_waits_for_what_was_typed_before_it(app_workspace, run_app,
         assert not submitted
 
 
+async def test_a_run_that_a_job_writes_is_not_called_incomplete(app_workspace, run_app, fake_jobs):
+    manifest = app_workspace.activations_dir / "demo" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"writing"'))
+    job = fake_jobs.add("running", "capture", name="demo", done=1, total=2)
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        assert "demo  capturing" in screen_text(pilot)
+        fake_jobs.release(job)
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "demo  incomplete" in screen_text(pilot)
+
+
 @pytest.mark.slow
 async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
     app_workspace, run_app

@@ -26,16 +26,23 @@ STATUS_STYLES = {
 }
 
 
-def run_rows(runs: Sequence[RunSummary]) -> list[Row]:
-    """Newest first; a run that is not complete says so."""
+def run_rows(runs: Sequence[RunSummary], jobs: "Sequence[JobState]" = ()) -> list[Row]:
+    """Newest first; a run that is not complete says so, and whether one of the jobs writes it."""
+    active = [job for job in jobs if job.active]
+    written = {name for job in active if job.kind == "capture" for name in (job.output, job.name)}
+    written |= {job.kind for job in active if job.kind == "demo"}  # which calls its run so
+
+    def unfinished(run: RunSummary) -> tuple[tuple[str, str], ...]:
+        if run.manifest.complete:
+            return ()
+        writes = run.run_id in written
+        return (("  capturing", "$accent") if writes else ("  incomplete", "$warning"),)
+
     return [
         Row(
             run.run_id,
             (
-                Cell(
-                    printable(run.run_id),
-                    more=() if run.manifest.complete else (("  incomplete", "$warning"),),
-                ),
+                Cell(printable(run.run_id), more=unfinished(run)),
                 Cell(short_model(run.manifest.model_id), "$muted"),
                 Cell(
                     count(run.manifest.n_tokens),

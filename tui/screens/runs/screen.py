@@ -119,7 +119,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def _show_lists(self) -> None:
         context = self.context
         shown = {
-            "runs": rows.run_rows(context.runs()),
+            "runs": rows.run_rows(context.runs(), context.jobs()),
             "saes": rows.sae_rows(context.saes(), context.sae_id, self._marked),
             "jobs": rows.job_rows(context.jobs()),
         }
