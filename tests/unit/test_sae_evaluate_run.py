@@ -140,6 +140,13 @@ def test_texts_that_do_not_go_with_an_evaluation_are_refused(
     save_sae(captured, at_block(tiny_lm.tokenizer_hash, n=40), "wide")
     with pytest.raises(UserError, match=r"SAE 'wide' reads 40 inputs, layer .* has width 32"):
         evaluate_sae(captured, EvaluateConfig("wide", live=texts, device="cpu"), lm=tiny_lm)
+    streamed = at_block(tiny_lm.tokenizer_hash)
+    streamed.metadata = replace(streamed.metadata, run_id=None)
+    save_sae(captured, streamed, "streamed")
+    check_evaluate(captured, EvaluateConfig("streamed", live=texts))
+    with pytest.raises(UserError, match="does not say which run") as caught:
+        check_evaluate(captured, EvaluateConfig("streamed"))
+    assert "texts with --dataset" in caught.value.hint
     missing = replace(texts, dataset=DatasetSpec("/nowhere/texts.jsonl"))
     with pytest.raises(NotFoundError, match="not found"):
         check_evaluate(captured, EvaluateConfig("wide", live=missing))
