@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from textual.screen import Screen
 from textual.widgets import Static
 
 from mi_crow.mechanistic.steering.interventions import parse_intervention
@@ -29,7 +30,7 @@ from tui.screens.steer.measured.results import (
 )
 from tui.widgets.area import Area
 from tui.widgets.field import Field
-from tui.widgets.forms.line import input_id
+from tui.widgets.forms.line import FieldLine
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
 
@@ -83,6 +84,11 @@ def measurement(workspace: Workspace, name: str = "sweep-1", **more: Any) -> Non
     config = {"interventions": best["interventions"]}
     held = {"kind": "sweep", "config": config, "updated": NOW, "parts": {}, "result": result}
     (folder / f"{name}.json").write_text(json.dumps(held))
+
+
+def lines_of(form: Screen) -> dict[str, FieldLine]:
+    """The fields of a form by their names, also of closed sections."""
+    return {line.field.name: line for line in form.query(FieldLine)}
 
 
 async def test_a_row_of_a_sweep_goes_into_the_stack(open_steer, app_workspace):
@@ -216,7 +222,7 @@ async def test_auto_takes_a_feature_a_label_or_a_description(
         async def ask(text: str, **more: str) -> None:
             await press(pilot, "A")
             for name, value in {"aim": text, **more}.items():
-                pilot.app.screen.query_one(f"#{input_id(name)}", Field).value = value
+                lines_of(pilot.app.screen)[name].text = value
             await press(pilot, "ctrl+r")
 
         await ask("zzyzx")
@@ -238,7 +244,7 @@ async def test_auto_takes_a_feature_a_label_or_a_description(
             "rating.endpoint": "http://localhost:1/v1",
             "rating.model": "m",
         }.items():
-            pilot.app.screen.query_one(f"#{input_id(name)}", Field).value = value
+            lines_of(pilot.app.screen)[name].text = value
         await press(pilot, "ctrl+r")
         assert asked[-1]["rating"]["endpoint"] == "http://localhost:1/v1"
         assert len(asked) == 4

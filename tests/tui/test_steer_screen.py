@@ -9,6 +9,7 @@ from mi_crow.mechanistic.steering.interventions import parse_intervention
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.stand_ins import ScriptedSession
 from tui.screens.steer.board import Board, target_read
+from tui.screens.steer.constraint import NO_CONSTRAINT
 from tui.screens.steer.generations import compared
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.presets import preset_row
@@ -191,9 +192,9 @@ async def test_a_target_that_is_not_there_is_refused_in_the_form(open_steer):
 
 def test_a_preset_of_several_saes_is_that_of_the_open_one_among_them():
     own, other = (parse_intervention(f"{sae}/3=+1") for sae in ("demo-topk", "tcoder"))
-    name, saes, _ = preset_row("both", (own, other), "demo-topk", None).cells
+    name, saes, _ = preset_row("both", ((own, other), NO_CONSTRAINT), "demo-topk", None).cells
     assert (name.style, saes.text, saes.style) == ("$accent", "demo-topk, tcoder", "")
-    name, saes, _ = preset_row("other", (other,), "demo-topk", None).cells
+    name, saes, _ = preset_row("other", ((other,), NO_CONSTRAINT), "demo-topk", None).cells
     assert (name.style, saes.text, saes.style) == ("$faint", "tcoder", "$warning")
 
 
