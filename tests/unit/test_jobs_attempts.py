@@ -80,9 +80,6 @@ def test_jobs_devices_says_who_has_a_device_and_who_waits(
 ):
     gauges = Gauges(2, 0.5, 1 << 30, 1 << 33, (GpuGauge("0 NVIDIA H200", 0.83, 1 << 30, 1 << 36),))
     monkeypatch.setattr("mi_crow.cli.devices.read_gauges", lambda _: gauges)
-    runtime = tmp_path / "runtime"  # without the queues of other jobs on this machine
-    runtime.mkdir(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     arguments = ("jobs", "devices", "--workspace", str(workspace.root))
     assert printed(capsys, *arguments, "--json")["queues"] == []
     holder = DeviceQueue(("cuda:0",), 1.0, "train-a", tmp_path / "other")
