@@ -12,12 +12,14 @@ from mi_crow.jobs.checks import check_index
 from mi_crow.jobs.spec import config_as_json, config_from_json
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, LiveTexts, ModelSpec
+from mi_crow.language_model.placement.expected import memory_sentence
 from mi_crow.mechanistic.features.config import IndexConfig
 from mi_crow.mechanistic.features.index import build as build_module
 from mi_crow.mechanistic.features.index.build import build_index
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.store.workspace import Workspace
 from tests.helpers.index_runs import identity_sae, save_sae
+from tests.helpers.progress import Watched
 from tests.helpers.tiny_models import TEXTS
 from tests.unit.test_features_job import files, tables
 
@@ -86,7 +88,11 @@ def test_the_live_index_is_that_of_the_captured_run(
 ) -> None:
     dataset = corpus(tmp_path, "texts")
     build_index(place, stored(place, dataset, tiny_model_dir, "run", **rows))
-    result = build_index(place, live(dataset, tiny_model_dir, **rows))
+    told, spec = Watched(), ModelSpec(str(tiny_model_dir), device="cpu")
+    result = build_index(place, live(dataset, tiny_model_dir, **rows), told)
+    memory = str(memory_sentence(spec)).partition(", of")[0]  # what is free changes meanwhile
+    assert memory.endswith(" on cpu")
+    assert told.lines[0].startswith(memory)
     assert result.run_ids == ()
     assert result.tokens == FeatureStore.open(place, "sae").meta().n_tokens > 0
     expected, found = (tables(place.index_path(sae_id)) for sae_id in ("sae", "twin"))

@@ -91,7 +91,7 @@ def find_sources(
         for origin in wanted
         if origin.run_id is not None
     }
-    lm = lm or _load(config, wanted, list(stored.values()), sae)
+    lm = lm or _load(config, wanted, list(stored.values()), sae, progress)
     _check_model(lm, list(stored.values()), sae, config.sae_id)
     if centring := set_centring(lm, sae):
         progress.log(centring)
@@ -186,10 +186,12 @@ def _load(
     wanted: Sequence[Origin],
     stored: Sequence[RunReader | JoinedReader],
     sae: SparseAutoencoder,
+    progress: Progress,
 ) -> "LanguageModel":
     """The model that was named, else that of the runs, else that of texts indexed before, else
-    the SAE's."""
+    the SAE's. What memory it needs is said before it is loaded."""
     from mi_crow.language_model.language_model import LanguageModel
+    from mi_crow.language_model.placement.expected import memory_sentence
 
     named = [origin.texts.model for origin in reversed(wanted) if origin.texts is not None]
     spec = next((model for model in named if model is not None), None)
@@ -203,7 +205,10 @@ def _load(
                 hint="name one with --model",
             )
         spec = ModelSpec(sae.metadata.model_name, revision=sae.metadata.revision)
-    return LanguageModel.from_spec(replace(spec, device=config.device))
+    spec = replace(spec, device=config.device)
+    if expected := memory_sentence(spec):
+        progress.log(expected)
+    return LanguageModel.from_spec(spec)
 
 
 def _check_model(
