@@ -78,7 +78,9 @@ def _print_alone(feature: int, other: int, texts: Sequence[Alone]) -> None:
     if not texts:
         print_line(f"#{feature} without #{other}: no such text among its examples", "dim")
         return
-    print_line(f"#{feature} without #{other}")
+    bounded = texts[0].at_most > 0
+    instead = f": no text for certain; #{other} not among the strongest:" if bounded else ""
+    print_line(f"#{feature} without #{other}{instead}")
     for one in texts[:_TEXTS]:
         sure = f"  (#{other} at most {number(one.at_most, 2)})" if one.at_most else ""
         print_line(f"{number(one.example.activation, 3):>8}  {excerpt(one.example)}{sure}")

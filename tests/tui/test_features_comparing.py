@@ -1,18 +1,20 @@
 """Features side by side: which ones, what fits, and what is said of each two."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mi_crow.mechanistic.features.comparing import compare_features
+from mi_crow.mechanistic.features.comparing import Comparison, compare_features
 from mi_crow.mechanistic.features.records import Example
 from tests.helpers.index_fixture import make_index
 from tests.tui.driving import jump, notices, press, screen_text, settle, table
 from tests.tui.test_features_index import SAE
 from tui.app import MiCrowApp
 from tui.screens.features.compare_popup import ComparePopup, ComparisonView
+from tui.screens.features.comparison import Room, comparison_lines
 from tui.widgets.example_lines import Drawing, Folded
 
 
@@ -28,6 +30,10 @@ def mark(pilot, *features: int) -> None:
 
 def view(pilot) -> ComparisonView:
     return pilot.app.screen.query_one(ComparisonView)
+
+
+def lines_of(found: Comparison) -> str:
+    return "\n".join(line.plain for line in comparison_lines(found, 0, Room(80, 24)))
 
 
 async def test_the_marked_are_compared(open_index, empty_workspace):
@@ -49,6 +55,12 @@ async def test_the_marked_are_compared(open_index, empty_workspace):
         assert "silent" in text
         await press(pilot, "escape")
         assert not isinstance(pilot.app.screen, ComparePopup)
+    [pair, *_] = found.pairs
+    assert "not among the strongest" not in lines_of(found)
+    bounded = tuple(one._replace(at_most=12.18) for one in pair.only_first)
+    text = lines_of(replace(found, pairs=(replace(pair, only_first=bounded),)))
+    assert f"no text for certain; #{pair.second} not among the strongest" in text
+    assert "≤ 12.18" in text
 
 
 @pytest.mark.slow

@@ -105,14 +105,41 @@ def test_a_text_of_one_alone_is_certain_or_bounded(
                 (pair.first, pair.second, pair.only_first),
                 (pair.second, pair.first, pair.only_second),
             ):
-                order = [(one.at_most > 0, -one.example.activation) for one in texts]
+                order = [-one.example.activation for one in texts]
                 assert order == sorted(order)
+                assert len({one.at_most > 0 for one in texts}) <= 1  # certain, or bounded
                 for one in texts:
                     doc = docs[one.example.document]
                     assert pooled(doc, a) > 0
                     assert pooled(doc, b) <= one.at_most + 1e-6
                     sure, unsure = sure + (one.at_most == 0), unsure + (one.at_most > 0)
     assert sure if kept == 32 else unsure
+
+
+def test_only_texts_where_the_other_is_silent_are_listed_as_without_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [pair] = compared(made, 3, 17).pairs
+    known = comparing._listed
+    silent = {one.example.document for one in pair.only_first}
+
+    def but_one(store, examples):
+        """Of all but one text only a bound is known."""
+        kept = sorted(silent)[:1]
+        found = known(store, examples)
+        rest = comparing._Listed(frozenset(range(100, 132)), 12.18)
+        return {document: one if document in kept else rest for document, one in found.items()}
+
+    assert len(silent) > 1
+    monkeypatch.setattr(comparing, "_listed", but_one)
+    [pair] = compared(made, 3, 17).pairs
+    assert [one.at_most for one in pair.only_first] == [0]
+    monkeypatch.setattr(comparing, "STRONGEST", 1)  # nothing is certain
+    assert {one.at_most > 0 for one in compared(made, 3, 17).pairs[0].only_first} == {True}
+    assert run(made, "3", "17") == 0
+    printed = capsys.readouterr().out
+    assert "#3 without #17: no text for certain" in printed
+    assert "(#17 at most 12)" in printed
 
 
 def test_a_dead_feature_compares_as_any_other(made: Made) -> None:

@@ -31,11 +31,11 @@ class SharedToken(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """A text on which one feature fires and another does not, as far as the index tells.
+    """A text on which one feature fires and another does not, or is none of the strongest.
 
-    `at_most` is 0 where the other certainly does not fire. Else the text has more features than the
-    index keeps for a document, and the other, if it fires there, is none of the strongest: its
-    activation is at most this.
+    `at_most` is 0 where the other does not fire. Else the text has more features than the index
+    keeps for a document, and the other, if it fires there, is none of the strongest: its activation
+    is at most this.
     """
 
     example: Example
@@ -64,7 +64,9 @@ class Pair:
     jaccard: float  # of the two sets of tokens on which they fire
     jaccard_is_bound: bool  # not counted for these two: it is at most `jaccard`
     promoted: tuple[SharedToken, ...]  # the strongest for both first
-    only_first: tuple[Alone, ...]  # the certain ones first, then by activation
+    # By activation: texts where the other does not fire; only where there are none of these, those
+    # where it is none of the strongest features.
+    only_first: tuple[Alone, ...]
     only_second: tuple[Alone, ...]
 
 
@@ -227,11 +229,13 @@ def _alone(
     other: int,
     listed: dict[int, _Listed],
 ) -> tuple[Alone, ...]:
-    """The examples of one feature from documents on which `other` is not known to fire."""
+    """The examples of one feature from documents on which `other` does not fire; without any, from
+    those that do not have it among their strongest features."""
     found = []
     for document, example in firing.items():
         one = listed.get(document)
         if one is None or other in one.features or document in others:
             continue
         found.append(Alone(example, 0.0 if one.is_complete else one.weakest))
-    return tuple(sorted(found, key=lambda one: (one.at_most > 0, -one.example.activation)))
+    silent = [one for one in found if not one.at_most]
+    return tuple(sorted(silent or found, key=lambda one: -one.example.activation))

@@ -192,15 +192,19 @@ def _pair(pair: "Pair", found: "Comparison", tops: dict[int, float], room: Room)
 def _alone(
     feature: int, other: int, texts: "Sequence[Alone]", drawing: Drawing, count: int
 ) -> Lines:
-    """Texts with `feature` and without `other`, each with what `other` may have there."""
+    """Texts with `feature` and without `other`. Where none is certain, those where `other` is not
+    among the strongest features, each with what it may have there."""
     title = Content.assemble((f"#{feature} without #{other}", "bold"))
     if not texts:
         return [title, Content.styled("none among its examples", "$faint")]
+    lines = [title]
+    if texts[0].at_most:
+        said = f"no text for certain; #{other} not among the strongest:"
+        lines.append(Content.styled(said, "$muted"))
     bounds = {one.example.document: one.at_most for one in texts}
     notes = {key: f"  #{other} {_bound(value)}" for key, value in bounds.items()}
     width = max(drawing.width - max(map(len, notes.values())), 8)
     narrow = Drawing(drawing.top, width, drawing.mode)
-    lines = [title]
     for one in folded([one.example for one in texts])[:count]:
         line = narrow.line(one)
         note = notes[one.example.document]
