@@ -1,6 +1,7 @@
 """Terminals of every size: one pane at 40x10, a sentence below that, little empty at 200x60."""
 
 import pytest
+from textual.widgets import Input
 
 from mi_crow.jobs.events import append_event
 from mi_crow.store.workspace import Workspace
@@ -97,6 +98,22 @@ async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app
     async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
         await arrive(pilot, screen, app_workspace)
         assert empty_share(pilot) <= 1 / 3
+
+
+@pytest.mark.slow
+async def test_generated_texts_have_as_many_lines_as_the_card_and_more_when_they_need_them(
+    app_workspace, run_app
+):
+    def lines(pilot) -> tuple[int, int]:
+        found = [pilot.app.screen.query_one(name) for name in ("#steer-texts", "#feature-card")]
+        return found[0].outer_size.height, found[1].outer_size.height
+
+    async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
+        await arrive(pilot, "steer", app_workspace)
+        assert lines(pilot) == (23, 23)
+        pilot.app.screen.query_one("#steer-tokens", Input).value = "600"
+        await press(pilot, "ctrl+r")
+        assert lines(pilot) == (30, 16)  # half of the screen; the card still says what it is of
 
 
 @pytest.fixture

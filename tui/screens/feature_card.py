@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
     from mi_crow.mechanistic.features.records import FeatureRow
 
+_ENOUGH = 16  # lines that say of a feature what it is: head, histogram, logits, two examples
+
 
 class FeatureCard(ThreadWork, Container):
     """What Features says of a feature, on a screen whose rows name features; without one, what can
@@ -34,7 +36,7 @@ class FeatureCard(ThreadWork, Container):
         super().__init__(id="feature-card", classes="-none")
         self._app_context = context
         self._feature: int | None = None
-        self._above: tuple[Widget, int] | None = None
+        self._above: tuple[Widget, int, bool] | None = None
         self._telling: tuple[FeatureStore, Sequence[FeatureRow]] | None = None  # to begin with
 
     def compose(self) -> ComposeResult:
@@ -53,9 +55,11 @@ class FeatureCard(ThreadWork, Container):
             self._feature = feature
             self.when_rested("card", self._read)
 
-    def give(self, above: Widget, lines: int) -> None:
-        """Gives the widget above the `lines` it needs, but at most half of what both have."""
-        self._above = above, lines
+    def give(self, above: Widget, lines: int, *, first: bool = False) -> None:
+        """Gives the widget above the `lines` it needs, but at most half of what both have. Where
+        it comes `first`, that half at least, and more where it needs more, as long as the card
+        has lines enough."""
+        self._above = above, lines, first
         self._share()
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
@@ -82,12 +86,13 @@ class FeatureCard(ThreadWork, Container):
     def _share(self) -> None:
         if self._above is None:
             return
-        above, lines = self._above
+        above, lines, first = self._above
         both = above.outer_size.height + self.outer_size.height
+        needs = [max(lines, both // 2), _ENOUGH] if first else [lines, both]
         if not self.display:
             above.styles.height = None
         elif both:
-            above.styles.height = share_heights(both, [lines, both])[0]
+            above.styles.height = share_heights(both, needs)[0]
 
     def _read(self) -> None:
         store, feature = self._app_context.features, self._feature

@@ -90,6 +90,7 @@ class SavedTexts(Chats):
         )
         self._board = Board(replace(plan, run=self._runs), [done], started=1)
         self._opened, self._stopped = (plan, saved), False
+        self._share_lines()
         self._show_texts()
         self._show_titles(saved_words(saved))
         self.refresh_bindings()

@@ -181,7 +181,8 @@ class WritingScreen(StackScreen):
         }
 
     def _share_lines(self) -> None:
-        """Gives the texts the lines that they will need, so that nothing moves meanwhile."""
+        """Gives the texts the lines that they will need, so that nothing moves meanwhile; once
+        there are texts, as many as the card of the feature at least."""
         texts, times, heard = self.query_one("#steer-texts"), 1, self.heard()
         if self._board is not None:
             plan = self._board.plan
@@ -192,7 +193,8 @@ class WritingScreen(StackScreen):
             times = len(plan.stacks)
         wide = max(texts.size.width // 2 - 4, 20)
         lines = sum(len(line) // wide + 1 for line in heard.split("\n")) + 3 if heard else 0
-        self.query_one(FeatureCard).give(texts, 4 + max(times * lines, 4))
+        needed = 4 + max(times * lines, 4)
+        self.query_one(FeatureCard).give(texts, needed, first=bool(heard))
 
     def heard(self) -> str:
         """What is shown before anything is written."""
