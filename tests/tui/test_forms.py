@@ -20,7 +20,7 @@ from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading
 from tui.widgets.forms.popup import FormPopup
 
 FIELDS = (
-    FormField("run", "run", choices=("demo", "smol"), required=True),
+    FormField("run", "run", hint="what to train on", choices=("demo", "smol"), required=True),
     FormField("layer", "layer", default=Default("resid_post.0", "the first"), several=True),
     FormField("batch", "batch", bounds=SIZE, default=Default("32", "the usual"), section="More"),
     FormField("pack", "pack", switch=True, default=Default("no"), section="More"),
@@ -55,8 +55,13 @@ async def pilot(results):
 
 
 async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
+    text = screen_text(pilot)
+    assert "no run given" not in text  # nobody has come to it yet
+    assert "mi-crow train" not in text
+    field = pilot.app.screen.query(FormInput).first()
+    assert field.placeholder == "what to train on"
+    await press(pilot, "d", "escape", "backspace")
     assert "no run given" in screen_text(pilot)
-    assert "mi-crow train" not in screen_text(pilot)
     await press(pilot, *"demo")
     text = screen_text(pilot)
     assert "no run given" not in text
@@ -216,11 +221,15 @@ async def test_every_wrong_field_says_what_is_wrong_and_the_first_gets_the_focus
     await press(pilot, "enter", "down", "0", "down", *"maybe")
     lines = screen_text(pilot).splitlines()
     at = {name: next(n for n, line in enumerate(lines) if f"│ {name} " in line) for name in inputs}
-    assert "no run given" in lines[at["run"] + 1]
+    assert "no run given" not in lines[at["run"] + 1]
     assert "batch must be at least 1, not 0" in lines[at["batch"] + 1]
     assert "pack must be yes or no, not 'maybe'" in lines[at["pack"] + 1]
-    assert "to put right: run, batch, pack" in screen_text(pilot)
+    assert "to put right: batch, pack" in screen_text(pilot)
     await press(pilot, "ctrl+r")
+    lines = screen_text(pilot).splitlines()
+    at = {name: next(n for n, line in enumerate(lines) if f"│ {name} " in line) for name in inputs}
+    assert "no run given" in lines[at["run"] + 1]
+    assert "to put right: run, batch, pack" in screen_text(pilot)
     assert results == []
     assert focused_field(pilot.app) == "run"
     await press(pilot, *"demo")

@@ -517,6 +517,12 @@ def test_no_text_is_too_strange_for_any_field(app_workspace, kind):
             assert trouble_of(found) or shlex.split(found.command)
 
 
+def test_an_empty_vector_form_says_what_it_needs_in_words(app_workspace):
+    found = advice(FORMS["vector"](situation(app_workspace))).troubles
+    assert found["for"].startswith("no texts given that the vector is for")
+    assert found["name"] == "no name given"
+
+
 def test_an_empty_workspace_has_no_run_to_train_on(empty_workspace):
     found = advice(FORMS["train"](situation(empty_workspace)))
     assert trouble_of(found) == "no run given"

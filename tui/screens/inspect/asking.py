@@ -112,6 +112,7 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
             tuple(known),
             several=True,
             required=True,
+            missing="no SAEs given in which causes are looked for",
         ),
         more("steps", "Steps", "of integrated gradients; empty: one gradient", SIZE),
         more("top", "Causes", "that are listed and really ablated", COUNT),

@@ -22,6 +22,8 @@ _WORDS = {
     "attn": "attention's output",
     "mlp": "the MLP's output",
 }
+_NO_FIRST, _NO_OTHER = "no first text given", "no text given to compare it with"
+_NO_CLEAN, _NO_CORRUPTED = "no clean prompt given", "no corrupted prompt given"
 _NOTE = "a text, or a set: label:sea, documents:3,7-12, others, a file"
 
 
@@ -64,8 +66,16 @@ class Compares(Explains):
         if before != here:
             first = here
         fields = (
-            FormField("text", "First", first, _NOTE, required=True, lines=True),
-            FormField("against", "Against", self._against, _NOTE, required=True, lines=True),
+            FormField("text", "First", first, _NOTE, required=True, missing=_NO_FIRST, lines=True),
+            FormField(
+                "against",
+                "Against",
+                self._against,
+                _NOTE,
+                required=True,
+                missing=_NO_OTHER,
+                lines=True,
+            ),
         )
         popup = FormPopup(
             "Compare", fields, _two, "Compare", way=("app.inspect", "inspect.compare")
@@ -126,8 +136,15 @@ class Compares(Explains):
         """The form stays open with what the session has to say against the prompts."""
         target, other = (shown_token(one or "") for one in (before.target, before.against))
         fields = (
-            FormField("text", "Clean", before.clean, "", required=True),
-            FormField("against", "Corrupted", before.corrupted, "as many tokens", required=True),
+            FormField("text", "Clean", before.clean, "", required=True, missing=_NO_CLEAN),
+            FormField(
+                "against",
+                "Corrupted",
+                before.corrupted,
+                "as many tokens",
+                required=True,
+                missing=_NO_CORRUPTED,
+            ),
             FormField("what", "Restore", before.what, "", _WHAT, closed=True),
             FormField(
                 "target", "Answer", target, "answer to the clean prompt; default: most likely"

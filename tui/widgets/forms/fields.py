@@ -1,6 +1,6 @@
 """The fields of a form: what each asks for, what an empty one stands for, and what a text means."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,7 @@ class FormField:
     listed: tuple[Candidate, ...] = ()  # before the choices
     bounds: Bounds | None = None  # of a number; None: a text
     required: bool = False
+    missing: str = ""  # what is said of an empty required one, where its label makes no sentence
     empty: Any = ""  # the value of an empty field without a default
     default: Default = Default()
     section: str = ""
@@ -81,7 +82,7 @@ class FormField:
         text = text.strip() or (default or self.default).text.strip()
         if not text:
             if self.required:
-                raise WrongValueError(self.name, f"no {self.label} given")
+                raise WrongValueError(self.name, self.missing or f"no {self.label} given")
             return () if self.several else self.empty
         if not self.several:
             return self._one(text)
@@ -164,6 +165,22 @@ def wrong_values(
         except WrongValueError as error:
             wrong[error.name] = error.sentence
     return wrong
+
+
+def troubles_in(error: Exception, sentence: str) -> dict[str, str]:
+    """What an error says of each field; its `sentence`, where it is of none or of one."""
+    if isinstance(error, WrongValuesError):
+        return error.troubles
+    return {error.name if isinstance(error, WrongValueError) else "": sentence}
+
+
+def without_untouched(
+    troubles: Mapping[str, str], fields: Sequence[FormField], texts: Texts, filled: Container[str]
+) -> dict[str, str]:
+    """The troubles but for those of required fields that are empty and were never `filled`: what
+    nobody has come to yet is not wrong."""
+    empty = {one.name for one in fields if one.required and not texts[one.name].strip()}
+    return {name: said for name, said in troubles.items() if name not in empty or name in filled}
 
 
 def filled_in(fields: Sequence[FormField], texts: Texts) -> tuple[FormField, ...]:

@@ -36,6 +36,11 @@ class FormInput(Field):
         self.candidates: tuple[Candidate, ...] = field.candidates
         self._typed = False  # since a candidate was taken, or the list was closed
 
+    @property
+    def hint(self) -> str:
+        """What to enter, and that there is a list."""
+        return "; ".join(filter(None, (self.field.hint, "↓ lists" if self.candidates else "")))
+
     def show_default(self, default: Default | None) -> None:
         """Shows what an empty field stands for."""
         self._default = default or self.field.default
@@ -45,7 +50,9 @@ class FormInput(Field):
         self._fit_default()
 
     def _fit_default(self) -> None:
-        text = Content(printable(str(self._default)))
+        """An empty field says what it stands for, a required one without a default its hint."""
+        told = str(self._default) or (self.field.hint if self.field.required else "")
+        text = Content(printable(told))
         text = text.truncate(max(self.content_size.width, 1), ellipsis=True)
         if text.plain != self.placeholder:
             self.placeholder = text.plain

@@ -26,10 +26,11 @@ from tui.widgets.forms.fields import (
     Study,
     Texts,
     Values,
-    WrongValueError,
     WrongValuesError,
     filled_in,
     read_values,
+    troubles_in,
+    without_untouched,
     wrong_values,
 )
 from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, step_focus
@@ -82,6 +83,7 @@ class FormPopup(Popup[Result]):
         self._way = tuple(way)
         self._advice = Advice()
         self._troubles: dict[str, str] = {}  # by field; without a name, of all of them
+        self._filled: set[str] = set()  # fields that have had a text, or that were submitted
         self._at_first = {one.name: one.text for one in fields}
         self._draft_key = draft_key(title, self._at_first)
         self._draft: dict[str, str] | None = None  # what was in it when it was last closed
@@ -105,6 +107,7 @@ class FormPopup(Popup[Result]):
             note = printable(self._note, keep_newlines=True)
             yield Static(note, id="form-note", markup=False)
         begun = filled_in(self._fields, self._draft or {})
+        self._filled = {one.name for one in begun if one.text.strip()}
         with VerticalScroll(classes="fields", can_focus=False):
             for section, fields in groupby(begun, lambda one: one.section):
                 lines = [FieldLine(one) for one in fields]
@@ -152,9 +155,7 @@ class FormPopup(Popup[Result]):
         focused = self.focused
         hint = ""
         if isinstance(focused, FormInput):
-            hint = focused.field.hint
-            if focused.candidates:
-                hint = f"{hint}; ↓ lists" if hint else "↓ lists"
+            hint = focused.hint
         elif isinstance(focused, SectionHeading):
             hint = f"{key('section.toggle')} opens or closes these fields"
         elif self._advice.command:
@@ -174,6 +175,7 @@ class FormPopup(Popup[Result]):
     def _changed(self, event: Field.Changed) -> None:
         if isinstance(event.input, FormInput):
             event.input.text_changed()
+            self._filled |= {event.input.field.name} if event.input.value.strip() else set()
             self._keep_draft(is_open=True)
             self._summarise()
             self.refresh_bindings()  # what escape does
@@ -244,9 +246,9 @@ class FormPopup(Popup[Result]):
 
     def _tell_troubles(self) -> None:
         """Says what is wrong, each below its field; not of a text that may still become one of the
-        list below it."""
+        list below it, nor that nothing is in a field yet that has to be filled in."""
         focused, listed = self.focused, self.query_one(CandidateList).display
-        told = dict(self._troubles)
+        told = without_untouched(self._troubles, self._fields, self.texts, self._filled)
         if listed and isinstance(focused, FormInput):
             told.pop(focused.field.name, None)
         changed = False
@@ -338,6 +340,7 @@ class FormPopup(Popup[Result]):
         """What the form began with, before anything was typed."""
         self._forget_draft()
         self._draft = None
+        self._filled = {name for name, text in self._at_first.items() if text.strip()}
         for line in self.query(FieldLine):
             line.text = self._at_first[line.field.name]
         self._note = self._note.rpartition("\n")[0]
@@ -373,13 +376,10 @@ class FormPopup(Popup[Result]):
         self._tell_troubles()
 
     def _refuse(self, error: Exception) -> None:
+        self._filled.update(one.name for one in self._fields)
         if self._busy:
             self.query_one("#form-lines", Static).update("")
-        if isinstance(error, WrongValuesError):
-            self._troubles = error.troubles
-        else:
-            name = error.name if isinstance(error, WrongValueError) else ""
-            self._troubles = {name: error_sentence(error)}
+        self._troubles = troubles_in(error, error_sentence(error))
         self._tell_troubles()
         first = next((one.name for one in self._fields if one.name in self._troubles), None)
         if first is not None:

@@ -26,13 +26,14 @@ class VectorForm(JobForm):
         ask, more = self.ask, replace(self.ask, section="More of the vector")
         what = "label:NAME, documents:3,7-12, a file of texts, or a text; several with | between"
         how = "difference of means, principal component, logistic probe, or trained ReFT-r1"
+        missing = "no texts given that the vector is for: a label, documents, a file, or a text"
         model, pool = (
             "a Hugging Face id, a folder, or sample",
             "of the tokens of a text: their mean, or the last one",
         )
         return (
             ask("name", "name", "letters, digits, . _ -", required=True, flag=""),
-            ask("for", "for", what, required=True, flag=""),
+            ask("for", "for", what, required=True, missing=missing, flag=""),
             ask("opposite", "against", what, why="the run's other documents", flag=""),
             ask("layers", "layers", "hook points, e.g. resid_post.2", required=True),
             ask("method", "method", how, choices=METHODS),
