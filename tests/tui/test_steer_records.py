@@ -13,10 +13,12 @@ from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
 from tui import messages
 from tui.app import MiCrowApp
+from tui.screens.steer.board import Board
+from tui.screens.steer.writing import PassageDone, Plan, Sample, SamplingSettings, SideText
 from tui.widgets.field import Field
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
-from tui.widgets.stream_text import StreamText
+from tui.widgets.stream_text import PARTING, Passage, StreamText
 
 SAE, OTHER = "demo-topk", "smol-sae"
 
@@ -210,3 +212,34 @@ async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_
         await press(pilot, "S")
         (kept,) = pilot.app.context.annotations.generations()
         assert (kept.settings["prompt_tokens"], kept.settings["bos_added"]) == (3, True)
+
+
+@pytest.mark.slow
+async def test_an_opened_text_shows_where_it_leaves_its_baseline_and_heat_once_written(open_steer):
+    async with open_steer(3) as (pilot, session):
+        await press(pilot, "ctrl+r", "S", "K", "enter")
+        text = screen_text(pilot)
+        assert text.count(f"is{PARTING} ") == 2
+        assert "KL 0.82 · perplexity 21.4 · parts at word 2" in " ".join(text.split())
+        assert "peaks at" not in text  # what the feature did is not kept
+        await press(pilot, "l")
+        assert session.asked[-1][1]["baseline"] is True
+        assert screen_text(pilot).count("#3 peaks at") == 2
+
+
+def test_texts_that_were_kept_without_tokens_part_at_a_word():
+    def shown(baseline: str, steered: str, *, stopped: bool = False) -> tuple[Passage, ...]:
+        pair = Sample(SideText(baseline), SideText(steered))
+        done = PassageDone(0, baseline, steered, samples=(pair,), stopped=stopped)
+        plan = Plan("The harbour", ((),), (), SamplingSettings())
+        board = Board(plan, [done], started=1)
+        assert not any(one.text for one in board.baselines)  # nothing was read in them
+        return tuple(board.passages(side, None)[0] for side in ("baseline", "steered"))
+
+    plain, steered = shown(" is at sea.", " is at home.\n")
+    assert (plain.parts, plain.notes) == (2, ())
+    assert (steered.parts, steered.notes) == (2, ("parts at word 3",))
+    assert "".join(steered.tokens) == " is at home.\n"
+    assert shown(" at sea", " at sea")[1].notes == ("the same text",)
+    assert shown("", " at sea")[1].notes == ()
+    assert shown(" at sea", " at", stopped=True)[1].notes == ()

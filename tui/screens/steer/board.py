@@ -1,7 +1,8 @@
 """The texts of one plan as they come: what each side shows of them, with heat and figures; pure."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from mi_crow.mechanistic.steering.chat.branches import Message
@@ -14,6 +15,7 @@ from tui.widgets.token_heat import peak_index, quoted
 
 _STEERED = "steered"
 ANSWERS = "assistant"  # who says what is written in a chat
+_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 @dataclass
@@ -41,9 +43,10 @@ class Board:
 
     @property
     def baselines(self) -> tuple[SideText, ...]:
-        """Whole baselines, for a plan that has the same ones."""
+        """Whole baselines in which the targets were read, for a plan that has the same ones."""
         whole = next((one for one in self.done if one.place == 0 and not one.stopped), None)
-        return tuple(one.baseline for one in whole.samples) if whole is not None else ()
+        found = tuple(one.baseline for one in whole.samples) if whole is not None else ()
+        return found if all(one.tokens or not one.text for one in found) else ()
 
     def passages(self, side: str, target: str | None) -> list[Passage]:
         """What a side shows, the heat being that of `target` where it was read."""
@@ -67,6 +70,9 @@ class Board:
             return Passage(prompt, text, title, turns=turns)
         own = done.samples[self.sample]
         pair = Sample(self._baseline(own), own.steered)
+        unit = "token"
+        if not any(one.tokens for one in _sides(pair)) and not done.stopped:
+            pair, unit = _in_words(pair), "word"  # a saved one, of which the texts are kept alone
         shown = pair.side(side)
         if not shown.tokens:
             return Passage(prompt, shown.text, title, turns=turns)
@@ -83,7 +89,12 @@ class Board:
             parts=parts,
             notes=tuple(
                 filter(
-                    None, (_peak(at, shown, heat), _push(at, shown), _figures(side, pair, parts))
+                    None,
+                    (
+                        _peak(at, shown, heat),
+                        _push(at, shown),
+                        _figures(side, pair, parts, unit),
+                    ),
                 )
             ),
             turns=turns,
@@ -175,7 +186,18 @@ def _push(at: int | None, text: SideText) -> str:
     return " · ".join(words)
 
 
-def _figures(side: str, pair: Sample, parts: int | None) -> str:
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text, each with the space before it; together they are the text."""
+    return tuple(_WORD.findall(text))
+
+
+def _in_words(pair: Sample) -> Sample:
+    """Two texts with their words for tokens."""
+    baseline, steered = (replace(one, tokens=words_of(one.text)) for one in _sides(pair))
+    return Sample(baseline, steered)
+
+
+def _figures(side: str, pair: Sample, parts: int | None, unit: str) -> str:
     """`KL 0.82 · perplexity 21.4, × 1.31 · distinct-2 0.97 · parts at token 6`."""
     own, words = pair.side(side), []
     if side == _STEERED and own.kl is not None:
@@ -190,5 +212,5 @@ def _figures(side: str, pair: Sample, parts: int | None) -> str:
         words.append(f"distinct-2 {number(own.distinct_2, 2)}")
     if side == _STEERED and pair.baseline.tokens:
         same = pair.baseline.tokens == own.tokens
-        words.append("the same text" if same else f"parts at token {(parts or 0) + 1}")
+        words.append("the same text" if same else f"parts at {unit} {(parts or 0) + 1}")
     return " · ".join(words)

@@ -1,6 +1,5 @@
 """The popups over saved generations: their list, and two of them beside each other."""
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from mi_crow.store.json_object import JsonObject
 from tui.actions import bindings
 from tui.messages import ModelAlone
 from tui.preferences.key_words import key
-from tui.screens.steer.board import ANSWERS, turns_of
+from tui.screens.steer.board import ANSWERS, turns_of, words_of
 from tui.screens.steer.constraint import Constraint
 from tui.screens.steer.stack import stack_text
 from tui.screens.steer.writing import MOST_SAMPLES, Plan, SamplingSettings
@@ -29,8 +28,6 @@ from tui.widgets.stream_text import Passage, StreamText
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import SavedGeneration
-
-_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ def _passage(one: "SavedGeneration", side: str, pair: "Sequence[SavedGeneration]
 
 def _marked(first: Passage, second: Passage) -> list[Passage]:
     """Two texts with the words marked that are not in both at that place."""
-    words = tuple(_words(one.text) for one in (first, second))
+    words = tuple(words_of(one.text) for one in (first, second))
     own = [[word.strip() for word in some] for some in words]
     only: tuple[list[int], list[int]] = [], []
     for tag, start, stop, other, last in SequenceMatcher(None, *own, autojunk=False).get_opcodes():
@@ -196,11 +193,6 @@ def _marked(first: Passage, second: Passage) -> list[Passage]:
         for one, tokens, places in zip((first, second), words, only, strict=True)
     ]
     return [marked[0], replace(marked[1], notes=(said,))]
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """The words of a text, each with the space before it; together they are the text."""
-    return tuple(_WORD.findall(text))
 
 
 def plan_of(saved: "SavedGeneration") -> Plan:

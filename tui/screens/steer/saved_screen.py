@@ -84,7 +84,9 @@ class SavedTexts(Chats):
         self._take_up(plan)
         self.take_up_chat(plan, saved.baseline, saved.steered)
         self._runs += 1
-        shown = Sample(SideText(saved.baseline), SideText(saved.steered))
+        figures = {name: saved.metrics.get(name) for name in ("kl", "perplexity")}
+        steered = SideText.of({"text": saved.steered, **figures})
+        shown = Sample(SideText(saved.baseline), steered)
         done = PassageDone(
             0, saved.baseline, saved.steered, dict(saved.metrics), samples=(shown,), run=self._runs
         )
