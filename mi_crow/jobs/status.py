@@ -148,8 +148,9 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
 
 
 def _opened(state: JobState) -> JobState:
-    """The state of a new attempt that is not in the status yet."""
-    return replace(state, process=None, rate=None, eta_s=None)
+    """The state of a new attempt that is not in the status yet: how far the one before had got,
+    and none of its readings."""
+    return replace(state, process=None, rate=None, eta_s=None, metrics={})
 
 
 def _as_reported(state: JobState, reported: JobState) -> JobState:

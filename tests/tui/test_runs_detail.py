@@ -5,7 +5,9 @@ from threading import Event
 
 import pytest
 
-from mi_crow.jobs import list_jobs
+from mi_crow.jobs import job_state, list_jobs
+from mi_crow.jobs.events import append_event
+from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
@@ -15,7 +17,7 @@ from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
 from tui.screens.runs.history import HistoryReader, read_sae
-from tui.screens.runs.job_view import in_words, several
+from tui.screens.runs.job_view import in_words, job_detail, several
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
@@ -114,6 +116,30 @@ def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_
     assert found.over == ("token", 40_000.0)
     assert found.series == {"tokens_s": ((10_000.0, 5e3), (20_000.0, 1e4), (30_000.0, 1.5e4))}
     assert [several(one) for one in ("token", "features", "MB")] == ["tokens", "features", "MB"]
+
+
+def test_a_resumed_job_shows_no_reading_of_its_earlier_attempt_as_now(app_workspace, fake_jobs):
+    running = next(job for job in list_jobs(app_workspace) if job.status == "running")
+    folder = app_workspace.job_dir(running.job_id)
+    for done in (50, 60):
+        fake_jobs.progress(running.job_id, done, metrics={"fvu": 0.25, "l0": 16.0})
+    reader = HistoryReader(app_workspace)
+
+    def said() -> str:
+        job = job_state(app_workspace, running.job_id)
+        return job_detail(job, reader.read(job), 120, 40, tall=True).plain
+
+    assert "FVU  now 0.25" in said()
+    append_event(folder, "cancelled", resumable=True)
+    assert "FVU  last 0.25" in said()
+    append_event(folder, "resumed", host="here")
+    append_event(folder, "started", **ProcessIdentity.mine().as_json(), attempt=2)
+    assert job_state(app_workspace, running.job_id).metrics == {}
+    assert "FVU" in said()
+    assert "now" not in said()
+    fake_jobs.progress(running.job_id, 70, metrics={"fvu": 0.125})
+    assert "FVU  now 0.125" in said()
+    assert "L0  now" not in said()
 
 
 async def test_an_sae_that_was_not_evaluated_shows_what_its_training_measured(

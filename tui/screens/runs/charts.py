@@ -1,6 +1,6 @@
 """The charts of the Runs screen: a job's readings over its steps, SAEs against each other; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ class JobHistory:
     attempts: "tuple[Attempt, ...]" = ()
     gauges: "Gauges | None" = None  # of this machine, while the job runs on it
     about: SaeReading | RunReading | None = None  # what it made or works on
+    earlier: frozenset[str] = frozenset()  # metrics that only earlier attempts have told
     goes_on: bool = True  # what a resume goes on from is on the disk
 
 
@@ -114,21 +115,23 @@ def series_charts(
     ended: bool = False,
     room: int = 0,
     first: Sequence[Draw] = (),
+    earlier: Container[str] = (),
 ) -> Content:
     """The charts over `unit`s, after those to be drawn `first`: all of them where two fit beside
     each other, in `room` lines where those are enough; else the first two, so that what follows
     stays on the screen. `height`: lines of a plot, at least. `ended`: no more points will come.
+    Of a metric that only `earlier` attempts have told, there is no reading now.
 
     The x axis ends at `total`, so that a new point moves none of the others.
     """
     names = [name for name in _READINGS if len(series.get(name, ())) > 1]
     if series.get("loss") == series.get("fvu"):  # of a rule that has no other loss
         names = [name for name in names if name != "loss"]
-    last = "last" if ended else "now"
+    last, earlier = ("last", ()) if ended else ("now", earlier)
 
     def drawn(name: str) -> Draw:
         return lambda cells, lines: _series_chart(
-            name, series[name], unit, total, cells, lines, last
+            name, series[name], unit, total, cells, lines, "" if name in earlier else last
         )
 
     if width >= _WIDE:
@@ -149,9 +152,8 @@ def _series_chart(
 ) -> list[Content]:
     reading = _READINGS[name]
     x = Axis(unit, count, 0.0, total)
-    title = Content.assemble(
-        (reading.name, "bold $primary"), (f"  {last} {reading.text(points[-1][1])}", "$muted")
-    )
+    said = f"  {last} {reading.text(points[-1][1])}" if last else ""
+    title = Content.assemble((reading.name, "bold $primary"), (said, "$muted"))
     y = Axis(reading.name, reading.text, reading.low)
     return [title, *chart(x, y, width, height, [Curve(points)])]
 

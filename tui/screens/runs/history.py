@@ -37,6 +37,7 @@ class HistoryReader:
         self._events: EventReader | None = None
         self._series: dict[str, dict[str, list[Point]]] = {}  # by the unit that they are over
         self._totals: dict[str, float] = {}
+        self._earlier: set[tuple[str, str]] = set()  # unit and metric, not told by this attempt
         self._attempts: list[Attempt] = []
         self._saved = False  # something, by any of the attempts
         self._gauges: Gauges | None = None
@@ -46,15 +47,17 @@ class HistoryReader:
         """The metrics so far, the end of the log, what the machine does while the job runs on it,
         and what there is to read `about` what it made. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
-        from mi_crow.jobs.events import EventReader, add_event
+        from mi_crow.jobs.events import OPENING, EventReader, add_event
 
         job_id = job.job_id
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
             self._job_id, self._series, self._attempts, self._saved = job_id, {}, [], False
-            self._totals = {}
+            self._totals, self._earlier = {}, set()
         for event in self._events.read_new():
             add_event(self._attempts, event)
+            if event["event"] in OPENING:
+                self._earlier = {(unit, name) for unit, own in self._series.items() for name in own}
             self._saved = self._saved or event["event"] == "checkpoint"
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
@@ -68,6 +71,7 @@ class HistoryReader:
             tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
             self._subjects.held(about) if about is not None else None,
+            frozenset(name for of, name in self._earlier if of == unit),
             self._saved and self._has_output(job),
         )
 
@@ -86,6 +90,7 @@ class HistoryReader:
         self._totals[unit] = float(total) if isinstance(total, int | float) else 0.0
         for name, value in metrics.items():
             if isinstance(value, int | float):
+                self._earlier.discard((unit, name))
                 points = self._series.setdefault(unit, {}).setdefault(name, [])
                 while points and points[-1][0] >= done:  # resumed from an earlier step
                     points.pop()

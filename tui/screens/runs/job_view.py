@@ -122,7 +122,14 @@ def job_detail(
         ended = not job.active
         parts.append(
             series_charts(
-                history.series, several(unit), total, width, least, ended=ended, room=room
+                history.series,
+                several(unit),
+                total,
+                width,
+                least,
+                ended=ended,
+                room=room,
+                earlier=history.earlier,
             )
         )
     return blocks(*parts, *below)
