@@ -6,9 +6,11 @@ from threading import Event
 import pytest
 
 from mi_crow.jobs import job_state, list_jobs
+from mi_crow.jobs.demo.run import STAGES, run_demo, stage_in
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.process import ProcessIdentity
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
+from mi_crow.progress import NullProgress
 from mi_crow.store.notes import read_note
 from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import SIZES, drawn, press, screen_text, select, settle
@@ -116,6 +118,31 @@ def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_
     assert found.over == ("token", 40_000.0)
     assert found.series == {"tokens_s": ((10_000.0, 5e3), (20_000.0, 1e4), (30_000.0, 1.5e4))}
     assert [several(one) for one in ("token", "features", "MB")] == ["tokens", "features", "MB"]
+
+
+def test_a_demo_says_what_it_does_from_its_first_event(app_workspace, fake_jobs):
+    job_id = fake_jobs.add("running", "demo")
+    reader, folder = HistoryReader(app_workspace), app_workspace.job_dir(job_id)
+
+    def said() -> str:
+        job = job_state(app_workspace, job_id)
+        return job_detail(job, reader.read(job), 80, 24, tall=False).plain
+
+    class Told(NullProgress):
+        def log(self, message: str) -> None:
+            append_event(folder, "log", message=message)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):  # before anything is imported or loaded
+        run_demo(app_workspace, Told())
+    assert "running · loading the model" in said()
+    append_event(folder, "log", message="capture starts")
+    append_event(folder, "log", message="capture: part 1 starts")
+    assert "running · capturing" in said()
+    append_event(folder, "resumed", host="here")
+    append_event(folder, "started", **ProcessIdentity.mine().as_json(), attempt=2)
+    assert "capturing" not in said()
+    assert {stage_in(f"{name} starts") for name in STAGES}.isdisjoint({""})
 
 
 def test_a_resumed_job_shows_no_reading_of_its_earlier_attempt_as_now(app_workspace, fake_jobs):

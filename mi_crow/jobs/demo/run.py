@@ -52,6 +52,24 @@ STAGES = {
 }
 
 
+_LOADING = "load"
+_DOING = {
+    _LOADING: "loading the model",
+    "capture": "capturing",
+    "train": "training",
+    "index": "indexing",
+    "evaluate": "evaluating",
+    "topics": "tagging topics",
+    "steer": "steering",
+}
+
+
+def stage_in(message: str) -> str:
+    """What the demo does from this line of its log on; empty where no stage starts with it."""
+    name, _, rest = message.partition(" ")
+    return _DOING.get(name, "") if rest == "starts" else ""
+
+
 @dataclass
 class StageProgress:
     """One stage's share of the whole demo's bar, in percent. One that `is_over` since an earlier
@@ -108,6 +126,7 @@ def run_demo(
 
     The keys are those of `mi-crow demo --json`. Cross-entropies are in nats per token.
     """
+    progress.log(f"{_LOADING} starts")  # what is imported next takes a while
     from mi_crow.jobs.demo.measures import steer_topic, tag_topics, topic_features
     from mi_crow.language_model import LanguageModel
     from mi_crow.mechanistic.explain.job import explain_features
