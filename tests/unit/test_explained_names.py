@@ -53,8 +53,12 @@ def test_neither_score_nor_kind_of_the_other_name_is_shown(workspace: Workspace)
 
 
 def test_the_score_of_an_accepted_name_stays_beside_it(
-    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # no title is cut
     annotations = Annotations(tmp_path / "a.sqlite")
     plain = FeatureStore.open(workspace, SAE).rows([3], ["score"])[0]
     annotations.set_concept(SAE, 0, "utter nonsense")

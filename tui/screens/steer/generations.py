@@ -245,9 +245,7 @@ def same_request(one: Plan, other: Plan) -> bool:
 
 def saved_words(saved: "SavedGeneration") -> str:
     """Over a text that was not written just now."""
-    kl = saved.metrics.get("kl")
-    figure = f" · KL {number(kl, 2)}" if isinstance(kl, int | float) else ""
-    return f"saved {_when(saved)}{figure}"
+    return f"saved {_when(saved)}"
 
 
 def _asked(one: "SavedGeneration") -> str:
