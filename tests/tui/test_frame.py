@@ -178,6 +178,8 @@ async def test_an_open_index_that_is_rebuilt_is_opened_again(app_workspace, run_
         def changed_on_disk(self) -> bool:
             return True
 
+        def rest(self) -> None: ...
+
         def meta(self):
             return type("Meta", (), {"sae_id": "demo-topk"})()
 
