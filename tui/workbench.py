@@ -42,7 +42,7 @@ from tui.widgets.frame.header import HeaderBar, show_tabs
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
-AT_REST_S = 0.3  # without a key, after which it is looked for everywhere
+AT_REST_S = 1.0  # without a key, after which garbage is looked for everywhere, up to 65 ms
 
 
 @dataclass(frozen=True)
