@@ -58,7 +58,7 @@ def collect_at_rest() -> None:
 
 
 def _trim() -> None:
-    """The C library itself gives back the end of a heap alone: of 40 MB up to 12 stay."""
+    """By itself the C library only gives back the end of a heap: up to 12 of 40 MB stay."""
     library = _c_library()
     if library is not None and hasattr(library, "malloc_trim"):
         library.malloc_trim(0)

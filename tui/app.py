@@ -127,7 +127,7 @@ class MiCrowApp(Workbench):
             self.switch_mode(saved.screen)
 
     def _tell_mistakes(self, mistakes: Sequence[str]) -> None:
-        """Many are in the list of messages alone: they would cover the screen for a while."""
+        """Tells a few one by one; more would cover the screen, so they only go into the list."""
         many = len(mistakes) > MOST_TOLD
         for sentence in mistakes:
             self.notify(printable(sentence), severity="warning", quiet=many)

@@ -77,7 +77,7 @@ def split_capture(config: CaptureConfig, nproc: int) -> None:
 
 
 def split_train(config: TrainConfig, nproc: int) -> None:
-    """The same for a training, as far as its settings alone say it."""
+    """Raises UserError for a training whose settings rule out `nproc` processes."""
     if config.shares == "latents":
         check_copies(nproc, config.copies)
         for variant in config.variants() if config.init is None else ():

@@ -1,4 +1,4 @@
-"""Which actions write: into the workspace, or into its annotations alone."""
+"""Which actions write files of the workspace, and which only change its annotations."""
 
 from typing import Final
 
