@@ -1,7 +1,7 @@
 """Looking at the workspace once a second, in a thread: what changed on disk since the last look."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mi_crow.jobs.removing import Unfinished
 
 ACTIVE = ("queued", "running")
+ENDED = ("finished", "failed", "cancelled")  # a lost one may be found again
 
 Marks = tuple[tuple[str, int, int], ...]
 
@@ -42,17 +43,17 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     Raises NotFoundError when the workspace is gone: an empty one is something else.
     """
     check_there(workspace)
-    job_marks = _marks(workspace.jobs_dir, ("status.json", "events.jsonl", "cancel"))
+    job_marks = _marks(workspace.jobs_dir, ("spec.json", "status.json", "events.jsonl", "cancel"))
     store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
         workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
     )
     same_jobs = before is not None and job_marks == before.job_marks
     # Whether a running job is lost shows in its lock, not in a file's time.
     if before is None or not same_jobs or any(job.status in ACTIVE for job in before.jobs):
-        jobs = _jobs(workspace)
+        jobs = _jobs(workspace, _still_ended(before, job_marks) if before is not None else {})
     else:
         jobs = before.jobs
-    unfinished = _unfinished(workspace, jobs)
+    unfinished = _unfinished(workspace, jobs, before.unfinished if before is not None else ())
     if before is not None and store_marks == before.store_marks:
         return replace(before, jobs=jobs, job_marks=job_marks, unfinished=unfinished)
     runs, unread_runs = workspace.scan_runs()
@@ -87,22 +88,34 @@ def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobS
     return [job for job in now if job.job_id in active and job.status not in ACTIVE]
 
 
-def _jobs(workspace: Workspace) -> "tuple[JobState, ...]":
+def _still_ended(before: Scan, job_marks: Marks) -> "dict[str, JobState]":
+    """The jobs that had ended at the last look and have not changed since: while one runs, the
+    hundreds before it are not read every second."""
+    marks = {*job_marks} ^ {*before.job_marks}
+    changed = {os.path.basename(os.path.dirname(path)) for path, *_ in marks}
+    return {
+        job.job_id: job for job in before.jobs if job.status in ENDED and job.job_id not in changed
+    }
+
+
+def _jobs(workspace: Workspace, known: "Mapping[str, JobState]") -> "tuple[JobState, ...]":
     if not workspace.jobs_dir.is_dir():
         return ()
     from mi_crow.jobs import scan_jobs
 
-    return tuple(scan_jobs(workspace))
+    return tuple(scan_jobs(workspace, known))
 
 
-def _unfinished(workspace: Workspace, jobs: "Sequence[JobState]") -> "tuple[Unfinished, ...]":
+def _unfinished(
+    workspace: Workspace, jobs: "Sequence[JobState]", before: "Sequence[Unfinished]"
+) -> "tuple[Unfinished, ...]":
     """Looked for each time: an unfinished folder has no file yet whose mark would change."""
     lacking = [what for what in ("run", "SAE") if _lacks_marker(workspace.parent_of(what), what)]
     if not lacking:  # nor is there a reason to import what deletes
         return ()
     from mi_crow.jobs.removing import unfinished
 
-    return tuple(one for what in lacking for one in unfinished(workspace, what, jobs))
+    return tuple(one for what in lacking for one in unfinished(workspace, what, jobs, before))
 
 
 def _lacks_marker(parent: Path, what: str) -> bool:

@@ -23,6 +23,7 @@ class Unfinished:
     name: str
     path: Path
     bytes: int
+    changed: tuple[int, ...] = ()  # nanoseconds: the folder, and each of those in it
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,16 @@ def plan_removal(workspace: Workspace, what: str, name: str) -> Removal:
 
 
 def unfinished(
-    workspace: Workspace, what: str, jobs: Sequence[JobState] | None = None
+    workspace: Workspace,
+    what: str,
+    jobs: Sequence[JobState] | None = None,
+    before: Sequence[Unfinished] = (),
 ) -> list[Unfinished]:
     """The non-empty folders of runs or SAEs (`what`) that were never finished and are not being
     written now, by name. An unfinished run with a manifest counts as a run.
 
-    `jobs`: those of the workspace, where they are already known.
+    `jobs`: those of the workspace, where they are already known. `before`: what was found last; the
+    files of folders that have not changed since are not counted again.
     """
     parent, marker = workspace.parent_of(what), MARKERS[what]
     known = list_jobs(workspace) if jobs is None else jobs
@@ -87,7 +92,7 @@ def unfinished(
     if not parent.is_dir() or any(job.kind == "demo" for job in active):
         return []
     return [
-        Unfinished(what, folder.name, folder, folder_bytes(folder))
+        _unfinished(what, folder, before)
         for folder in sorted(parent.iterdir())
         if folder.is_dir()
         and not folder.name.startswith(".")
@@ -96,6 +101,24 @@ def unfinished(
         and _has_files(folder)
         and not is_being_written(folder)
     ]
+
+
+def _unfinished(what: str, folder: Path, before: Sequence[Unfinished]) -> Unfinished:
+    changed = _changed(folder)
+    for one in before:
+        if changed and (one.what, one.path, one.changed) == (what, folder, changed):
+            return one
+    return Unfinished(what, folder.name, folder, folder_bytes(folder), changed)
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    """When something was added to a folder or to those in it, or taken away; empty where that is
+    unknown."""
+    try:
+        inside = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+        return tuple(os.stat(path).st_mtime_ns for path in (folder, *inside))
+    except OSError:
+        return ()
 
 
 def any_folder(workspace: Workspace, what: str, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The state of a job, worked out from its folder: what every viewer shows."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,16 @@ def list_jobs(workspace: Workspace) -> list[JobState]:
     return [state for state in scan_jobs(workspace) if state.status != UNREADABLE]
 
 
-def scan_jobs(workspace: Workspace) -> list[JobState]:
-    """All jobs of the workspace, oldest first; one that cannot be read says why in its error."""
-    states = []
+def scan_jobs(workspace: Workspace, known: Mapping[str, JobState] | None = None) -> list[JobState]:
+    """All jobs of the workspace, oldest first; one that cannot be read says why in its error. Those
+    in `known`, by job id, are taken as they are."""
+    states, known = [], known or {}
     for folder, trouble in folders_with(workspace.jobs_dir, SPEC_NAME, "job"):
         try:
-            states.append(read_state(folder) if trouble is None else _unreadable(trouble))
+            if trouble is not None:
+                states.append(_unreadable(trouble))
+            else:
+                states.append(known.get(folder.name) or read_state(folder))
         except NotFoundError:  # removed meanwhile
             continue
         except (MiCrowError, OSError) as error:

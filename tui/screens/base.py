@@ -101,9 +101,16 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
                     if other.has_class("pane"):
                         other.set_class(other is node, "-shown")
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is the screen on the terminal, maybe below a popup."""
+        with suppress(ScreenStackError):  # the app ends
+            return self.app.screen_stack[0] is self
+        return False
+
     def opens_now(self, then: Callable[[], object]) -> bool:
         """An answer that took long never opens over another screen."""
-        if self.app.screen_stack[0] is self:
+        if self.is_shown:
             return True
         self._opens_later.append(then)
         self.notify(f"{self.NAME.title()} has an answer: {key('app.' + self.NAME)} shows it")
@@ -153,9 +160,8 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
         return False
 
     def work_changed(self) -> None:
-        with suppress(ScreenStackError):  # the app ends
-            if self.app.screen_stack[0] is self and self.app.screen is not self:
-                self.app.screen.refresh_bindings()  # a popup says what escape does
+        if self.is_shown and self.app.screen is not self:
+            self.app.screen.refresh_bindings()  # a popup says what escape does
 
     def close_popup(self) -> bool:
         """Closes what is open inside this screen (a filter line); False when nothing is."""

@@ -171,7 +171,7 @@ class OpenFeatureScreen(PromptScreen):
 
     def _enter_detail(self) -> None:
         if _NEXT not in sys.modules:  # else its first enter takes twice as long
-            self.in_thread(partial(import_module, _NEXT), group="next screen")
+            self.when_rested("next screen", self._import_next)
         if comes := self.is_narrow and not self._detail_shows:
             self.hold_frame()
         self.add_class("-detail", update=comes)
@@ -179,6 +179,9 @@ class OpenFeatureScreen(PromptScreen):
             self.lay_out()
         self._open_again()
         self.set_focus(self.pane.examples)
+
+    def _import_next(self) -> None:
+        self.in_thread(partial(import_module, _NEXT), group="next screen")
 
     @property
     def _row(self) -> "FeatureRow | None":

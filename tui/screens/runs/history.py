@@ -1,7 +1,9 @@
 """Reading what a job or an SAE holds beyond its summary, in a thread; of a job only what is new."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +77,7 @@ class HistoryReader:
             tuple(tail_log(self._workspace, job_id, LOG_LINES)),
             tuple(replace(attempt) for attempt in self._attempts),
             self._machine(job),
-            self._subjects.held(about) if about is not None else None,
+            self._subjects.read(about) if about is not None else None,
             frozenset(name for of, name in self._earlier if of == unit),
             self._stage,
             self._saved and self._has_output(job),
@@ -134,24 +136,29 @@ class SubjectReader:
     """Reads runs and SAEs; called from one thread at a time."""
 
     def __init__(self) -> None:
-        self._held: tuple[Subject, RunReading | SaeReading] | None = None
+        self._held: tuple[object, RunReading | SaeReading] | None = None  # of what, and as it was
         self._known: tuple[FeatureStore, object, Indexed] | None = None
 
-    def held(self, subject: Subject) -> RunReading | SaeReading:
-        """As it was when it was read, unless the subject has changed since."""
-        if self._held is None or self._held[0] != subject:
-            self._held = subject, self.read(subject)
-        return self._held[1]
-
     def read(self, subject: Subject) -> RunReading | SaeReading:
-        """What the files hold of the subject now."""
-        summary, saes, store = subject.summary, subject.saes, subject.store
-        if isinstance(summary, RunSummary):
-            return read_run(summary, saes)
-        reading = read_sae(summary, saes)
-        if store is None or store.sae_id != summary.sae_id:
+        """What the files hold of the subject now. Files that have not changed are not read again:
+        a job that reports itself asks every second."""
+        summary, store = subject.summary, subject.store
+        reading = self._read(summary, subject.saes)
+        if store is None or not isinstance(reading, SaeReading) or store.sae_id != reading.sae_id:
             return reading
         return replace(reading, indexed=self._indexed(store))
+
+    def _read(
+        self, summary: RunSummary | SaeSummary, saes: Sequence[SaeSummary]
+    ) -> RunReading | SaeReading:
+        what = summary, saes, _marks(summary.path)
+        if self._held is not None and self._held[0] == what:
+            return self._held[1]
+        run = isinstance(summary, RunSummary)
+        reading = read_run(summary, saes) if run else read_sae(summary, saes)
+        if not isinstance(reading, RunReading) or reading.trouble is None:  # it may pass
+            self._held = what, reading
+        return reading
 
     def _indexed(self, store: "FeatureStore") -> Indexed:
         from tui.screens.beginnings import telling_features
@@ -168,6 +175,16 @@ class SubjectReader:
             indexed = Indexed(rows, named_ones, silent, tokens, spreads)
             self._known = known = store, named, indexed
         return known[2]
+
+
+def _marks(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Names, times, sizes and inodes of the files in a folder: equal ones have not changed."""
+    found: list[tuple[str, int, int, int]] = []
+    with suppress(OSError):  # gone, or about to be: what is left is read, and says so
+        for entry in os.scandir(folder):
+            one = entry.stat(follow_symlinks=False)
+            found.append((entry.name, one.st_mtime_ns, one.st_size, one.st_ino))
+    return sorted(found)
 
 
 def read_run(run: RunSummary, saes: Sequence[SaeSummary]) -> RunReading:

@@ -57,6 +57,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         super().__init__()
         self.add_class("-empty")  # later it would style every widget again
         self._current = "runs"  # the list whose row the detail pane shows
+        self._outdated = False  # something changed while another screen was shown
         self._wanted_job: str | None = None  # selected as soon as a scan shows it
         self._wanted_row: str | None = None  # selected as soon as a scan shows it, like the job
         self._marked = Marks[str]()  # SAEs
@@ -104,11 +105,20 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._show_lists()
 
     def on_jobs_changed(self, _: messages.JobsChanged) -> None:
-        self._show_lists()
-        self._read_detail()
+        if self.is_shown:
+            self._show_lists()
+        else:  # every second while one runs, and it would hold up the keys of the screen that is
+            self._outdated = True
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
-        self._read_detail()
+        if self.is_shown:
+            self._read_detail()
+        else:
+            self._outdated = True
+
+    def on_screen_resume(self) -> None:
+        if self._outdated:
+            self._show_lists()
 
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._read_detail()
@@ -117,6 +127,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._share_heights()
 
     def _show_lists(self) -> None:
+        self._outdated = False
         context = self.context
         shown = {
             "runs": rows.run_rows(context.runs(), context.jobs()),
