@@ -144,3 +144,36 @@ async def test_what_a_job_reports_is_not_drawn_for_a_screen_that_is_not_shown(
         assert "FVU  now 0.125" in screen_text(pilot)
         await press(pilot, "2", "1")
         assert drawn.count("_show_lists") == 1
+
+
+async def test_a_job_that_ended_is_not_drawn_again_because_another_reports(
+    app_workspace, run_app, fake_jobs, monkeypatch
+):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        app, runs = pilot.app, pilot.app.screen
+        jobs = list_jobs(app_workspace)
+        running = next(job for job in jobs if job.status == "running")
+        ended = next(job for job in jobs if job.status == "finished")
+        await select(pilot, "jobs", ended.job_id)
+        drawn, own = [], runs._draw
+        monkeypatch.setattr(runs, "_draw", lambda subject: (drawn.append(subject), own(subject)))
+
+        async def reported(done: int) -> None:
+            fake_jobs.progress(running.job_id, done, metrics={"fvu": 0.125})
+            app.look_now()
+            await settle(pilot)
+
+        await reported(98)
+        drawn.clear()
+        await reported(99)
+        assert app.context.find_job(running.job_id).done == 99
+        assert drawn == []
+        append_event(app_workspace.job_dir(ended.job_id), "resumed", host="here")
+        app.look_now()
+        await settle(pilot)
+        assert drawn == [("jobs", ended.job_id)]
+        await select(pilot, "jobs", running.job_id)
+        await reported(90)
+        drawn.clear()
+        await reported(91)
+        assert drawn == [("jobs", running.job_id)]

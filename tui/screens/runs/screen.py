@@ -121,6 +121,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self._show_lists()
 
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
+        self._drawn_of = None
         self._read_detail()
 
     def on_resize(self) -> None:

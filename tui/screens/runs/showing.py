@@ -53,6 +53,7 @@ class ShowsDetail(_Screen):
         self._aside: Aside | None = None
         self._apart: tuple[Content, ...] = ()  # of the selected row, under the lists
         self._shown_subject: tuple[str, str | None] | None = None  # of the detail on the screen
+        self._drawn_of: object = None  # what it was drawn of when it was last read
         self._late: Timer | None = None  # until the detail of the selected row is late
 
     def start_reading(self) -> None:
@@ -205,7 +206,7 @@ class ShowsDetail(_Screen):
     def _draw_unread(self, subject: tuple[str, str | None]) -> None:
         """The disk is slow: the pane must not go on showing another row."""
         if subject == (self._current, self._key) != self._shown_subject:
-            self._reading = None
+            self._reading = self._drawn_of = None
             self._draw(subject)
 
     def _how_to_read(self) -> "Callable[[], Reading | None]":
@@ -236,8 +237,13 @@ class ShowsDetail(_Screen):
 
     def _detail_read(self, subject: tuple[str, str | None], reading: "Reading | None") -> None:
         moving = self.is_resting("detail") and self._shown_subject not in (None, subject)
-        if subject == (self._current, self._key) and not moving:
-            self._reading = reading
+        if subject != (self._current, self._key) or moving:
+            return
+        context = self.context
+        job = self._selected_job if reading is not None else context.jobs()  # what is unfinished
+        about = subject, reading, job, context.runs(), context.saes()
+        if about != self._drawn_of:  # else another job has reported itself
+            self._reading, self._drawn_of = reading, about
             self._draw(subject)
 
     # The pane under the lists, on screens that have room for it.
