@@ -14,6 +14,7 @@ from tui import messages
 from tui.app import MiCrowApp
 from tui.messages import SessionState
 from tui.widgets.area import Area
+from tui.widgets.stream_text import StreamText
 
 LEAST, LARGE, HUGE = (40, 10), (200, 60), (300, 100)
 BLOCK = (10, 4)  # columns and lines: about a square
@@ -101,19 +102,32 @@ async def test_at_most_a_third_of_a_large_screen_is_empty(app_workspace, run_app
 
 
 @pytest.mark.slow
-async def test_generated_texts_have_as_many_lines_as_the_card_and_more_when_they_need_them(
-    app_workspace, run_app
-):
+async def test_whole_texts_have_the_lines_they_need_and_the_card_the_others(app_workspace, run_app):
+    async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
+        await arrive(pilot, "steer", app_workspace)
+        top, texts, card = (
+            pilot.app.screen.query_one(name).outer_size.height
+            for name in ("#steer-top", "#steer-texts", "#feature-card")
+        )
+        assert top + texts + card == 58
+        for text in pilot.app.screen.query(StreamText):
+            assert text.row_count <= text.size.height <= text.row_count + 4
+        assert card > 2 * (texts + top)
+
+
+@pytest.mark.slow
+async def test_the_lines_of_a_text_are_there_before_it_is(app_workspace, run_app):
     def lines(pilot) -> tuple[int, int]:
         found = [pilot.app.screen.query_one(name) for name in ("#steer-texts", "#feature-card")]
         return found[0].outer_size.height, found[1].outer_size.height
 
     async with run_app(app_workspace, size=LARGE, sae_id=SAE) as pilot:
         await arrive(pilot, "steer", app_workspace)
-        assert lines(pilot) == (23, 23)
-        pilot.app.screen.query_one("#steer-tokens", Input).value = "600"
+        screen = pilot.app.screen
+        screen.query_one("#steer-tokens", Input).value = "600"
+        screen._fit_lines = lambda: None
         await press(pilot, "ctrl+r")
-        assert lines(pilot) == (30, 16)  # half of the screen; the card still says what it is of
+        assert lines(pilot) == (35, 16)  # the card still says what it is of
 
 
 @pytest.fixture

@@ -57,8 +57,7 @@ class FeatureCard(ThreadWork, Container):
 
     def give(self, above: Widget, lines: int, *, first: bool = False) -> None:
         """Gives the widget above the `lines` it needs, but at most half of what both have. Where
-        it comes `first`, that half at least, and more where it needs more, as long as the card
-        has lines enough."""
+        it comes `first`, more than half too, as long as the card has lines enough."""
         self._above = above, lines, first
         self._share()
 
@@ -88,7 +87,7 @@ class FeatureCard(ThreadWork, Container):
             return
         above, lines, first = self._above
         both = above.outer_size.height + self.outer_size.height
-        needs = [max(lines, both // 2), _ENOUGH] if first else [lines, both]
+        needs = [lines, _ENOUGH if first else both]
         if not self.display:
             above.styles.height = None
         elif both:

@@ -96,6 +96,7 @@ class SavedTexts(Chats):
         self._show_texts()
         self._show_titles(saved_words(saved))
         self.refresh_bindings()
+        self.call_after_refresh(self._fit_lines)
         if run:
             self.action_run()
             if self._board is not None:

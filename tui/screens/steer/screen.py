@@ -28,6 +28,7 @@ from tui.screens.steer.heading import SideTitle, copied_text
 from tui.screens.steer.keeping import keep, sample_of
 from tui.screens.steer.measured.measuring import MeasuresStacks
 from tui.screens.steer.presets import PresetPopup, Stacks, lacks_sae, read_held
+from tui.screens.steer.room import top_lines
 from tui.screens.steer.saved_screen import SavedTexts
 from tui.screens.steer.writing import Plan
 from tui.screens.steer.writing_screen import SETTINGS, SIDES, WritingScreen
@@ -95,6 +96,32 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         self._show_stack()
         self._show_titles()
         self._show_job()
+
+    # The lines of what is asked and changed.
+
+    def _show_stack(self) -> None:
+        super()._show_stack()
+        self._share_top()
+
+    @on(Area.Changed, "#steer-prompt")
+    def _share_top(self) -> None:
+        """A tall screen gives the prompt and the stack what they need, the texts the rest."""
+        top, prompt = self.query_one("#steer-top"), self.area.wrapped_document.height
+        if self.has_class("-tall") and self.zoomed is None:
+            top.styles.height = top_lines(self.size.height, len(self._stack), prompt)
+        else:
+            top.styles.height = None
+
+    def zoom_changed(self) -> None:
+        super().zoom_changed()
+        self._share_top()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._resized)
+
+    def _resized(self) -> None:
+        self._share_top()
+        self._fit_lines()
 
     # What comes back at the next start.
 

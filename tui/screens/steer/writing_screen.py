@@ -22,6 +22,7 @@ from tui.screens.steer import writing
 from tui.screens.steer.board import Board, target_read
 from tui.screens.steer.constraint import NO_CONSTRAINT
 from tui.screens.steer.heading import SideTitle, plan_words, prompt_text, reading, samples_text
+from tui.screens.steer.room import expected_lines, fitted_lines
 from tui.screens.steer.stack_screen import StackScreen
 from tui.widgets.area import Area
 from tui.widgets.field import Field
@@ -147,8 +148,8 @@ class WritingScreen(StackScreen):
         self._board = Board(plan, sample=sample)
         self._stopped = False
         self.asking(plan)
-        self._share_lines()
         if before is None:
+            self._share_lines()
             self._show_texts()
         state = self.context.session_state
         ready = (state.phase, state.sae_id, state.alone) == ("ready", sae_id or "", alone)
@@ -181,20 +182,27 @@ class WritingScreen(StackScreen):
         }
 
     def _share_lines(self) -> None:
-        """Gives the texts the lines that they will need, so that nothing moves meanwhile; once
-        there are texts, as many as the card of the feature at least."""
-        texts, times, heard = self.query_one("#steer-texts"), 1, self.heard()
-        if self._board is not None:
-            plan = self._board.plan
+        """Gives the texts the lines that they will need, so that nothing moves meanwhile; the card
+        of the feature has the others."""
+        board, heard = self._board, self.heard()
+        plan = board.plan if board is not None else None
+        if plan is not None:
             heard = plan.prompt if plan.chat is None else transcript(plan.chat.steered)
-            heard += " " * (5 * plan.settings.max_new_tokens)
-            if plan.chat is not None:  # which often answers in lists
-                heard += "\n" * (plan.settings.max_new_tokens // 16)
-            times = len(plan.stacks)
-        wide = max(texts.size.width // 2 - 4, 20)
-        lines = sum(len(line) // wide + 1 for line in heard.split("\n")) + 3 if heard else 0
-        needed = 4 + max(times * lines, 4)
+        texts = self.query_one("#steer-texts")
+        needed = expected_lines(plan, heard, max(texts.size.width // 2 - 4, 20))
         self.query_one(FeatureCard).give(texts, needed, first=bool(heard))
+
+    def _fit_lines(self) -> None:
+        """Gives whole texts the lines that they do need."""
+        board, texts = self._board, self.query_one("#steer-texts")
+        if board is None or not board.done or self._is_writing or not self.is_attached:
+            return
+        streams = [self._text(side) for side in SIDES]
+        rows, shown = [one.row_count for one in streams], [one.size.height for one in streams]
+        beside = streams[0].region.y == streams[1].region.y
+        now, more = texts.outer_size.height, max if beside else sum
+        needed = fitted_lines(now, now - more(shown) + more(rows))
+        self.query_one(FeatureCard).give(texts, needed, first=True)
 
     def heard(self) -> str:
         """What is shown before anything is written."""
@@ -239,6 +247,7 @@ class WritingScreen(StackScreen):
     def _written(self, _: object = None) -> None:
         self._show_titles("stopped" if self._stopped else "")
         self.refresh_bindings()
+        self.call_after_refresh(self._fit_lines)
 
     def _not_written(self, error: Exception) -> None:
         if isinstance(error, CancelledError) and self._stopped:
@@ -274,6 +283,7 @@ class WritingScreen(StackScreen):
         if self._board is not None and self._board.turn(steps):
             self._show_texts()
             self._show_titles()
+            self.call_after_refresh(self._fit_lines)
 
     @on(RowList.Highlighted, "#steer-stack")
     def _show_texts(self) -> None:
