@@ -9,6 +9,7 @@ from rich.style import Style as GroundStyle
 from textual import events
 from textual._ansi_theme import DEFAULT_TERMINAL_THEME
 from textual._compositor import Compositor
+from textual._context import visible_screen_stack
 from textual.color import Color
 from textual.containers import Vertical
 from textual.filter import ANSIToTruecolor
@@ -264,3 +265,22 @@ def test_a_scrollbar_is_drawn_as_textual_draws_it(vertical, position):
     kept = KeptBar(**sizes, vertical=vertical, style="red on blue")
     strips = kept.render_strips(width, height, ground, RenderOptions(lambda _: ground, {}))
     assert [Strip(line).simplify() for line in expected] == [one.simplify() for one in strips]
+
+
+@pytest.mark.parametrize("theme", ["", "paper"])
+async def test_what_is_under_a_popup_looks_as_textual_draws_it(run_app, app_workspace, theme):
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        if theme:
+            pilot.app.theme = next(name for name in pilot.app.available_themes if theme in name)
+        await press(pilot, "n")  # a menu
+        await press(pilot, "question_mark")  # help over it
+        popup = pilot.app.screen
+
+        def drawn(render) -> list[Strip]:
+            visible_screen_stack.set(pilot.app._background_screens)
+            render(popup)
+            return [line.simplify() for line in popup._render_cache.lines]
+
+        own = drawn(type(popup)._render_content)
+        assert [line.text for line in own] != [" " * 80] * 24
+        assert own == drawn(Widget._render_content)

@@ -7,11 +7,13 @@ from typing import Any, Final, TypeVar
 
 from textual.geometry import Size
 from textual.reactive import Reactive
+from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import UPDATE_PERIOD, Screen
 from textual.timer import Timer
-from textual.widget import Widget
+from textual.widget import Widget, _RenderCache
 
 from tui.terminal.compositor import PieceCompositor
+from tui.terminal.dimmed import dimmed_lines
 
 Result = TypeVar("Result")
 
@@ -129,6 +131,15 @@ class OneFrame(Screen[Result]):
         if all(one.scrollbars_enabled == before for one, before in bars.items()):
             for one in {*bars, *self._compositor._full_map} - wait:
                 one._layout_required = False
+
+    def _render_content(self) -> None:
+        under = self.render()
+        if not isinstance(under, BackgroundScreen):
+            super()._render_content()
+            return
+        strips = dimmed_lines(under, self.visual_style.rich_style)
+        self._render_cache = _RenderCache(self.size, strips)
+        self._dirty_regions.clear()
 
     def _compositor_refresh(self) -> None:
         if self._held is None:
