@@ -86,6 +86,7 @@ MEANINGS = {
     "R": Meaning("resume", ("resume",)),
     "S": Meaning("save", ("save",)),
     "T": Meaning("tags of all that are marked", ("tags",)),
+    "U": Meaning("unlikely tokens: keep a text plausible", ("constrain",)),
     "V": Meaning("vary the strength, or make a vector of a layer", ("sweep", "vector")),
     "W": Meaning("windows over a long text", ("windows",)),
     "X": Meaning("names that contradict each other", ("conflicts",)),

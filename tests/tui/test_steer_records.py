@@ -191,12 +191,10 @@ async def test_presets_say_their_sae_and_one_without_asks_before_it_is_used(open
 
 async def test_a_preset_has_the_constraint_of_its_text(open_steer):
     async with open_steer(3) as (pilot, session):
-        await pilot.app.screen.run_action("constrain")
-        await press(pilot, *"0.05", "enter", "P", *"held", "enter")
+        await press(pilot, "U", *"0.05", "enter", "P", *"held", "enter")
         (kept,) = pilot.app.context.annotations.presets()
         assert (kept.plausible, kept.kl_budget) == (0.05, None)
-        await pilot.app.screen.run_action("constrain")
-        await press(pilot, "ctrl+u", "enter", "P", *"free", "enter")
+        await press(pilot, "U", "ctrl+u", "enter", "P", *"free", "enter")
         for name, plausible in (("free", None), ("held", 0.05), ("free", None)):
             await press(pilot, "p")
             assert "plausible 0.05 · #3" in screen_text(pilot)

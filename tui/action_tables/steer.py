@@ -35,14 +35,6 @@ STEER = (
         "steer.previous", "left_square_bracket", "sample(-1)", "previous", "Previous sample", False
     ),
     Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
-    Action(
-        "steer.constrain",
-        "",
-        "constrain",
-        "keep plausible",
-        "Keep the steered text to what the plain model finds possible",
-        False,
-    ),
     Action("steer.measure", "F", "measure", "measure", "Measure the stack: a sweep, as a job"),
     Action("steer.measured", "M", "measured", "measured", "What was measured, with its chart"),
     Action("steer.auto", "A", "auto", "auto", "Make this feature, label or text happen"),
@@ -55,6 +47,7 @@ STEER = (
     Action("steer.save_preset", "P", "save_preset", "save preset", "Save the stack", False),
     Action("steer.save", "S", "save", "save", "Save this generation"),
     Action("steer.kept", "K", "kept", "saved", "Saved generations: open, run again, compare"),
+    Action("steer.constrain", "U", "constrain", "plausible", "Keep the steered text plausible"),
     Action("steer.inspect", "i", "inspect", "inspect", "Inspect the steered text", False),
     Action("steer.copy", "y", "copy", "copy", "Copy both texts", False),
 )

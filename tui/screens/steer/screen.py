@@ -172,9 +172,14 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
 
     def _constrain(self, text: str) -> None:
         try:
-            self._constraint = parse_constraint(text)
+            wanted = parse_constraint(text)
         except UserError as error:
             self.tell(error)
+            return
+        if wanted != self._constraint:
+            self._constraint = wanted
+            self._say_empty()
+            self.stack_changed()
 
     def action_model(self) -> None:
         chosen = self._chosen_model

@@ -84,7 +84,9 @@ class WritingScreen(StackScreen):
     def _say_empty(self) -> None:
         missing = "" if self.model_alone is not None else no_sae(self.context)
         baseline = f"{key('steer.run')} generates the baseline"
-        for side, words in zip(SIDES, (baseline, "and the steered text"), strict=True):
+        within = self._constraint.words
+        steered = f"and the steered text{f', {within}' if within else ''}"
+        for side, words in zip(SIDES, (baseline, steered), strict=True):
             other = missing if side == SIDES[0] else ""
             self._text(side).say_empty(other if missing else words)
 
@@ -341,5 +343,6 @@ class WritingScreen(StackScreen):
     def set_stack(self, stack: Sequence[Intervention]) -> None:
         """Replaces the stack."""
         self._stack = [*stack]
+        self._say_empty()
         self._show_stack()
         self._read_names()
