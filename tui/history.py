@@ -1,7 +1,7 @@
 """The way through the app: the screens and features that were open, to go back to; pure."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
@@ -57,6 +57,11 @@ class History:
         """Forgets places that are not `there` any more."""
         self._behind = [place for place in self._behind if there(place)]
         self._ahead = [place for place in self._ahead if there(place)]
+
+    def rename_sae(self, old: str, new: str) -> None:
+        """Goes on with the places of an SAE under its new id."""
+        for places in (self._behind, self._ahead):
+            places[:] = [replace(one, sae_id=new) if one.sae_id == old else one for one in places]
 
     def as_json(self) -> dict[str, list[list[str | int | None]]]:
         return {

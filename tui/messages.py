@@ -86,6 +86,19 @@ class WorkspaceChanged(Message, bubble=False):
 
 
 @dataclass(eq=False, repr=False)
+class FilesChanged(Message, bubble=False):
+    """Something in the folder of a run or an SAE changed that is not in the lists: a note."""
+
+
+@dataclass(eq=False, repr=False)
+class SaeRenamed(Message, bubble=False):
+    """An SAE has another id; what names it has to follow."""
+
+    old: str
+    new: str
+
+
+@dataclass(eq=False, repr=False)
 class SessionChanged(Message, bubble=False):
     """The model session started, got ready or died."""
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ class Scan:
     saes: tuple[SaeSummary, ...] = ()
     job_marks: Marks = ()
     store_marks: Marks = ()
+    folder_marks: Marks = ()  # of runs and SAEs: a note, or a file that is gone
     unreadable: tuple[Unreadable, ...] = ()  # runs and SAEs
     unfinished: "tuple[Unfinished, ...]" = ()  # runs and SAEs
 
@@ -47,6 +49,7 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
         workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
     )
+    folder_marks = _folder_marks(workspace.activations_dir, workspace.saes_dir)
     same_jobs = before is not None and job_marks == before.job_marks
     # Whether a running job is lost shows in its lock, not in a file's time.
     if before is None or not same_jobs or any(job.status in ACTIVE for job in before.jobs):
@@ -55,11 +58,26 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
         jobs = before.jobs
     unfinished = _unfinished(workspace, jobs, before.unfinished if before is not None else ())
     if before is not None and store_marks == before.store_marks:
-        return replace(before, jobs=jobs, job_marks=job_marks, unfinished=unfinished)
+        return replace(
+            before,
+            jobs=jobs,
+            job_marks=job_marks,
+            folder_marks=folder_marks,
+            unfinished=unfinished,
+        )
     runs, unread_runs = workspace.scan_runs()
     saes, unread_saes = workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
-    return Scan(jobs, tuple(runs), tuple(saes), job_marks, store_marks, unreadable, unfinished)
+    return Scan(
+        jobs,
+        tuple(runs),
+        tuple(saes),
+        job_marks,
+        store_marks,
+        folder_marks,
+        unreadable,
+        unfinished,
+    )
 
 
 def check_there(workspace: Workspace) -> None:
@@ -86,6 +104,31 @@ def ended(before: "Sequence[JobState]", now: "Sequence[JobState]") -> "list[JobS
     """The jobs that were active at the last look and no longer are."""
     active = {job.job_id for job in before if job.status in ACTIVE}
     return [job for job in now if job.job_id in active and job.status not in ACTIVE]
+
+
+def renamed(before: Scan, now: Scan) -> dict[str, str]:
+    """The SAEs that have another id now, by the one that they had: their file is the same."""
+    old, new = _sae_files(before), _sae_files(now)
+    gone = {old[file]: file for file in old if old[file] not in new.values()}
+    return {name: new[file] for name, file in gone.items() if file in new}
+
+
+def is_gone(sae_id: str, before: Scan, now: Scan) -> bool:
+    """Whether an SAE was removed since; one that cannot be read is still there."""
+    there = (one.name for one in (*now.unreadable, *now.unfinished) if one.what == "SAE")
+    known = (sae.sae_id for sae in now.saes)
+    return sae_id in {sae.sae_id for sae in before.saes} and sae_id not in {*there, *known}
+
+
+def _sae_files(scan: Scan) -> dict[tuple[int, int], str]:
+    """The ids of the SAEs by time and inode of the file that makes them whole."""
+    ids, marker = {sae.sae_id for sae in scan.saes}, MARKERS["SAE"]
+    found = ((os.path.split(path), mark) for path, *mark in scan.store_marks)
+    return {
+        (mark[0], mark[1]): name
+        for (folder, file), mark in found
+        if file == marker and (name := os.path.basename(folder)) in ids
+    }
 
 
 def _still_ended(before: Scan, job_marks: Marks) -> "dict[str, JobState]":
@@ -136,6 +179,16 @@ def _marks(parent: Path, names: tuple[str, ...]) -> Marks:
             except OSError:
                 continue
             marks.append((f"{folder}/{name}", stat.st_mtime_ns, stat.st_ino))
+    return tuple(marks)
+
+
+def _folder_marks(*parents: Path) -> Marks:
+    """When files were last added to the folders in each of `parents`, replaced or taken away."""
+    marks = []
+    for folder in (one for parent in parents for one in _folders(parent)):
+        with suppress(OSError):  # removed meanwhile
+            stat = os.stat(folder)
+            marks.append((folder, stat.st_mtime_ns, stat.st_ino))
     return tuple(marks)
 
 

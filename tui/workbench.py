@@ -28,12 +28,13 @@ from tui.clipboard import copied_by_tmux
 from tui.context import AppContext, ConceptsLook
 from tui.history import History, Visited
 from tui.message_log import MessageLog, Place, Told
+from tui.open_sae import OpensSaes
 from tui.preferences.key_words import speak_of
 from tui.preferences.preferences import Preferences
 from tui.state import SavedState, StateFile
 from tui.terminal.app import TerminalApp
 from tui.text import printable
-from tui.threads import ThreadWork, error_sentence, told_words
+from tui.threads import error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
 from tui.widgets.forms.drafts import take_up_drafts
 from tui.widgets.frame.bound import ids_of
@@ -56,7 +57,7 @@ class Look:
     trouble: Exception | None = None
 
 
-class Workbench(ThreadWork, TerminalApp):
+class Workbench(OpensSaes, TerminalApp):
     """Holds the state that screens share, and says on each change what changed."""
 
     def __init__(
@@ -79,7 +80,6 @@ class Workbench(ThreadWork, TerminalApp):
         self.message_log = MessageLog()
         self.history = History()
         self.going_to = ""  # the screen that is being made
-        self._requested: tuple[str, object] | None = None  # the index last asked for
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._start_looking)
@@ -193,9 +193,12 @@ class Workbench(ThreadWork, TerminalApp):
         before, now = self._scan or Scan(), found.scan
         self._scan = now
         self.context.set_scan(now)
+        self.follow_saes(before, now)
         if first or before.store() != now.store():
             self.context.publish(messages.WorkspaceChanged(now.runs, now.saes))
             self._refresh_header()
+        elif before.folder_marks != now.folder_marks:
+            self.context.publish(messages.FilesChanged())
         if first or before.jobs != now.jobs:
             self.context.publish(messages.JobsChanged(now.jobs))
             self._refresh_header()
@@ -210,7 +213,7 @@ class Workbench(ThreadWork, TerminalApp):
                 )
         if found.concepts is not None:
             self._looked_at_concepts(found.concepts, first)
-        self._open_some_sae()
+        self.open_some_sae()
         if not first:  # at the start there is other work, and nothing that would be lost
             self.keep_state()
 
@@ -278,51 +281,6 @@ class Workbench(ThreadWork, TerminalApp):
             printable(f"what you see is not kept for the next start: {error_sentence(error)}"),
             severity="warning",
         )
-
-    # The open SAE.
-
-    def _open_some_sae(self) -> None:
-        """Opens the newest indexed SAE when none is open, and the open one's index when built."""
-        context = self.context
-        if context.sae_id is None:
-            indexed = [sae for sae in context.saes() if sae.has_index] or list(context.saes())
-            if indexed:
-                self.open_sae(indexed[-1].sae_id)
-        elif context.features is None and self._has_new_index(context.sae_id):
-            self.open_sae(context.sae_id)
-
-    def _has_new_index(self, sae_id: str) -> bool:
-        sae = self.context.sae()
-        request = (sae_id, self._scan_marks())
-        return sae is not None and sae.has_index and self._requested != request
-
-    def open_sae(self, sae_id: str) -> None:
-        """Makes `sae_id` the open SAE; its index opens in a thread, then SaeChanged goes out."""
-        self._requested = (sae_id, self._scan_marks())
-        if sae_id != self.context.sae_id:
-            self.context.sae_id = sae_id
-            self.context.features = None
-        self.context.publish(messages.SaeChanged(sae_id, ready=False))
-        self._refresh_header()
-        self._open_index(sae_id)
-
-    def _scan_marks(self) -> object:
-        return self._scan.store_marks if self._scan else None
-
-    def _open_index(self, sae_id: str) -> None:
-        def opened(store) -> None:
-            if sae_id == self.context.sae_id:  # else another SAE was opened meanwhile
-                self.context.features = store
-                self.context.publish(messages.SaeChanged(sae_id, ready=True))
-
-        def failed(error: Exception) -> None:
-            if sae_id == self.context.sae_id:
-                self.context.features = None
-                words = error_sentence(error)
-                self.context.publish(messages.SaeChanged(sae_id, ready=False, error=words))
-
-        work = partial(self.context.read_index, sae_id)
-        self.in_thread(work, opened, group="index", failed=failed)
 
     def on_session_changed(self, message: messages.SessionChanged) -> None:
         self.context.publish(messages.SessionChanged(message.state))

@@ -162,7 +162,7 @@ def rename_in_steering(connection: sqlite3.Connection, sae_id: str, new: str) ->
     """Makes presets and saved generations follow an SAE to its new id."""
     for row in connection.execute("SELECT name, interventions FROM presets").fetchall():
         held = parse_json(row["interventions"], "a preset")
-        if _rename(held["interventions"] if isinstance(held, dict) else held, sae_id, new):
+        if rename_in_stack(held["interventions"] if isinstance(held, dict) else held, sae_id, new):
             values = (dump(held), row["name"])
             connection.execute("UPDATE presets SET interventions = ? WHERE name = ?", values)
     for row in connection.execute("SELECT id, sae_ids, settings FROM generations").fetchall():
@@ -170,12 +170,12 @@ def rename_in_steering(connection: sqlite3.Connection, sae_id: str, new: str) ->
         settings = parse_json(row["settings"], "the settings of a generation")
         if sae_id not in ids:
             continue
-        _rename(settings.get("interventions"), sae_id, new)
+        rename_in_stack(settings.get("interventions"), sae_id, new)
         values = (dump([new if one == sae_id else one for one in ids]), dump(settings), row["id"])
         connection.execute("UPDATE generations SET sae_ids = ?, settings = ? WHERE id = ?", values)
 
 
-def _rename(stack: Any, sae_id: str, new: str) -> bool:
+def rename_in_stack(stack: Any, sae_id: str, new: str) -> bool:
     """Renames the SAE of interventions (their JSON objects) in place; True if one had it."""
     found = False
     for one in stack if isinstance(stack, list) else ():

@@ -77,6 +77,10 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
 
     # What changed elsewhere.
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        if self._sae_id == message.old:  # what is open and marked stays so
+            self._sae_id = message.new
+
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
             self._sae_id, self._feature, self._band = message.sae_id, None, 0

@@ -1,6 +1,7 @@
 """Screen 3, Inspect: which features fire on a text, token by token."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,13 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         self._look_for()
         if self._drilled is not None:
             self.tokens.cursor, self._drilled = min(self._drilled, len(inspection.tokens) - 1), None
+
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        if self._sae_id == message.old:
+            self._sae_id = message.new
+        if self._found is not None:
+            ids = (message.new if one == message.old else one for one in self._found.sae_ids)
+            self._found = replace(self._found, sae_ids=tuple(ids))
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:

@@ -36,9 +36,8 @@ class NamesThings(_Screen):
             self.app.push_screen(form, partial(self._has_name, what, name))
 
     def _has_name(self, what: str, name: str, new: str | None) -> None:
-        """The open SAE stays open under its new name."""
-        if new is not None and what == "SAE" and name == self.context.sae_id != new:
-            self.mi_crow.open_sae(new)
+        if new is not None and what == "SAE" and name != new:
+            self.mi_crow.sae_renamed(name, new)
         self.renamed(new)
 
     def _rename(self, what: str, name: str, values: "Values") -> str:

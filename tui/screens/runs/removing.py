@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tui.messages import SaeChanged
 from tui.screens.runs.rows import WHAT, job_name, job_target
 from tui.text import size
 
@@ -76,14 +75,6 @@ class RemovesThings(_Screen):
             self.in_thread(remove, lambda _: done(), failed=self._not_done)
 
     def _removed(self, what: str, name: str) -> None:
-        """Where the open SAE was removed, opens another one, if there is one."""
-        context = self.context
-        if what == "SAE" and name == context.sae_id:
-            rest = [sae for sae in context.saes() if sae.sae_id != name]
-            rest = [sae for sae in rest if sae.has_index] or rest
-            if rest:
-                self.mi_crow.open_sae(rest[-1].sae_id)
-            else:
-                context.sae_id = context.features = None
-                context.publish(SaeChanged(None, ready=False))
+        if what == "SAE":
+            self.mi_crow.close_sae(name)
         self.mi_crow.look_now()

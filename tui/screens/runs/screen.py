@@ -111,6 +111,17 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             self._outdated = True
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
+        self._read_soon()
+
+    def on_files_changed(self, _: messages.FilesChanged) -> None:
+        self._read_soon()
+
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        names = (message.new if one == message.old else one for one in self._marked)
+        self._marked = Marks(names)
+
+    def _read_soon(self) -> None:
+        """Reads the selected row again, once it is shown."""
         if self.is_shown:
             self._read_detail()
         else:

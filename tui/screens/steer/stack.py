@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from mi_crow.bounds import REAL
 from mi_crow.errors import UserError
+from mi_crow.mechanistic.concepts.annotations_saved import rename_in_stack
 from mi_crow.mechanistic.features.records import FeatureRow, auroc_text
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.mechanistic.steering.positions import read_positions
@@ -47,6 +48,13 @@ def first_on(target: str, sae: SaeSummary | None = None, sae_id: str | None = No
     adds = falls or (sae is not None and bool(sae.models))
     one = Intervention(target, "add" if adds else "floor", FIRST_NORMS, "norm", "all")
     return one.in_sae(sae_id) if sae_id is not None else one
+
+
+def of_renamed(stack: Sequence[Intervention], old: str, new: str) -> list[Intervention]:
+    """The stack with the SAE `old` under its new id."""
+    held = [one.as_json() for one in stack]
+    rename_in_stack(held, old, new)
+    return [Intervention.from_json(one) for one in held]
 
 
 def other_sae_text(

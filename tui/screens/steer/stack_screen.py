@@ -79,6 +79,10 @@ class StackScreen(PromptScreen):
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         self._read_names()
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        self._stack = stacks.of_renamed(self._stack, message.old, message.new)
+        self._show_stack()
+
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
         self._names, self._weights = {}, None
         self._show_stack()
