@@ -1,8 +1,11 @@
 """Where a feature would stand and none is chosen: what can be done, and features to begin with."""
 
+import pytest
+
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
+from tui.actions import scope_actions
 from tui.preferences.key_words import speak_of
 from tui.screens.beginnings import beginnings
 
@@ -21,6 +24,18 @@ def test_features_fill_the_lines_below_the_actions():
     low = beginnings("steer", rows, 70, 10).plain
     assert "Generate baseline" in low
     assert "#7" not in low
+
+
+@pytest.mark.parametrize("screen", ["inspect", "steer", "concepts"])
+@pytest.mark.parametrize("width", [78, 118, 198])
+def test_what_can_be_done_is_said_in_whole_words(screen, width):
+    text = beginnings(screen, [], width, 90).plain
+    lines = text.splitlines()
+    assert "…" not in text
+    assert max(map(len, lines)) <= width
+    actions = [action for action in scope_actions(screen) if action.keys]
+    assert all(action.help in text for action in actions)
+    assert (len(lines) - 1 < len(actions)) == (width > 78)
 
 
 def test_the_keys_are_those_of_this_user():

@@ -26,7 +26,7 @@ INSPECT = (
         "W",
         "windows",
         "windows",
-        "Read a long text in windows of the context, or truncate it",
+        "Read long texts in windows, or truncate them",
         False,
     ),
     Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be rows of the grid", False),

@@ -53,7 +53,10 @@ def beginnings(screen: str, rows: Sequence[FeatureRow], width: int, height: int)
         Content.assemble((f"{key(action.id):<7}", "bold $primary"), action.help)
         for action in actions
     ]
-    parts = [section("What can be done here", in_columns(pairs, width, _KEYS_WIDTH))]
+    keys = whole_in_columns(pairs, width)
+    if keys.plain.count("\n") >= height // 3:  # else the features would have no room
+        keys = in_columns(pairs, width, _KEYS_WIDTH)
+    parts = [section("What can be done here", keys)]
     left = height - len(parts[0].plain.splitlines()) - 2
     if rows and left > 0:
         columns = max(width // _FEATURE_WIDTH, 1)
@@ -74,12 +77,30 @@ def feature_cell(row: FeatureRow, width: int = _FEATURE_WIDTH) -> Content:
     return Content.assemble((number, "$faint"), (name.plain, style), (auroc, "$faint"))
 
 
+def whole_in_columns(cells: Sequence[Content], width: int) -> Content:
+    """Cells under one another, in as many columns as fit without one of them being cut."""
+    for columns in range(len(cells), 1, -1):
+        parts = _parts(cells, columns)
+        rooms = [max(cell.cell_length for cell in part) + 4 for part in parts]
+        if sum(rooms) - 4 <= width:
+            rows = zip_longest(*parts, fillvalue=Content(""))
+            lines = [zip(row, rooms, strict=True) for row in rows]
+            return Content("\n").join(
+                [Content("").join([fitted(cell, room) for cell, room in line]) for line in lines]
+            )
+    return in_columns(cells, width, width)
+
+
+def _parts(cells: Sequence[Content], columns: int) -> list[Sequence[Content]]:
+    lines = max(-(-len(cells) // columns), 1)
+    return [cells[at : at + lines] for at in range(0, len(cells), lines)]
+
+
 def in_columns(cells: Sequence[Content], width: int, least: int) -> Content:
     """Cells under one another, in as many columns of at least `least` cells as fit."""
     columns = max(width // least, 1)
-    room, lines = width // columns, -(-len(cells) // columns)
-    parts = [cells[at : at + lines] for at in range(0, len(cells), max(lines, 1))]
-    rows = zip_longest(*parts, fillvalue=Content(""))
+    room = width // columns
+    rows = zip_longest(*_parts(cells, columns), fillvalue=Content(""))
     return Content("\n").join(
         [Content("  ").join([fitted(cell, max(room - 2, 1)) for cell in row]) for row in rows]
     )
