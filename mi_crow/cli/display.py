@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
-from mi_crow.cli.formatting import duration, reading
+from mi_crow.cli.formatting import reading, time_left
 from mi_crow.progress import NullProgress
 from mi_crow.visible import visible
 
@@ -23,6 +23,10 @@ class Display(Protocol):
 
     def waits(self, what: str) -> None:
         """The queued job is waiting for `what`."""
+        ...
+
+    def is_silent(self) -> None:
+        """The running job has said nothing for a second."""
         ...
 
 
@@ -62,14 +66,21 @@ class ShownProgress(NullProgress):
 class JobBar:
     """Shows the events of one job as one bar and the lines of its log above it.
 
-    It draws only when something changes, so that a waiting job causes no traffic.
+    It draws only when something changes, so that a waiting job causes no traffic. While a job says
+    nothing, the time that it has left is counted down.
     """
 
-    def __init__(self) -> None:
+    COUNTS_DOWN_S = 4.0  # of silence: longer than the time between two readings
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Only a terminal needs these: they are slow to import.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        self._clock = clock
+        self._event: dict[str, Any] = {}  # the latest reading
+        self._read_at = 0.0
+        self._stage = ""
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._progress = Progress(
             BarColumn(bar_width=BAR_CELLS),
@@ -93,32 +104,52 @@ class JobBar:
         words = f"queued: waiting for {visible(what)}"
         self._progress.update(self._task, description=words, refresh=True)
 
+    def is_silent(self) -> None:
+        silent = self._clock() - self._read_at
+        left = self._event.get("eta_s")
+        if left is not None and silent >= self.COUNTS_DOWN_S:
+            self._draw(self._event | {"eta_s": left - silent if left > silent else None})
+
     def show(self, event: dict[str, Any]) -> None:
         """Shows one event."""
         name = event["event"]
         if name in ("queued", "resumed"):
+            self._event, self._stage = {}, ""
             self._progress.update(self._task, description="queued", refresh=True)
         elif name == "started":
             self._progress.update(self._task, description="running", refresh=True)
         elif name == "log":
             self._console.print(Text(visible(str(event.get("message", "")))))
+            if event.get("stage"):
+                self._stage = event["stage"]
+                if self._event:
+                    self._draw(self._event)
+                else:
+                    words = visible(self._stage)
+                    self._progress.update(self._task, description=words, refresh=True)
         elif name == "progress":
-            self._progress.update(
-                self._task,
-                completed=event["done"],
-                total=max(event["total"], 1),
-                description=describe(event, self._console.width - BAR_CELLS - 7),
-                refresh=True,
-            )
+            self._event, self._read_at = event, self._clock()
+            self._draw(event)
+
+    def _draw(self, reading: dict[str, Any]) -> None:
+        self._progress.update(
+            self._task,
+            completed=reading["done"],
+            total=max(reading["total"], 1),
+            description=describe(reading, self._console.width - BAR_CELLS - 7, self._stage),
+            refresh=True,
+        )
 
 
-def describe(event: dict[str, Any], room: int) -> str:
-    """The text beside the bar, as much as fits: progress, time left and metrics."""
+def describe(event: dict[str, Any], room: int, stage: str = "") -> str:
+    """The text beside the bar, as much as fits: what the job does, where it says so, progress, time
+    left and metrics."""
     metrics = event.get("metrics") or {}
     percent_only = event["unit"] == "%"
-    words = [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
+    words = [stage] if stage else []
+    words += [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
     if event.get("eta_s") is not None:
-        words.append(f"{duration(event['eta_s'])} left")
+        words.append(f"{time_left(event['eta_s'])} left")
     words += [reading(key, metrics[key]) for key in SHOWN_METRICS if key in metrics]
     while len("  ".join(words)) > room and len(words) > 1:
         words.pop()
@@ -139,6 +170,9 @@ class PlainLines:
         self._clock = clock
         self._last = -self.GAP_S
         self._waited, self._wait_said = "", 0.0
+
+    def is_silent(self) -> None:
+        pass  # the next line says more
 
     def waits(self, what: str) -> None:
         now = self._clock()

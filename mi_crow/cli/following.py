@@ -35,7 +35,7 @@ def follow_job(workspace: Workspace, job_id: str, *, quiet: bool = False) -> dic
     with display_of(quiet) as display:
         while True:
             try:
-                for event in follow(workspace, job_id, display.waits):
+                for event in follow(workspace, job_id, display.waits, display.is_silent):
                     if event.get("t", 0) >= last.get("t", 0):  # after ctrl+c they are read again
                         last = event
                         display.show(event)

@@ -57,6 +57,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def time_left(seconds: float) -> str:
+    """A duration in whole seconds: an estimate has no tenths."""
+    return f"{round(seconds)} s" if seconds < 59.5 else duration(seconds)
+
+
 def moment(t: float | None) -> str:
     """A time of unix seconds in local time, to the minute; a dash for None."""
     return "-" if t is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(t))

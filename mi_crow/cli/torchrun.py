@@ -27,7 +27,7 @@ from mi_crow.jobs.events import redact
 from mi_crow.jobs.kinds import Kind, Work, device_of, kind_of, with_device
 from mi_crow.jobs.output import claim_output, remove_empty
 from mi_crow.jobs.process import take_lock
-from mi_crow.jobs.rate import RateMeter
+from mi_crow.jobs.rate import Forecast
 from mi_crow.jobs.reporter import update_gap
 from mi_crow.ranks import (
     Ranks,
@@ -150,8 +150,8 @@ class ForegroundProgress:
 
     def __init__(self, display: Display | None) -> None:
         self._display = display
-        self._lock = threading.Lock()  # the rate: work calls from any of its threads
-        self._rate = RateMeter()
+        self._lock = threading.Lock()  # the forecast: work calls from any of its threads
+        self._forecast = Forecast()
         self._started = time.monotonic()
         self._last = float("-inf")
         self._stop = False
@@ -171,13 +171,12 @@ class ForegroundProgress:
     ) -> None:
         now = time.monotonic()
         with self._lock:
-            rate = self._rate.add(now, done, unit)
+            rate, left = self._forecast.add(now, done, total, unit)
             if done < total and now - self._last < update_gap(now - self._started):
                 return
             self._last = now
         reading = {"done": done, "total": total, "unit": unit, "metrics": dict(metrics or {})}
-        eta = (total - done) / rate if rate and total > done else None
-        self._show({"event": "progress", "rate": rate, "eta_s": eta} | reading)
+        self._show({"event": "progress", "rate": rate, "eta_s": left} | reading)
 
     def log(self, message: str) -> None:
         self._show({"event": "log", "message": redact(message)})

@@ -38,6 +38,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "done": _count,
     "total": _count,
     "unit": _text,
+    "stage": _text,
     "rate": _or_null(_number),
     "eta_s": _or_null(lambda value: _number(value) and value >= 0),
     "metrics": _readings,

@@ -23,6 +23,7 @@ from mi_crow.jobs.checks import (
     split_capture,
     split_train,
 )
+from mi_crow.jobs.demo.run import stage_in
 from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.explain.config import ExplainConfig
@@ -69,6 +70,7 @@ class Kind:
     ranked: bool = False  # several processes can share the work
     split: Callable[[Any, int], None] | None = None  # raises where so many processes cannot
     queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
+    stage_in: Callable[[str], str] = lambda _: ""  # the stage that begins with a line of the log
 
 
 def _calling(
@@ -230,7 +232,7 @@ KINDS: dict[str, Kind] = {
         check=check_export,
         queues=lambda _: False,
     ),
-    "demo": Kind(DemoConfig, _demo, check=check_demo),
+    "demo": Kind(DemoConfig, _demo, check=check_demo, stage_in=stage_in),
 }
 
 

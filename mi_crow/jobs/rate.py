@@ -1,11 +1,16 @@
-"""Units per second, smoothed: steady enough to read, quick enough to show a slow-down."""
+"""How fast work goes and how long it will take: steady enough to read, quick enough to show a
+slow-down."""
 
 import math
 
 _MEMORY_S = 10.0  # older readings hardly count
 # The same of work in stages, whose shares of the time are a guess that is right on the whole.
-_OF_STAGES_S = 60.0
+_OF_STAGES_S = 120.0
 PERCENT = "%"  # the unit that such work counts in
+SILENT_S = 2.0  # after so long without a reading the time left is counted down
+_SETTLES_S = 5.0  # before that a time left would be a guess
+_SMOOTH_S = 20.0
+_MOST_RISE, _AND_S = 1.25, 10.0  # what has to be longer than by this share and so many seconds
 
 
 class RateMeter:
@@ -14,10 +19,10 @@ class RateMeter:
 
     def __init__(self) -> None:
         self._rate: float | None = None
-        self._last: tuple[float, int, str] | None = None
+        self._last: tuple[float, float, str] | None = None
         self._begun = 0.0
 
-    def add(self, now: float, done: int, unit: str) -> float | None:
+    def add(self, now: float, done: float, unit: str) -> float | None:
         """The rate after `done` units at `now` (seconds), or None while it is unknown."""
         last = self._last
         if last is None or unit != last[2] or done < last[1]:
@@ -33,3 +38,70 @@ class RateMeter:
         self._rate = before + weight * (reading - before)
         self._last = (now, done, unit)
         return self._rate
+
+
+class Forecast:
+    """The rate of work and the time that it has left, as it is told.
+
+    The time left is smoothed, and does not rise: a slower stretch holds it where it is, as the next
+    one may be faster. Only when it has become longer by a quarter and ten seconds is the longer one
+    told: then the machine is slower, or the guess was wrong.
+    """
+
+    def __init__(self) -> None:
+        self._meter = RateMeter()
+        self._rate: float | None = None
+        self._ticks: list[tuple[float, int]] = []  # the first whole percent, and the latest: when
+        self._begun = self._at = 0.0  # seconds: when the time left was first estimated, and last
+        self._estimate: float | None = None  # seconds, smoothed
+        self._told: float | None = None
+
+    def add(
+        self, now: float, done: int, total: int, unit: str
+    ) -> tuple[float | None, float | None]:
+        """Units per second and seconds left after `done` of `total` at `now`; None while one is
+        unknown."""
+        exact = self._between(now, done) if unit == PERCENT else float(done)
+        rate = self._rate = self._meter.add(now, exact, unit)
+        if rate is None or done >= total:  # other work begins, or none is left
+            self._estimate = self._told = None
+        elif rate:
+            self._tell(now, (total - exact) / rate)
+        return rate, self._told
+
+    def left(self, now: float) -> float | None:
+        """Seconds left at `now`: counted down while the work says nothing, and unknown once they
+        are over."""
+        silent = now - self._at
+        if self._told is None or silent < SILENT_S:
+            return self._told
+        return self._told - silent if self._told > silent else None
+
+    def _between(self, now: float, percent: int) -> float:
+        """What is done where only whole percents are told: the next one is on its way as quickly
+        as those before. How far the first had got is not known: time is measured from the second.
+        """
+        if not self._ticks or percent < self._ticks[-1][1]:
+            self._ticks = [(now, percent)]
+        elif percent > self._ticks[-1][1]:
+            if len(self._ticks) == 1:
+                self._meter, self._rate = RateMeter(), None
+            self._ticks = [self._ticks[0], (now, percent)]
+        since = now - self._ticks[-1][0]
+        return percent + min(since * (self._rate or 0.0), 1.0)
+
+    def _tell(self, now: float, reading: float) -> None:
+        if self._estimate is None:
+            self._estimate, self._begun, self._at = reading, now, now
+        told, seconds, age = self.left(now), now - self._at, now - self._begun
+        if seconds > 0:
+            expected = self._estimate - seconds
+            weight = max(1 - math.exp(-seconds / _SMOOTH_S), seconds / age)
+            self._estimate = max(expected + weight * (reading - expected), 0.0)
+        self._at = now
+        if age < _SETTLES_S:
+            return
+        if told is None or self._estimate > _MOST_RISE * told + _AND_S:
+            self._told = self._estimate
+        else:
+            self._told = min(told, self._estimate)

@@ -10,7 +10,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from mi_crow.causes import explained, sentence_of
 from mi_crow.errors import MiCrowError
 from mi_crow.jobs.events import append_event, redact
 from mi_crow.jobs.process import ProcessIdentity
-from mi_crow.jobs.rate import RateMeter
+from mi_crow.jobs.rate import SILENT_S, Forecast
 from mi_crow.jobs.status import CANCEL_NAME, HEARTBEAT_S, write_status
 from mi_crow.memory import READINGS, memory_readings
 from mi_crow.store.atomic import temporary_name
 from mi_crow.store.plain_file import read_plain
 
 _TICK_S = 1.0
-_COUNTS_DOWN_S = 2.0  # while the work says nothing, the time left is written anew this often
 _FIRST_MINUTE_S = 60.0
 _EARLY_GAP_S = 0.2  # five events per second in the first minute
 _LATE_GAP_S = 2.0
@@ -53,9 +52,14 @@ def update_gap(age_s: float) -> float:
 
 
 class Reporter:
-    """What the work calls while it runs, and the end of the job."""
+    """What the work calls while it runs, and the end of the job.
 
-    def __init__(self, job_dir: Path, attempt: int) -> None:
+    `stage_in` gives the stage, in words, that begins with a line of the log; empty for others.
+    """
+
+    def __init__(
+        self, job_dir: Path, attempt: int, stage_in: Callable[[str], str] | None = None
+    ) -> None:
         self._job_dir = job_dir
         self._me = ProcessIdentity.mine()
         self._status: dict[str, Any] = {
@@ -63,10 +67,9 @@ class Reporter:
             "attempt": attempt,
             "process": self._me.as_json(),
         }
-        self._attempt = attempt
-        self._rate = RateMeter()
+        self._attempt, self._stage_in = attempt, stage_in
+        self._forecast = Forecast()
         self._reading: dict[str, Any] | None = None  # the latest progress, not yet an event
-        self._read_at = 0.0  # when the work said last how far it is
         self._memory: dict[str, float] = {}  # as of the latest progress event
         self._last_event = 0.0
         self._started = time.monotonic()
@@ -104,8 +107,7 @@ class Reporter:
         now = time.monotonic()
         readings = {key: float(value) for key, value in (metrics or {}).items()}
         with self._lock:
-            rate = self._rate.add(now, done, unit)
-            eta = (total - done) / rate if rate and total > done else None
+            rate, left = self._forecast.add(now, done, total, unit)
             due = now - self._last_event >= update_gap(now - self._started)
             if due and readings.keys().isdisjoint(READINGS):  # else a rank has told its own
                 self._memory = memory_readings()
@@ -114,18 +116,21 @@ class Reporter:
                 "total": int(total),
                 "unit": unit,
                 "rate": rate,
-                "eta_s": eta,
+                "eta_s": left,
                 "metrics": readings | self._memory,
             }
             self._status.update(self._reading)
-            self._read_at, self._dirty = now, True
+            self._dirty = True
             if due:
                 self._flush_reading(now)
 
     def log(self, message: str) -> None:
         text = redact(message)
-        append_event(self._job_dir, "log", message=text)
+        stage = self._stage_in(text) if self._stage_in is not None else ""
+        append_event(self._job_dir, "log", message=text, **({"stage": stage} if stage else {}))
         self._write(text)
+        if stage:
+            self._set(stage=stage)
 
     def _write(self, line: str) -> None:
         """A line that goes to the log only, so that a log just opened is not empty."""
@@ -210,7 +215,7 @@ class Reporter:
             with _logged_on_failure("events"):
                 append_event(self._job_dir, event, **fields, **only_event)
             self._status.update(fields, status=event, ended=time.time(), resumable=resumable)
-            self._status.update(rate=None, eta_s=None, waiting_for="")
+            self._status.update(rate=None, eta_s=None, stage="", waiting_for="")
             with _logged_on_failure("status"):
                 self._write_status()
 
@@ -230,12 +235,9 @@ class Reporter:
         write_status(self._job_dir, self._status | self._time_left())
 
     def _time_left(self) -> dict[str, float | None]:
-        """That of the latest progress less what has passed since; unknown once it is over."""
-        eta = self._status.get("eta_s")
-        if eta is None:
-            return {}
-        left = eta - (time.monotonic() - self._read_at)
-        return {"eta_s": left if left > 0 else None}
+        """That of the latest progress, counted down while the work says nothing."""
+        told = self._status.get("eta_s") is not None
+        return {"eta_s": self._forecast.left(time.monotonic())} if told else {}
 
     def _wake(self) -> None:
         os.write(self._wake_writer, b"x")
@@ -255,7 +257,7 @@ class Reporter:
                     self._close("cancelled", {"resumable": True}, resumable=True)
                     os._exit(EXIT_STOPPED)
                 silent = time.monotonic() - beat
-                counts_down = self._status.get("eta_s") and silent >= _COUNTS_DOWN_S
+                counts_down = self._status.get("eta_s") and silent >= SILENT_S
                 if self._dirty or counts_down or silent >= HEARTBEAT_S:
                     beat = time.monotonic()
                     with _logged_on_failure("status"):  # a disk that is full for a while

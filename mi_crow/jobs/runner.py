@@ -18,7 +18,7 @@ from mi_crow.jobs.device_lock import DeviceQueue, device_key, devices_of
 from mi_crow.jobs.distributed.launchers import check_launcher
 from mi_crow.jobs.distributed.ranked import RANK_PROGRAM, RankFailedError, run_ranked
 from mi_crow.jobs.events import count_attempts, end_torn_line
-from mi_crow.jobs.kinds import Kind, Work, kind_of, with_device
+from mi_crow.jobs.kinds import KINDS, Kind, Work, kind_of, with_device
 from mi_crow.jobs.output import reserve_output, withdraw_output
 from mi_crow.jobs.process import LOCK_NAME, LOCK_PATIENCE_S, holds_lock, take_lock
 from mi_crow.jobs.reporter import Reporter
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None, *, rank_program: Sequence[str] = RAN
         sys.stderr.write(f"attempt {options.attempt} of job {job_dir.name} has already ended\n")
         os.close(lock)
         return 0  # Slurm has no reason to retry
-    reporter = Reporter(job_dir, options.attempt)
+    stage_in = KINDS[spec.kind].stage_in if spec.kind in KINDS else None
+    reporter = Reporter(job_dir, options.attempt, stage_in)
     _listen(reporter, by_slurm=spec.launcher == "slurm")
     try:
         with reporter:

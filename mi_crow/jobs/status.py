@@ -41,6 +41,7 @@ class JobState:
     rate: float | None = None  # units per second
     eta_s: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    stage: str = ""  # what a running one does now, in words, where its kind says so
     error: str | None = None  # why it failed, or why it was ended by someone else
     hint: str = ""
     exit_code: int | None = None  # of a failed job, for the command line
@@ -74,8 +75,8 @@ class JobState:
     def as_json(self) -> dict[str, Any]:
         """The row that `mi-crow jobs --json` prints."""
         keys = (
-            "job_id kind status done total unit rate eta_s error hint metrics result name after "
-            "device nproc output created started ended attempt resumable stopping"
+            "job_id kind status done total unit rate eta_s stage error hint metrics result name "
+            "after device nproc output created started ended attempt resumable stopping"
         )
         return {key: getattr(self, key) for key in keys.split()}
 
@@ -148,14 +149,14 @@ def read_state(job_dir: Path, *, lock_held: bool | None = None) -> JobState:
     if not state.active:
         return state
     if _is_lost(state, held) and not (state.process is None and waits(job_dir)):
-        return replace(state, status="lost", resumable=True, rate=None, eta_s=None)
+        return replace(state, status="lost", resumable=True, rate=None, eta_s=None, stage="")
     return replace(state, stopping=(job_dir / CANCEL_NAME).exists())
 
 
 def _opened(state: JobState) -> JobState:
     """The state of a new attempt that is not in the status yet: how far the one before had got,
     and none of its readings."""
-    return replace(state, process=None, rate=None, eta_s=None, metrics={})
+    return replace(state, process=None, rate=None, eta_s=None, metrics={}, stage="")
 
 
 def _as_reported(state: JobState, reported: JobState) -> JobState:
@@ -167,6 +168,7 @@ def _as_reported(state: JobState, reported: JobState) -> JobState:
         rate=reported.rate,
         eta_s=reported.eta_s,
         waiting_for=reported.waiting_for,
+        stage=reported.stage,
     )
 
 
@@ -187,9 +189,11 @@ def apply_event(state: JobState, event: dict[str, Any]) -> JobState:
     if name == "progress":
         keys = ("done", "total", "unit", "rate", "eta_s", "metrics")
         return replace(state, **{key: event[key] for key in keys if key in event})
+    if name == "log":
+        return replace(state, stage=event.get("stage", state.stage))
     if name not in CLOSING:
         return state
-    state = replace(state, status=name, ended=t, rate=None, eta_s=None, stopping=False)
+    state = replace(state, status=name, ended=t, rate=None, eta_s=None, stage="", stopping=False)
     if name == "finished":
         return replace(state, result=event.get("result"), resumable=False)
     if name == "cancelled":
@@ -224,7 +228,7 @@ def _reserved_output(job_dir: Path) -> str | None:
 
 def _with_status(state: JobState, status: dict[str, Any]) -> JobState:
     keys = (
-        "status done total unit rate eta_s metrics error hint exit_code result resumable "
+        "status done total unit rate eta_s metrics stage error hint exit_code result resumable "
         "waiting_for output started ended heartbeat attempt"
     )
     known = {key: status[key] for key in keys.split() if key in status}

@@ -16,11 +16,15 @@ _LOST_CHECK_S = 1.0
 
 
 def follow(
-    workspace: Workspace, job_id: str, on_wait: Callable[[str], None] | None = None
+    workspace: Workspace,
+    job_id: str,
+    on_wait: Callable[[str], None] | None = None,
+    on_silence: Callable[[], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The events of the job's latest attempt, then each new one, until it ends.
 
-    `on_wait` is called once a second with what a queued job is waiting for.
+    `on_wait` is called once a second with what a queued job is waiting for, `on_silence` once a
+    second while a running one says nothing.
     The last event is `finished`, `failed` or `cancelled`, or `lost` when the worker died without
     writing one. Raises NotFoundError for a job that does not exist.
     """
@@ -40,6 +44,8 @@ def follow(
             state = read_state(job_dir)
             if on_wait is not None and state.status == "queued" and state.waiting_for:
                 on_wait(state.waiting_for)
+            if on_silence is not None and state.status == "running":
+                on_silence()
             if not state.active:
                 late = list(reader.read_new())  # it may have ended in between
                 if not any(event["event"] in CLOSING for event in late):

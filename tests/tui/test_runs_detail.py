@@ -5,10 +5,13 @@ from threading import Event
 
 import pytest
 
+from mi_crow.cli.commands.jobs import _row
 from mi_crow.jobs import job_state, list_jobs
 from mi_crow.jobs.demo.run import STAGES, run_demo, stage_in
-from mi_crow.jobs.events import append_event
+from mi_crow.jobs.events import EVENTS_NAME, append_event
+from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.process import ProcessIdentity
+from mi_crow.jobs.reporter import Reporter
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.progress import NullProgress
 from mi_crow.store.notes import read_note
@@ -20,6 +23,7 @@ from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
 from tui.screens.runs.history import HistoryReader, read_sae
 from tui.screens.runs.job_view import in_words, job_detail, several
+from tui.screens.runs.rows import job_rows
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.log_view import LogPopup, LogText
@@ -121,27 +125,40 @@ def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_
 
 
 def test_a_demo_says_what_it_does_from_its_first_event(app_workspace, fake_jobs):
-    job_id = fake_jobs.add("running", "demo")
+    job_id = fake_jobs.add("running", "demo", done=0, total=0)
     reader, folder = HistoryReader(app_workspace), app_workspace.job_dir(job_id)
+    reporter = Reporter(folder, 1, KINDS["demo"].stage_in)
+    reporter.started()
 
     def said() -> str:
         job = job_state(app_workspace, job_id)
         return job_detail(job, reader.read(job), 80, 24, tall=False).plain
 
+    def row() -> str:
+        name, state, *_ = job_rows([job_state(app_workspace, job_id)])[0].cells
+        return "".join([name.text, *(text for text, _ in name.more), " | ", state.text])
+
     class Told(NullProgress):
         def log(self, message: str) -> None:
-            append_event(folder, "log", message=message)
+            reporter.log(message)
             raise InterruptedError
 
     with pytest.raises(InterruptedError):  # before anything is imported or loaded
         run_demo(app_workspace, Told())
     assert "running · loading the model" in said()
-    append_event(folder, "log", message="capture starts")
-    append_event(folder, "log", message="capture: part 1 starts")
+    assert row() == "demo  loading the model | running"
+    assert "loading the model" in _row(job_state(app_workspace, job_id))[-1]  # mi-crow jobs
+    reporter.log("capture starts")
+    reporter.log("capture: part 1 starts")
+    fake_jobs.progress(job_id, 3, unit="%")
+    assert "running · capturing" in said()
+    assert row().startswith("demo  capturing | ")
+    (folder / EVENTS_NAME).write_text("")  # the status says so too, however long ago it began
     assert "running · capturing" in said()
     append_event(folder, "resumed", host="here")
     append_event(folder, "started", **ProcessIdentity.mine().as_json(), attempt=2)
     assert "capturing" not in said()
+    assert row().startswith("demo | ")
     assert {stage_in(f"{name} starts") for name in STAGES}.isdisjoint({""})
 
 

@@ -95,6 +95,8 @@ def test_the_words_beside_the_bar() -> None:
     assert describe(event, 40) == "1,200/5,000 step  1 min 1 s left"
     assert describe(event, 5) == "1,200/5,000 step"
     assert describe({"done": 5, "total": 100, "unit": "%"}, 80) == ""
+    assert describe({"done": 5, "total": 100, "unit": "%"}, 80, "training") == "training"
+    assert describe(event, 50, "training") == "training  1,200/5,000 step  1 min 1 s left"
 
 
 @given(

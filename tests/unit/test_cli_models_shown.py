@@ -122,6 +122,41 @@ def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyP
         assert "batches" not in said()
 
 
+def test_the_bar_says_the_stage_and_counts_down_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal, now = io.StringIO(), [0.0]
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def said() -> str:
+        text = terminal.getvalue()
+        terminal.seek(0)
+        terminal.truncate()
+        return text
+
+    with display.JobBar(clock=lambda: now[0]) as bar:
+        bar.show({"event": "started"})
+        bar.is_silent()  # nothing is known yet
+        bar.show({"event": "log", "message": "load starts", "stage": "loading the model"})
+        assert "0% loading the model" in said()
+        bar.show({"event": "progress", "done": 5, "total": 100, "unit": "%", "eta_s": 90.0})
+        assert "5% loading the model  1 min 30 s left" in said()
+        bar.show({"event": "log", "message": "topics starts", "stage": "tagging topics"})
+        assert "5% tagging topics  1 min 30 s left" in said()
+        now[0] = 2.0
+        bar.is_silent()
+        assert said() == ""
+        now[0] = 31.0
+        bar.is_silent()
+        assert "5% tagging topics  59 s left" in said()
+        now[0] = 91.0
+        bar.is_silent()
+        assert " left" not in said()
+
+
 def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     lines = display.PlainLines(quiet=False, clock=lambda: now[0])

@@ -181,6 +181,9 @@ def test_progress_is_shown_sparely_and_its_end_always() -> None:
         def waits(self, what: str) -> None:
             raise AssertionError(what)  # a command in the foreground waits for nobody
 
+        def is_silent(self) -> None:
+            raise AssertionError
+
     progress = ForegroundProgress(Shown())
     for done in range(1, 101):
         progress.update(done, 100, "document", {"tokens_s": 1.0})

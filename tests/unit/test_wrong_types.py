@@ -24,6 +24,7 @@ _CFG = {
     "k": 4,
     "metadata": {"model_name": "m", "hook_name": "h", "mi_crow": {"layer": "l", "run_id": "r"}},
 }
+_TEXTS = ("unit", "stage", "error", "hint", "waiting_for", "output")  # of a status
 _EVALUATION = {"fvu": 0.1, "l0": 4.0, "dead_share": None, "probes": {"latents": {"1": 0.9}}}
 
 
@@ -124,9 +125,7 @@ def test_a_status_of_wrong_types_is_done_without(workspace: Workspace):
         if key in ("job_id", "kind", "name", "after", "device", "nproc", "created", "stopping"):
             continue  # of the spec, or of the folder
         for wrong in ([1], {"a": "b"}, "x", -1.5e300):
-            if (key in ("unit", "error", "hint", "waiting_for", "output") and wrong == "x") or (
-                key == "result" and isinstance(wrong, dict)
-            ):
+            if (key in _TEXTS and wrong == "x") or (key == "result" and isinstance(wrong, dict)):
                 continue
             write_status(folder, {"status": "finished", key: wrong})
             if key == "t":

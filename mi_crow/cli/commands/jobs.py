@@ -16,7 +16,7 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.devices import show_devices
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
-from mi_crow.cli.formatting import count, duration, moment, print_json, reading
+from mi_crow.cli.formatting import count, duration, moment, print_json, reading, time_left
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome, print_result
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
@@ -76,7 +76,7 @@ def _row(state: JobState) -> list[str]:
         state.job_id,
         "stopping" if state.stopping else state.status,
         "100%" if state.status == "finished" else done,
-        duration(state.eta_s) if state.active and state.eta_s else "",
+        time_left(state.eta_s) if state.active and state.eta_s else "",
         _details(state),
     ]
 
@@ -88,7 +88,8 @@ def _details(state: JobState) -> str:
         return f"waiting for {state.waiting_for}" if state.waiting_for else ""
     if state.status in ("lost", "cancelled") and state.resumable:
         return "can be resumed"
-    return "  ".join(reading(name, value) for name, value in state.metrics.items())
+    readings = [reading(name, value) for name, value in state.metrics.items()]
+    return "  ".join([state.stage, *readings] if state.stage else readings)
 
 
 def _watch(workspace: Workspace, job_id: str, options: Namespace) -> int:

@@ -35,20 +35,25 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class StageTime:
-    """How long a stage takes on two cores, and the share of that which its own progress is about:
-    what else it does is silent. They shape the bar and the time that is left."""
+    """How long a stage takes on two cores (the mean of five demos, alone and beside other work),
+    and the share of that which its own progress is about: what else it does is silent. They shape
+    the bar and the time that is left.
+
+    `steps`: as many as it usually takes, of a search that says at most how many there are.
+    """
 
     seconds: float
     reported: float = 1.0
+    steps: int | None = None
 
 
 STAGES = {
-    "capture": StageTime(29),
-    "train": StageTime(21),
-    "index": StageTime(25, 0.72),
-    "evaluate": StageTime(20, 0.5),
-    "topics": StageTime(19, 0.0),
-    "steer": StageTime(26),
+    "capture": StageTime(30),
+    "train": StageTime(24),
+    "index": StageTime(18, 0.65),
+    "evaluate": StageTime(20, 0.45),
+    "topics": StageTime(17, 0.0),
+    "steer": StageTime(30, steps=8),
 }
 
 
@@ -80,13 +85,15 @@ class StageProgress:
     start: float
     share: float
     is_over: bool = False
+    steps: int | None = None
 
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None
     ) -> None:
-        percent = self.start + self.share * (done / total if total else 0.0)
+        total = self.steps or total
+        percent = self.start + self.share * (min(done / total, 1.0) if total else 0.0)
         if not self.is_over:
-            self.whole.update(int(percent), 100, PERCENT, metrics)
+            self.whole.update(min(int(percent), 99), 100, PERCENT, metrics)
 
     def log(self, message: str) -> None:
         self.whole.log(f"{self.name}: {message}")
@@ -112,8 +119,9 @@ class Stages:
         names = list(STAGES)
         start = sum(STAGES[before].seconds for before in names[: names.index(name)]) * self._scale
         self._whole.log(f"{name} starts")
-        share = STAGES[name].seconds * STAGES[name].reported * self._scale
-        stage = StageProgress(self._whole, name, start, share, is_over)
+        time_of = STAGES[name]
+        share = time_of.seconds * time_of.reported * self._scale
+        stage = StageProgress(self._whole, name, start, share, is_over, time_of.steps)
         if not is_begun:
             stage.update(0, 1, name)
         return stage

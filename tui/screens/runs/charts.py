@@ -76,7 +76,6 @@ class JobHistory:
     gauges: "Gauges | None" = None  # of this machine, while the job runs on it
     about: SaeReading | RunReading | None = None  # what it made or works on
     earlier: frozenset[str] = frozenset()  # metrics that only earlier attempts have told
-    stage: str = ""  # what a demo does now
     goes_on: bool = True  # what a resume goes on from is on the disk
 
 

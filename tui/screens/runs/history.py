@@ -41,7 +41,6 @@ class HistoryReader:
         self._totals: dict[str, float] = {}
         self._earlier: set[tuple[str, str]] = set()  # unit and metric, not told by this attempt
         self._attempts: list[Attempt] = []
-        self._stage = ""
         self._saved = False  # something, by any of the attempts
         self._gauges: Gauges | None = None
         self._asked = -_GAUGE_S
@@ -50,21 +49,17 @@ class HistoryReader:
         """The metrics so far, the end of the log, what the machine does while the job runs on it,
         and what there is to read `about` what it made. Raises NotFoundError for no such job."""
         from mi_crow.jobs import tail_log
-        from mi_crow.jobs.demo.run import stage_in
         from mi_crow.jobs.events import OPENING, EventReader, add_event
 
         job_id = job.job_id
         if job_id != self._job_id or self._events is None:
             self._events = EventReader(self._workspace.job_dir(job_id))
             self._job_id, self._series, self._attempts, self._saved = job_id, {}, [], False
-            self._totals, self._earlier, self._stage = {}, set(), ""
+            self._totals, self._earlier = {}, set()
         for event in self._events.read_new():
             add_event(self._attempts, event)
             if event["event"] in OPENING:
                 self._earlier = {(unit, name) for unit, own in self._series.items() for name in own}
-                self._stage = ""
-            if event["event"] == "log" and job.kind == "demo":
-                self._stage = stage_in(str(event.get("message", ""))) or self._stage
             self._saved = self._saved or event["event"] == "checkpoint"
             metrics = event.get("metrics")
             if event["event"] == "progress" and isinstance(metrics, dict):
@@ -79,7 +74,6 @@ class HistoryReader:
             self._machine(job),
             self._subjects.read(about) if about is not None else None,
             frozenset(name for of, name in self._earlier if of == unit),
-            self._stage,
             self._saved and self._has_output(job),
         )
 

@@ -255,8 +255,8 @@ def _job_line(job: "JobState", history: JobHistory | None) -> str:
     words = ["stopping" if job.stopping else job.status]
     if job.status == "queued" and job.waiting_for:
         words.append(f"waits for {printable(job.waiting_for)}")
-    if job.status == "running" and history is not None and history.stage and not job.stopping:
-        words.append(history.stage)
+    if job.stage and not job.stopping:
+        words.append(printable(job.stage))
     if job.attempt > 1:
         words.append(f"attempt {job.attempt}")
     if job.status == "running" and job.eta_s is not None and not job.stopping:

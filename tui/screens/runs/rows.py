@@ -108,12 +108,13 @@ def broken_rows(
 
 
 def job_rows(jobs: "Sequence[JobState]") -> list[Row]:
-    """Newest first; a running one shows its bar and the time it has left."""
+    """Newest first; a running one shows its bar and the time it has left, and what it does now
+    where it says so."""
     return [
         Row(
             job.job_id,
             (
-                Cell(job_name(job), more=((f"  {job_target(job)}", "$muted"),)),
+                Cell(job_name(job), more=_what(job)),
                 _state(job),
                 _time(job),
                 _moment(job.created),
@@ -139,6 +140,13 @@ def job_target(job: "JobState") -> str:
         if name:
             return printable(str(name))
     return ""
+
+
+def _what(job: "JobState") -> tuple[tuple[str, str], ...]:
+    """What a job works on, and what it does now."""
+    stage = "" if job.stopping else printable(job.stage)
+    words = (job_target(job), "$muted"), (stage, "$accent")
+    return tuple((f"  {word}", style) for word, style in words if word)
 
 
 def short_model(model_id: str) -> str:
