@@ -241,6 +241,20 @@ def test_the_tree_knows_parents_that_are_missing_names():
     assert tree.blocks() == {"h.0"}
 
 
+async def test_what_was_measured_of_a_layer_fits_the_usual_terminal(
+    app_workspace, run_app, session
+):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(80, 24)) as pilot:
+        await press(pilot, "6", "l", "ctrl+r")
+        detail, heading = (
+            pilot.app.screen.query_one(name).region for name in ("#layer-detail", "#own-hooks")
+        )
+        found = {"kind", "hook point", "shape", "mean norm", "median norm", "largest norm", "std"}
+        shown = screen_text(pilot).splitlines()[detail.y : detail.bottom]
+        assert not {name for name in found if not any(f"{name} " in line for line in shown)}
+        assert heading.y >= detail.bottom
+
+
 @pytest.mark.slow
 async def test_the_profile_over_depth_stands_beside_the_layer(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
@@ -265,8 +279,9 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         assert "“ship” 13.5" in text
         await press(pilot, "n")
         pilot.app.screen.query_one("#field-kind", Field).value = "scale"
-        pilot.app.screen.query_one("#field-value", Field).value = "0.5"
+        assert "scale: 0.5, neurons: 0" in screen_text(pilot)
         await press(pilot, "ctrl+r")
+        assert "× 0.5" in screen_text(pilot)
         assert "KL 0.250 nats a token" in screen_text(pilot)  # measured again at once
         await press(pilot, "n")
         pilot.app.screen.query_one("#field-kind", Field).value = "scale"
@@ -283,6 +298,21 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         ]
         await press(pilot, "x", "x")
         assert session.calls[-1][1]["hooks"] == []
+
+
+async def test_a_hook_is_edited_and_stays_off(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+        await press(pilot, "6", "l", "n")
+        pilot.app.screen.query_one("#field-kind", Field).value = "scale"
+        await press(pilot, "ctrl+r", "space")
+        pilot.app.screen.query_one("#own-hooks", RowList).focus()
+        await press(pilot, "enter")
+        value = pilot.app.screen.query_one("#field-value", Field)
+        assert value.value == "0.5"
+        value.value = "0.25"
+        await press(pilot, "ctrl+r", "ctrl+r")
+        (hook,) = session.calls[-1][1]["hooks"]
+        assert (hook["kind"], hook["value"], hook["enabled"]) == ("scale", 0.25, False)
 
 
 async def test_a_neuron_that_the_layer_does_not_have_is_refused_in_the_form(

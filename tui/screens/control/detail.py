@@ -11,6 +11,10 @@ from tui.widgets.facts import Fact, blocks, facts_content, section
 from tui.widgets.plot import room_of_each, side_by_side
 
 _TWO_COLUMNS = 84  # cells from which the statistics are beside the facts
+_NARROW = (
+    40  # cells below which lines are saved: names as wide as the longest, no line under titles
+)
+_NAMES = 13  # cells of a name else
 
 _STATISTICS = {
     "mean_norm": "mean norm",
@@ -38,20 +42,27 @@ def layer_detail(
     wide = width >= _TWO_COLUMNS
     room = room_of_each(2, width) if wide else width
     name = Content.styled(printable(layer.name), "bold $foreground")
-    about = facts_content([fact for fact in facts if fact.value], 13, room)
+    about = _columns([fact for fact in facts if fact.value], room)
     measured = attached = None
     if statistics is not None:
         text = printable(str(statistics.get("text", "")).strip())
         on = Content.styled(f"on “{text}”", "$muted").truncate(max(room, 4), ellipsis=True)
-        facts_of = facts_content(_facts(statistics), 13, room)
+        facts_of = _columns(_facts(statistics), room)
         measured = section("Statistics", Content("\n").join([on, facts_of]))
     if hooks is not None:
         here = [hook for hook in hooks if hook_layer(hook) == layer.name]
         attached = section("Hooks", _hooks(here, len(hooks)))
+    if width < _NARROW:
+        return blocks(Content("\n").join([name, about]), measured, attached)
     if not wide or measured is None:
         return blocks(name, about, measured, attached)
     columns = [one.split("\n") for one in (blocks(about, attached), measured)]
     return blocks(name, side_by_side(columns, 2, room))
+
+
+def _columns(facts: Sequence[Fact], width: int) -> Content:
+    longest = max((len(fact.name) for fact in facts), default=0)
+    return facts_content(facts, longest + 1 if width < _NARROW else _NAMES, width)
 
 
 def hook_layer(hook: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from mi_crow.errors import UserError
 from mi_crow.hooks.specs import HookSpec
 from tui.text import count, number, printable
 from tui.widgets.facts import Fact, blocks, facts_content
-from tui.widgets.forms.fields import FormField, Values, WrongValueError
+from tui.widgets.forms.fields import Default, FormField, Values, WrongValueError
 from tui.widgets.histogram import histogram_chart
 from tui.widgets.lists.row_list import Cell, Column, Row
 from tui.widgets.token_heat import quoted
@@ -17,6 +17,8 @@ from tui.widgets.token_heat import quoted
 HOOK_COLUMNS = (Column("hook"), Column("layer", 20, from_width=70), Column("found", 11, "right"))
 KINDS = ("statistics", "scale", "neurons")
 _SHOWN = 4
+# Where none is given: half of the activations is a change that a model survives; 0 ablates.
+_VALUES = {"scale": 0.5}
 
 
 def hook_rows(specs: Sequence[HookSpec], found: Sequence[Any]) -> list[Row]:
@@ -42,22 +44,40 @@ def _told(found: Any) -> str:
     return f"{count(found.get('count') or 0)} tokens"
 
 
-def hook_fields(layer: str) -> tuple[FormField, ...]:
-    """The fields of the form for a new hook."""
+def hook_fields(layer: str, spec: HookSpec | None = None) -> tuple[FormField, ...]:
+    """The fields of the form: those of a new hook on `layer`, or filled in from a hook."""
+    value = neurons = warn = only = ""
+    if spec is not None:
+        value = f"{spec.value:g}" if spec.changes else ""
+        neurons = ", ".join(map(str, spec.neurons))
+        warn, only = (
+            "" if norm is None else f"{norm:g}" for norm in (spec.warn_above, spec.only_above)
+        )
     return (
         FormField(
             "kind",
             "Kind",
-            KINDS[0],
+            KINDS[0] if spec is None else spec.kind,
             "statistics watches; scale multiplies the activations; neurons sets single units",
             KINDS,
             closed=True,
         ),
-        FormField("layer", "Layer", layer, "a module's name, or a point such as resid_post.3"),
-        FormField("value", "Value", "0", "the factor, or what the neurons are set to"),
-        FormField("neurons", "Neurons", "", "their numbers, with commas: 3, 17"),
-        FormField("warn_above", "Warn above", "", "statistics: count tokens of a greater norm"),
-        FormField("only_above", "Only above", "", "controllers: act on tokens of a greater norm"),
+        FormField(
+            "layer",
+            "Layer",
+            layer if spec is None else spec.layer,
+            "a module's name, or a point such as resid_post.3",
+        ),
+        FormField(
+            "value",
+            "Value",
+            value,
+            "the factor: 0.5 halves, 1 changes nothing, 0 ablates; or what the neurons are set to",
+            default=Default(source="scale: 0.5, neurons: 0"),
+        ),
+        FormField("neurons", "Neurons", neurons, "their numbers, with commas: 3, 17"),
+        FormField("warn_above", "Warn above", warn, "statistics: count tokens of a greater norm"),
+        FormField("only_above", "Only above", only, "controllers: act on tokens of a greater norm"),
     )
 
 
@@ -67,7 +87,7 @@ def from_form(values: Values, width_of: Callable[[str], int | None] = lambda _: 
     spec = HookSpec(
         values["layer"].strip(),
         values["kind"],
-        _number(values["value"] or "0", "value"),
+        _number(values["value"], "value") if values["value"] else _VALUES.get(values["kind"], 0.0),
         tuple(_whole(part) for part in values["neurons"].replace(",", " ").split()),
         _number(values["warn_above"], "threshold") if values["warn_above"] else None,
         _number(values["only_above"], "norm") if values["only_above"] else None,

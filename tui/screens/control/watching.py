@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.interventions import Intervention
     from mi_crow.mechanistic.vectors.stored import VectorSummary
     from tui.screens.control.tree import LayerTree
+    from tui.widgets.forms.fields import FormField
 
 _CHART_LINES = 6
 _LARGE = 60  # lines of the screen from which charts grow, by one for six more
@@ -118,18 +119,28 @@ class WatchesLayers(HasVectors, MiCrowScreen):
     def action_add(self) -> None:
         layer = self.query_one("#layers", RowList).key or ""
         point = next((one.point for one in self._tree.layers if one.name == layer), "")
+        self._ask_for_hook("New hook", hook_fields(point or layer), "Add", len(self._specs))
+
+    @on(RowList.Opened, "#own-hooks")
+    def _edit(self, event: RowList.Opened) -> None:
+        spec = self._specs[int(event.key)]
+        self._ask_for_hook("Hook", hook_fields("", spec), "Apply", int(event.key))
+
+    def _ask_for_hook(
+        self, title: str, fields: "Sequence[FormField]", button: str, place: int
+    ) -> None:
         known = self._known_here
         read = from_form if known is None else partial(from_form, width_of=partial(width_of, known))
-        popup = FormPopup(
-            "New hook", hook_fields(point or layer), read, "Add", way=("app.control", "control.new")
-        )
-        self.app.push_screen(popup, self._added)
+        way = "app.control", "list.open" if title == "Hook" else "control.new"
+        popup = FormPopup(title, fields, read, button, way=way)
+        self.app.push_screen(popup, partial(self._entered, place))
 
-    def _added(self, spec: HookSpec | None) -> None:
+    def _entered(self, place: int, spec: HookSpec | None) -> None:
         if spec is not None:
-            self._specs.append(spec)
+            kept = self._specs[place].enabled if place < len(self._specs) else True
+            self._specs[place : place + 1] = [replace(spec, enabled=kept)]
             self._changed()
-            self.hook_list.cursor = len(self._specs) - 1
+            self.hook_list.cursor = place
 
     def action_switch(self) -> None:
         place = self._place()
