@@ -13,6 +13,7 @@ from tests.tui.conftest import EVALUATION
 from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tests.tui.stand_ins import SAE, give_index
 from tui.app import MiCrowApp
+from tui.screens.runs import run_view
 from tui.screens.runs.sae_view import measured
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.forms.popup import FormPopup
@@ -294,3 +295,12 @@ def test_an_evaluation_of_several_layers_says_each():
         assert "base:resid_post.2 FVU 0.182" in lines
         assert "mlp_out.3 FVU 0.250 · L0 4.5 · dead 12.5%" in lines
         assert "shared 1,700 · base 12 · tuned 30 · unclear 0" in lines
+
+
+def test_the_number_of_equally_frequent_labels_is_said_once():
+    assert run_view._label_words({"law": 300, "chess": 300}) == "300 each: law, chess"
+    assert run_view._label_words({"law": 300, "chess": 299}) == "law 300 · chess 299"
+    assert run_view._label_words({"law": 300}) == "law 300"
+    many = run_view._label_words({f"label {n}": 1000 for n in range(40)})
+    assert many.startswith("1,000 each: label 0, label 1, ")
+    assert many.endswith(" more")

@@ -111,9 +111,12 @@ def _split_words(glance: Glance | None) -> str:
 
 
 def _label_words(labels: Mapping[str, int]) -> str:
-    shown = [f"{printable(label)} {n:,}" for label, n in list(labels.items())[:_MOST_LABELS]]
-    more = len(labels) - len(shown)
-    return " · ".join(shown) + (f" and {more} more" if more > 0 else "")
+    first, more = list(labels.items())[:_MOST_LABELS], len(labels) - _MOST_LABELS
+    if len(first) > 1 and len(set(labels.values())) == 1:
+        words = f"{first[0][1]:,} each: " + ", ".join(printable(label) for label, _ in first)
+    else:
+        words = " · ".join(f"{printable(label)} {n:,}" for label, n in first)
+    return words + (f" and {more} more" if more > 0 else "")
 
 
 def _layers(run: RunSummary, glance: Glance | None) -> list[Content]:
