@@ -235,3 +235,15 @@ def test_a_rounded_product_chooses_the_same_latents_with_the_same_values() -> No
     assert torch.equal(sets[0], sets[1])
     dense = [dense_latents(*one, 1000) for one in (wanted, found)]
     torch.testing.assert_close(dense[1], dense[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_rounded_product_of_rounded_inputs_chooses_in_the_encoder_s_dtype() -> None:
+    """As what a transcoder reads of a run in bf16, from which no centre is subtracted."""
+    generator = torch.Generator().manual_seed(12)
+    x, rows = (torch.randn(size, 64, generator=generator) for size in (512, 1000))
+    x, bias = x.bfloat16(), torch.zeros(1000)
+    wanted = topk_activations(x, rows, bias, 8)
+    found = rounded_topk_activations(x, rows, bias, 8, torch.bfloat16)
+    assert found[0].dtype == torch.float32
+    assert torch.equal(*(indices.sort(1).values for _, indices in (wanted, found)))
+    torch.testing.assert_close(*(dense_latents(*one, 1000) for one in (found, wanted)))
