@@ -9,6 +9,7 @@ a sentence asks here first.
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
 
 from mi_crow.errors import MachineError, MiCrowError
@@ -118,6 +119,12 @@ def sentence_of(error: BaseException) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Whether this machine or a device ran out of memory."""
     return cause_of(error) == errno.ENOMEM
+
+
+def forget_locals(error: BaseException) -> None:
+    """Frees what the calls that failed were working on: an error keeps it, tensors too."""
+    for one in _chain(error):
+        traceback.clear_frames(one.__traceback__)
 
 
 def disk_is_full(error: BaseException) -> bool:

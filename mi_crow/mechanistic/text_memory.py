@@ -51,13 +51,14 @@ def pass_bytes(lm: "LanguageModel", tokens: int, *, latents: int = 0, logits: bo
 def naming_a_length(lm: "LanguageModel", what: str, tokens: int, needs: Needs) -> Iterator[None]:
     """Inside the block running out of memory raises a MachineError that says how long a text would
     fit. `what` is done with the tokens, in words."""
-    from mi_crow.causes import out_of_memory
+    from mi_crow.causes import forget_locals, out_of_memory
 
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        forget_locals(error)  # else they would count as what does not fit
         raise too_long(lm, what, tokens, needs) from error
 
 
@@ -74,9 +75,6 @@ def too_long(lm: "LanguageModel", what: str, tokens: int, needs: Needs) -> Machi
 
 
 def _free(lm: "LanguageModel") -> int | None:
-    import torch
+    from mi_crow.language_model.placement.devices import free_bytes
 
-    if lm.device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info(lm.device)[0])
+    return free_bytes(lm.device) if lm.device.type == "cuda" else None

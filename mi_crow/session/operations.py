@@ -1,5 +1,6 @@
 """The operations of the model session: what it holds, and who answers which request."""
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mi_crow.causes import out_of_memory
+from mi_crow.causes import forget_locals, out_of_memory
 from mi_crow.errors import CancelledError, MachineError, UserError
 from mi_crow.language_model.config import ModelSpec
 from mi_crow.mechanistic.sae.weights_hash import WeightsFile
@@ -181,7 +182,12 @@ class Operations:
             if held.attached is not None:
                 held.attached.detach()
             return held.loaded.lm
-        del held  # two models at once may not fit the device
+        # Two models at once may not fit the device. A model goes with what refers to it, and refers
+        # to itself by its hooks.
+        self._parts = None
+        if held is not None:
+            del held
+            gc.collect()
         return LanguageModel.from_spec(spec)
 
     def _explain(self, what: str, sae_id: str | None = None, **asked: Any) -> dict[str, Any]:
@@ -238,6 +244,7 @@ class Operations:
         except Exception as error:
             if not out_of_memory(error):
                 raise
+            forget_locals(error)
             self._free_memory()
             raise MachineError(
                 "the device is out of memory",

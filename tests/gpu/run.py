@@ -28,6 +28,8 @@ GPU_TESTS = (  # those with the mark `gpu`
     "tests/unit/test_model_placement.py",
     "tests/unit/test_steering_steer.py",
     "tests/unit/test_decoding_static.py",
+    "tests/unit/test_cuda_graph.py",
+    "tests/unit/test_device_memory.py",
 )
 
 

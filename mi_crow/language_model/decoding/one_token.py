@@ -7,6 +7,7 @@ decided once, when it is captured: only what holds for every token may be captur
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -70,20 +71,34 @@ class OneToken:
 def capture(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Captures what `run` launches on `device`, without running it; what is returned runs it.
     Raises RuntimeError where that does not work."""
-    graph = torch.cuda.CUDAGraph()
-    before = torch.cuda.current_stream(device)
-    try:
-        # A stream of this device, and other threads may go on with what they do on it.
-        with (
-            torch.cuda.device(device),
-            torch.cuda.graph(
-                graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"
-            ),
-        ):
-            run()
-    finally:
-        torch.cuda.set_stream(before)  # which a capture that failed leaves changed
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream(device)
+        try:
+            # A stream of this device, and other threads may go on with what they do on it.
+            with torch.cuda.graph(
+                graph,
+                pool=pool,
+                stream=torch.cuda.Stream(device),
+                capture_error_mode="thread_local",
+            ):
+                run()
+        except BaseException:
+            _end_recording(pool)
+            raise
+        finally:
+            torch.cuda.set_stream(before)  # which a capture that failed leaves changed
     return graph.replay
+
+
+def _end_recording(pool: Any) -> None:
+    """After a capture on the current device that failed. In PyTorch to 2.11 (#180395 there) memory
+    is given out as if it were still going on: nothing goes back to the device any more, and what
+    two streams used is never used again."""
+    index = torch.cuda.current_device()
+    with suppress(AttributeError, RuntimeError):  # PyTorch has ended it itself
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
 
 
 def why_not_captured(lm: CausalModel, controlled: bool, rows: int) -> str:

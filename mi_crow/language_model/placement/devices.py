@@ -73,6 +73,7 @@ def check_room(
 def free_bytes(device: torch.device) -> int | None:
     """Memory of `device` that nothing uses; None where that is not known."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # which is free for us, and in use for the driver
         return torch.cuda.mem_get_info(device)[0]
     return available_memory() if device.type == "cpu" else None
 
