@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.sae import (
@@ -25,6 +27,16 @@ from mi_crow.mechanistic.sae.train.whitening import whitening_of
 from tests.helpers.progress import Watched
 
 FEATURES, WIDTH, ACTIVE = 48, 16, 3
+
+
+class CopiesCounted(TorchDispatchMode):
+    """Counts copies to another dtype or device."""
+
+    copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.copies += func.overloadpacket is torch.ops.aten._to_copy
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +221,18 @@ def test_whitening_is_that_of_the_covariance_and_folds_back(source: TensorSource
         found.unfold(sae)
         for name, tensor in before.items():
             torch.testing.assert_close(sae.state_dict()[name], tensor)
+
+
+def test_whitening_converts_its_matrix_once(source: TensorSource) -> None:
+    """On a GPU it would be copied there, and waited for, in every step."""
+    found = whitening_of(source, None, 0.0)
+    x = source.sample(10, 0)
+    first = found.whitened(x)
+    assert torch.equal(first, (x - found.mean.float()) @ found.matrix.float())
+    with CopiesCounted() as counted:
+        assert torch.equal(found.whitened(x), first)
+    assert counted.copies == 0
+    assert found.whitened(x.double()).dtype == torch.float64
 
 
 def test_a_whitened_training_gives_an_sae_of_plain_activations(source: TensorSource) -> None:

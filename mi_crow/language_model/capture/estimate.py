@@ -84,11 +84,17 @@ def _tokens_per_second(
     """Real tokens per second in a forward pass of a small batch."""
     encoding = lm.encode(texts, min(context, lm.context or context))
     run_to(lm, points, encoding.input_ids[:1])  # the first pass is slower than all others
+    _wait_for(lm.device)
     started = perf_counter()
     run_to(lm, points, encoding.input_ids)
-    if lm.device.type == "cuda":
-        torch.cuda.synchronize(lm.device)
+    _wait_for(lm.device)
     return int(encoding.attention_mask.sum()) / max(perf_counter() - started, 1e-9)
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _size(count: float) -> str:

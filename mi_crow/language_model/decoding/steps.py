@@ -186,8 +186,7 @@ class Steps:
         if self._ids.shape[1] > self._room:
             one_token = self._make_room([self._cache], 1)
         new = self._ids[:, self._cached :]
-        special = torch.isin(new, self._special)
-        logits = one_token(self._one_pass, new, special, self._cached)
+        logits = one_token(self._one_pass, new, self._are_special(new), self._cached)
         self._cached += 1
         return logits
 
@@ -244,7 +243,7 @@ class Steps:
         context = ForwardContext(
             new,
             mask,
-            torch.isin(new, self._special) if special is None else special,
+            self._are_special(new) if special is None else special,
             cached,
             self._prompts.shape[1],
             acts,
@@ -265,6 +264,12 @@ class Steps:
             output = lm.model(input_ids=new, use_cache=self._use_cache, **inputs)
         after = getattr(output, self._cache_name or "", None) if self._use_cache else None
         return _Read(output.logits[:, -1].float(), after)
+
+    def _are_special(self, new: Tensor) -> Tensor:
+        """Which of the tokens [rows, length] are special."""
+        if new.shape[1] == 1:  # of many special ones `isin` sorts all, and a GPU is waited for
+            return (new[..., None] == self._special).any(-1)
+        return torch.isin(new, self._special)
 
     def _mask(self, controlled: tuple[bool, ...]) -> Tensor:
         """Which texts of a pass controllers change, on the device."""

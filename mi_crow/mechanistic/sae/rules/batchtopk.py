@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mi_crow.mechanistic.sae.base import LossContext, SaeOptions, TrainingOutput
 from mi_crow.mechanistic.sae.kernels.entries import (
@@ -95,7 +96,8 @@ class BatchTopKSae(RaggedSae):
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
         """Moves the threshold towards the least of the batch's activations [e]."""
-        least = self.sharing.minimum(torch.cat([values, values.new_tensor([torch.inf])]).min())
+        # Padded, since infinity would come from the host, and the device be waited for.
+        least = self.sharing.minimum(functional.pad(values, (0, 1), value=torch.inf).min())
         fresh = self.threshold == 0
         moved = self.threshold.lerp(least.expand_as(self.threshold), 1 - KEPT)
         moved = torch.where(fresh, least, moved)

@@ -20,7 +20,10 @@ def orthogonality_loss(decoder: Tensor, seed: int, step: int, chunk: int = CHUNK
     if rows < 2:
         return decoder.new_zeros(())
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    order = torch.randperm(rows, generator=generator).to(decoder.device)
+    order = torch.randperm(rows, generator=generator)
+    if decoder.is_cuda:  # from other memory the copy would wait for all that was begun before it
+        order = order.pin_memory()
+    order = order.to(decoder.device, non_blocking=True)
     nearest = torch.empty_like(order)
     with torch.no_grad(), torch.autocast(decoder.device.type, enabled=False):
         for part in order.tensor_split(-(-rows // chunk)):

@@ -1,6 +1,6 @@
 """Training on whitened activations, and what becomes of the SAE on plain ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,10 +19,17 @@ class Whitening:
     mean: Tensor  # [d] fp64
     matrix: Tensor  # [d, d] fp64
     inverse: Tensor  # [d, d] fp64
+    # Mean and matrix as steps take them: d^2 numbers that each would convert and copy anew.
+    _ready: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def whitened(self, x: Tensor) -> Tensor:
         """Activations x [n, d] whitened, in their own dtype."""
-        mean, matrix = (one.to(x.device, x.dtype) for one in (self.mean, self.matrix))
+        kind = x.device, x.dtype
+        if kind not in self._ready:
+            self._ready[kind] = self.mean.to(*kind), self.matrix.to(*kind)
+        mean, matrix = self._ready[kind]
         return (x - mean) @ matrix
 
     @torch.no_grad()

@@ -209,7 +209,8 @@ class BatchTopKClt(SparseAutoencoder):
     @torch.no_grad()
     def _follow(self, values: Tensor) -> None:
         """Moves the threshold towards the least of the batch's activations [e]."""
-        least = self.sharing.minimum(torch.cat([values, values.new_tensor([torch.inf])]).min())
+        # Padded, since infinity would come from the host, and the device be waited for.
+        least = self.sharing.minimum(functional.pad(values, (0, 1), value=torch.inf).min())
         moved = torch.where(self.threshold == 0, least, self.threshold.lerp(least, 1 - KEPT))
         self.threshold.copy_(torch.where(least.isfinite(), moved, self.threshold))
 
