@@ -54,12 +54,25 @@ async def pilot(results):
         yield pilot
 
 
+async def test_a_field_that_has_to_be_filled_in_says_so_before_anything_is_typed():
+    app = Bare()
+    fields = (FormField("sae", "SAE", required=True), FormField("seed", "seed"))
+    async with app.run_test(size=(40, 10)) as pilot:
+        app.push_screen(FormPopup("Evaluate", fields, dict, study=lambda _: Advice()))
+        await settle(pilot)
+        first, second = app.screen.query(FormInput)
+        assert (first.placeholder, second.placeholder) == ("required", "")
+        assert "required" in screen_text(pilot)
+        first.show_default(Default("demo-topk", "the newest"))
+        assert first.placeholder.startswith("demo-topk  ·  the")
+
+
 async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
     text = screen_text(pilot)
     assert "no run given" not in text  # nobody has come to it yet
     assert "mi-crow train" not in text
     field = pilot.app.screen.query(FormInput).first()
-    assert field.placeholder == "what to train on"
+    assert field.placeholder == "required  ·  what to train on"
     await press(pilot, "d", "escape", "backspace")
     assert "no run given" in screen_text(pilot)
     await press(pilot, *"demo")

@@ -20,6 +20,7 @@ from tui.widgets.forms.candidates import CandidateList, matching
 from tui.widgets.forms.fields import Candidate, Default, FormField
 
 _MOST_LISTED = 200
+REQUIRED = "required"
 
 
 class FormInput(Field):
@@ -50,8 +51,11 @@ class FormInput(Field):
         self._fit_default()
 
     def _fit_default(self) -> None:
-        """An empty field says what it stands for, a required one without a default its hint."""
-        told = str(self._default) or (self.field.hint if self.field.required else "")
+        """An empty field says what it stands for; one that has to be filled in that it has, and
+        its hint."""
+        told = str(self._default)
+        if self.field.required and not told:
+            told = "  ·  ".join(filter(None, (REQUIRED, self.field.hint)))
         text = Content(printable(told))
         text = text.truncate(max(self.content_size.width, 1), ellipsis=True)
         if text.plain != self.placeholder:
