@@ -1,12 +1,16 @@
 """What Steer says and keeps of a text is what wrote it, whatever was changed or opened since."""
 
 import hashlib
+import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from mi_crow.mechanistic.concepts.annotations import SavedGeneration
+from mi_crow.mechanistic.steering.interventions import parse_intervention
 from mi_crow.store.workspace import Workspace
 from tests.tui.conftest import OpenWithSession
 from tests.tui.driving import notices, press, screen_text, settle
@@ -14,11 +18,13 @@ from tests.tui.stand_ins import ScriptedSession
 from tui import messages
 from tui.app import MiCrowApp
 from tui.screens.steer.board import Board
+from tui.screens.steer.generations import plan_of
+from tui.screens.steer.kept_reading import as_kept, sample_of_saved
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SamplingSettings, SideText
 from tui.widgets.field import Field
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.lists.row_list import RowList
-from tui.widgets.stream_text import PARTING, Passage, StreamText
+from tui.widgets.stream_text import Passage, StreamText
 
 SAE, OTHER = "demo-topk", "smol-sae"
 
@@ -213,13 +219,14 @@ async def test_the_screen_says_how_the_prompt_was_read_and_the_saved_text_keeps_
 
 
 @pytest.mark.slow
-async def test_an_opened_text_shows_where_it_leaves_its_baseline_and_heat_once_written(open_steer):
+async def test_an_opened_text_shows_what_was_read_in_it(open_steer):
     async with open_steer(3) as (pilot, session):
-        await press(pilot, "ctrl+r", "S", "K", "enter")
-        text = screen_text(pilot)
-        assert text.count(f"is{PARTING} ") == 2
-        assert "KL 0.82 · perplexity 21.4 · parts at word 2" in " ".join(text.split())
-        assert "peaks at" not in text  # what the feature did is not kept
+        await press(pilot, "ctrl+r")
+        before = [one.text_to_copy() for one in pilot.app.screen.query(StreamText)]
+        await press(pilot, "S", "K", "enter")
+        assert "saved 20" in heading(pilot)
+        assert [one.text_to_copy() for one in pilot.app.screen.query(StreamText)] == before
+        assert screen_text(pilot).count("#3 peaks at") == 2
         await press(pilot, "l")
         assert session.asked[-1][1]["baseline"] is True
         assert screen_text(pilot).count("#3 peaks at") == 2
@@ -241,3 +248,60 @@ def test_texts_that_were_kept_without_tokens_part_at_a_word():
     assert shown(" at sea", " at sea")[1].notes == ("the same text",)
     assert shown("", " at sea")[1].notes == ()
     assert shown(" at sea", " at", stopped=True)[1].notes == ()
+
+
+def saved(**metrics: object) -> SavedGeneration:
+    settings = {"interventions": [parse_intervention("3=+0.5max").as_json()]}
+    given = {"id": 1, "created": 0.0, "model_id": "sample", "revision": None, "device": "cpu"}
+    given |= {"sae_ids": [SAE], "weight_hashes": [], "versions": {}, "preset": None, "seed": 0}
+    texts = {"prompt": "The harbour", "baseline": " is at sea.", "steered": " is at home."}
+    return SavedGeneration(**given, **texts, settings=settings, metrics=metrics)  # type: ignore[arg-type]
+
+
+def test_what_is_read_in_a_text_is_kept_as_it_is():
+    acts, promoted = ((0.5, 8.125, 0.0),), ((-9.5, -6.25),)
+    own = {"targets": ("feature:3",), "acts": acts, "perplexity": 21.5, "distinct_2": 1.0}
+    plain = SideText(" is at sea.", (" is", " at", " sea."), **own)  # type: ignore[arg-type]
+    steered = replace(
+        plain, text=" is at home.", tokens=(" is", " at", " home."), kl=0.25, promoted=promoted
+    )
+    kept = json.loads(json.dumps(as_kept(Sample(plain, steered))))
+    found = sample_of_saved(saved(kl=0.25, perplexity=21.5, **kept))
+    assert found == Sample(plain, steered)
+
+
+def test_of_many_targets_the_first_are_kept():
+    tokens = tuple(f" {number}" for number in range(2000))
+    targets = tuple(f"feature:{number}" for number in range(9))
+    text = SideText("".join(tokens), tokens, targets, tuple((1.0,) * 2000 for _ in targets))
+    readings = as_kept(Sample(text, text))["readings"]
+    assert readings["targets"] == ["feature:0", "feature:1"]
+    assert len(readings["steered"]["acts"]) == 2
+    assert as_kept(Sample(SideText(" a"), SideText(" b"))) == {}
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        None,
+        7,
+        {"targets": ["feature:3"]},
+        {"targets": ["feature:3"], "baseline": {}, "steered": {"tokens": [" is"], "acts": [["x"]]}},
+        {
+            "targets": ["feature:3"],
+            "baseline": {},
+            "steered": {"tokens": [" is"], "acts": [[1, 2]]},
+        },
+        {"targets": 3, "baseline": {}, "steered": {}},
+    ],
+)
+def test_a_saved_text_without_readings_is_shown_and_says_how_to_have_them(readings):
+    one = saved(kl=0.25, readings=readings) if readings is not None else saved(kl=0.25)
+    shown = sample_of_saved(one)
+    assert (shown.baseline.text, shown.steered.text) == (" is at sea.", " is at home.")
+    assert (shown.steered.kl, shown.steered.acts) == (0.25, ())
+    done = PassageDone(0, one.baseline, one.steered, samples=(shown,))
+    board = Board(plan_of(one), [done], started=1, saved=True)
+    (passage,) = board.passages("steered", None)
+    assert passage.notes[-1].startswith("ctrl+r generates it again")
+    assert "again" not in " ".join(board.passages("baseline", None)[0].notes)

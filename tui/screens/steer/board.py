@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from mi_crow.mechanistic.steering.chat.branches import Message
 from mi_crow.mechanistic.steering.interventions import Intervention
+from tui.preferences.key_words import key
 from tui.screens.steer.heading import passage_title
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 from tui.text import number
@@ -26,6 +27,7 @@ class Board:
     done: list[PassageDone] = field(default_factory=list)
     sample: int = 0
     started: int = 0  # passages
+    saved: bool = False  # opened, not written now
     _arrived: dict[tuple[int, str, int], str] = field(default_factory=dict)
 
     def arrive(self, place: int, side: str, sample: int, text: str) -> None:
@@ -43,7 +45,10 @@ class Board:
 
     @property
     def baselines(self) -> tuple[SideText, ...]:
-        """Whole baselines in which the targets were read, for a plan that has the same ones."""
+        """Whole baselines in which the targets were read, for a plan that has the same ones. Not
+        saved ones: another machine or model may have written them."""
+        if self.saved:
+            return ()
         whole = next((one for one in self.done if one.place == 0 and not one.stopped), None)
         found = tuple(one.baseline for one in whole.samples) if whole is not None else ()
         return found if all(one.tokens or not one.text for one in found) else ()
@@ -94,11 +99,18 @@ class Board:
                         _peak(at, shown, heat),
                         _push(at, shown),
                         _figures(side, pair, parts, unit),
+                        self._unread(side, shown),
                     ),
                 )
             ),
             turns=turns,
         )
+
+    def _unread(self, side: str, shown: SideText) -> str:
+        """How a saved text comes to what was not kept with it."""
+        if not self.saved or side != _STEERED or shown.acts or not self.plan.targets:
+            return ""
+        return f"{key('steer.run')} generates it again, with the activations of its tokens"
 
     def _target(self, wanted: str | None) -> str | None:
         """What the heat is of: `wanted`, or the first target where not all texts have that."""

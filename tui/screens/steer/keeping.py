@@ -1,8 +1,10 @@
 """Keeping generations in the annotations, with everything that made them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tui.screens.steer.kept_reading import as_kept
 from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ def keep(plan: Plan, done: Sequence[PassageDone], sample: int, annotations: "Ann
     several = any(len(passage.samples) > 1 for passage in done)
     for passage in done:
         shown = sample_of(passage, sample)
+        both = replace(shown, baseline=sample_of(done[0], sample).baseline)  # a sweep shares it
         origin = passage.origin
         weights = origin.weights.sha256() if origin.weights is not None else None
         annotations.save_generation(
@@ -38,9 +41,9 @@ def keep(plan: Plan, done: Sequence[PassageDone], sample: int, annotations: "Ann
                 "bos_added": done[0].bos_added,
                 "interventions": [one.as_json() for one in plan.stacks[passage.place]],
             },
-            baseline=sample_of(done[0], sample).baseline.text,
-            steered=shown.steered.text,
-            metrics=dict(passage.metrics) | _own_figures(shown),
+            baseline=both.baseline.text,
+            steered=both.steered.text,
+            metrics=dict(passage.metrics) | _own_figures(shown) | as_kept(both),
         )
     return f"Saved {len(done)} generations" if len(done) > 1 else "Saved this generation"
 

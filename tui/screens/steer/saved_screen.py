@@ -22,7 +22,8 @@ from tui.screens.steer.generations import (
     saved_words,
 )
 from tui.screens.steer.keeping import sample_of
-from tui.screens.steer.writing import PassageDone, Plan, Sample, SideText
+from tui.screens.steer.kept_reading import sample_of_saved
+from tui.screens.steer.writing import PassageDone, Plan
 from tui.widgets.frame.popup import Confirm
 from tui.widgets.prompt_line import PromptLine
 
@@ -84,13 +85,11 @@ class SavedTexts(Chats):
         self._take_up(plan)
         self.take_up_chat(plan, saved.baseline, saved.steered)
         self._runs += 1
-        figures = {name: saved.metrics.get(name) for name in ("kl", "perplexity")}
-        steered = SideText.of({"text": saved.steered, **figures})
-        shown = Sample(SideText(saved.baseline), steered)
+        shown = sample_of_saved(saved)
         done = PassageDone(
             0, saved.baseline, saved.steered, dict(saved.metrics), samples=(shown,), run=self._runs
         )
-        self._board = Board(replace(plan, run=self._runs), [done], started=1)
+        self._board = Board(replace(plan, run=self._runs), [done], started=1, saved=True)
         self._opened, self._stopped = (plan, saved), False
         self._share_lines()
         self._show_texts()
