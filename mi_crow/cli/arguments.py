@@ -1,5 +1,6 @@
 """The pieces of command lines that several commands share."""
 
+import re
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -26,6 +27,14 @@ class Parser(ArgumentParser):
             if option in message and message.endswith("expected one argument"):
                 raise UserError(message, hint=forms())
         raise UserError(message, hint=f"see {self.prog} --help")
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """argparse's own; but where a query is taken, `-label:weather` is one."""
+        is_option = bool({arg_string, f"-{arg_string}"} & {*self._option_string_actions})
+        takes_query = any(one.dest == "query" for one in self._get_positional_actions())
+        if takes_query and not is_option and re.match(r'-[A-Za-z_"]', arg_string):
+            return None
+        return super()._parse_optional(arg_string)
 
 
 def add_interventions(parser: ArgumentParser, help: str) -> None:

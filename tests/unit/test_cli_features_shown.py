@@ -51,6 +51,14 @@ def test_the_columns_that_were_asked_for_are_shown(workspace: Workspace, say: Sa
     assert "no column is named" in say("features", "--columns", " , ", code=2)
 
 
+def test_a_query_may_begin_with_what_it_excludes(workspace: Workspace, say: Say) -> None:
+    Annotations(workspace.annotations_path).set_concept(SAE, 3, "tide")
+    assert say("features", "--columns", "feature", "named:yes").split()[-1] == "3"
+    shown = say("features", "-named:no", "--columns", "feature", "--json")
+    assert [row["feature"] for row in json.loads(shown)] == [3]
+    assert "unrecognized arguments: -sae" in say("features", "-sae", SAE, code=2)
+
+
 def test_a_proposed_name_says_what_it_is_worth(workspace: Workspace, say: Say) -> None:
     of: dict[int, tuple[str, str, float, float, int]] = {
         2: ("gulls", "token", np.nan, np.nan, 2),
