@@ -11,6 +11,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features.connection import connect
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import (
+    REFERENCE,
     Condition,
     QueryError,
     completions,
@@ -47,6 +48,27 @@ def test_an_sae_that_is_gone_is_not_one_without_an_index(tmp_path: Path) -> None
     (tmp_path / "old").mkdir()
     with pytest.raises(NotFoundError, match="SAE 'old' has no feature index"):
         connect(tmp_path / "old" / "features.duckdb", "old")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("rain label!=weather", "-label:weather"),
+        ("rain label:!weather", "-label:weather"),
+        ("rain fires<>0", "-fires=0"),
+        ("rain named!=", "-named:.."),
+    ],
+)
+def test_unequal_is_told_as_an_exclusion(text: str, meant: str) -> None:
+    with pytest.raises(QueryError, match="no sign for unequal") as caught:
+        parse_query(text)
+    assert caught.value.hint.endswith(f": {meant}")
+    assert text[caught.value.start : caught.value.end] == text.removeprefix("rain ")
+
+
+def test_the_reference_begins_with_what_a_narrow_line_has_room_for() -> None:
+    assert REFERENCE[:50].startswith("words -not density< label: tag: on: like: sort: ")
+    assert {*REFERENCE.split()} >= {"fires>", "token:", "named:", "source:"}
 
 
 def test_a_line_is_words_conditions_and_an_order() -> None:
@@ -176,4 +198,5 @@ def test_completion_knows_conditions_and_their_values() -> None:
     assert completions("named:", known) == ["named:yes", "named:no"]
     assert completions("sort:auroc:w", known) == ["sort:auroc:weather", 'sort:"auroc:west wind"']
     assert completions("den", known) == ["density<"]
+    assert completions("-Conc", known) == ["-concept:"]
     assert completions("rain ", known) == []

@@ -55,6 +55,7 @@ ORDERS: Mapping[str, str] = {
 }
 _SORT = "sort"
 _NO_OPERATORS = ("AND", "OR", "NOT")  # of other query languages
+_UNEQUAL = re.compile(r"(?P<name>[A-Za-z_]+):?(!=|<>|!)(?P<value>.*)", re.DOTALL)
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
 _FEATURES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
@@ -130,6 +131,7 @@ def parse_query(text: str) -> FeatureQuery:
                 end,
                 f'all conditions must hold, a leading - excludes; write "{bare}" for the word',
             )
+        _refuse_unequal(bare, start, end)
         if found is None or bare.startswith('"'):
             word = _unquoted(bare, start, end)
             if negated:
@@ -155,10 +157,32 @@ def parse_query(text: str) -> FeatureQuery:
     return FeatureQuery(" ".join(words), tuple(conditions), *sort)
 
 
-# All that can be asked for, on one line.
-REFERENCE = (
-    f"words  -not  {' '.join(f'{name}>' for name in NUMBERS)}  "
-    f"{' '.join(f'{name}:' for name in WORDS)}  {_SORT}:"
+def _refuse_unequal(bare: str, start: int, end: int) -> None:
+    """Raises QueryError for `label!=weather`, which would be searched for."""
+    found = _UNEQUAL.fullmatch(bare)
+    if found is None or (name := found["name"].lower()) not in (*NUMBERS, *WORDS):
+        return
+    sign = ":" if name in WORDS else "="
+    value = found["value"].lstrip("=") or ".."
+    hint = f"a leading - excludes: -{name}{sign}{value}"
+    raise QueryError("there is no sign for unequal", start, end, hint)
+
+
+def _sign(name: str) -> str:
+    """The sign that most often follows a condition's name."""
+    if name in NUMBERS:
+        return "<" if name == "density" else ">"
+    return ":"
+
+
+# All that can be asked for, on one line: a narrow one ends after what is wanted most.
+_WANTED_MOST = ("density", "label", "tag", "on", "like", _SORT)
+REFERENCE = " ".join(
+    (
+        "words",
+        "-not",
+        *(f"{name}{_sign(name)}" for name in dict.fromkeys((*_WANTED_MOST, *WORDS, *NUMBERS))),
+    )
 )
 
 
@@ -174,9 +198,9 @@ def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]
         return []
     name, colon, typed = bare.partition(":")
     if not colon:
-        known = [f"{name}:" for name in (*WORDS, _SORT)]
-        known += [f"{name}{'<' if name == 'density' else '>'}" for name in NUMBERS]
-        return [f"{head}{sign}{word}" for word in known if word.startswith(bare) and word != bare]
+        known = [f"{name}{_sign(name)}" for name in (*WORDS, _SORT, *NUMBERS)]
+        begun = bare.lower()
+        return [f"{head}{sign}{word}" for word in known if word.startswith(begun) and word != begun]
     values = _values(name, vocabulary)
     typed = typed.removeprefix('"').casefold()
     return [

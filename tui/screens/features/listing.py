@@ -40,7 +40,8 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = False
         # To be opened as soon as the index is there, or in the table only.
         self._wanted: tuple[int, bool] | None = None
-        self._restored: int | None = None  # open when the app last ended
+        self._restored: int | None = None  # open when the app last ended, or before a filter
+        self._left: int | None = None  # under the cursor when a filter was asked for
         self._restored_detail = False  # whether it was open in place of the table
 
     @property
@@ -59,6 +60,7 @@ class FeatureListScreen(OpenFeatureScreen):
     def action_filter(self) -> None:
         known = vocabulary(self.context.features)
         self._to_table()
+        self._left = None if self._query.search else self.table.feature
         self.prompt.ask(
             "filter",
             "/",
@@ -77,6 +79,12 @@ class FeatureListScreen(OpenFeatureScreen):
     def search(self, text: str) -> None:
         """Shows what a query finds."""
         self._ask(self._query.searching(text))
+
+    def search_while_typed(self, text: str) -> None:
+        """Shows what a query finds so far; without one, the cursor goes back to where it was."""
+        if not text and self._query.search and self._restored is None:
+            self._restored, self._restored_detail = self._left, False
+        self.search(text)
 
     @property
     def trouble(self) -> Trouble:
@@ -148,11 +156,12 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = True
         self._kept = None
         self.trouble.clear()
+        searched = bool(read.query.search) and read.query.search != self._shown_query.search
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)
         self._set_columns()
         self.table.marks.keep_below(read.total)
-        self.table.show(read.ids, store.rows, self._none_match(read))
+        self.table.show(read.ids, store.rows, self._none_match(read), first=searched)
         restored, self._restored = self._restored, None
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None

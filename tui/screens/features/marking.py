@@ -88,7 +88,7 @@ class FeatureMarkScreen(WritesFiles, FeatureListScreen):
         self._ask_for_chosen("names", "", "a name for all  #tag  ~0.8  -- note")
 
     def action_tags(self) -> None:
-        self._ask_for_chosen("tags", " tags", "checked, to do; -checked removes a tag")
+        self._ask_for_chosen("tags", " tags", "checked, to do; -checked untags")
         store, features = self.context.features, self._asked_for
         if store is not None and self.prompt.is_open:
             self.in_thread(
@@ -228,7 +228,7 @@ def _export(store: "FeatureStore", features: Sequence[int], path: Path) -> str:
     from mi_crow.mechanistic.features.report.write import write_features
 
     count = write_features(store, features, path, overwrite=True)
-    return f"Wrote {count:,} features to {path}"
+    return f"Wrote {count:,} {'feature' if count == 1 else 'features'} to {path}"
 
 
 def saved_columns(saved: JsonObject) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         prompt = self.prompt
         if prompt.is_open:
             if prompt.purpose == "filter":
-                self._ask(self._query.searching(""))
+                self.search_while_typed("")
             return prompt.close()
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
@@ -269,7 +269,7 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     @on(PromptLine.Typed)
     def _typed(self, message: PromptLine.Typed) -> None:
         if message.purpose == "filter":
-            self._ask(self._query.searching(understood(message.value)))
+            self.search_while_typed(understood(message.value))
         elif message.purpose == "jump":
             number = message.value.strip().removeprefix("#")
             self._expect(int(number) if number.isdecimal() and number.isascii() else None)

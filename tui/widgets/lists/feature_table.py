@@ -74,8 +74,11 @@ class FeatureTable(ThreadWork, CursorList):
 
     # What is shown.
 
-    def show(self, ids: Sequence[int], fetch: Fetch, empty: str = "No features") -> None:
-        """Shows `ids` in this order; the cursor stays on its feature where that is still there.
+    def show(
+        self, ids: Sequence[int], fetch: Fetch, empty: str = "No features", *, first: bool = False
+    ) -> None:
+        """Shows `ids` in this order; the cursor stays on its feature where that is still there, or
+        goes to the `first`.
 
         `fetch` gives the rows of some ids in their order; it is called in a thread.
         """
@@ -87,7 +90,7 @@ class FeatureTable(ThreadWork, CursorList):
         self._expected = None
         self._blocks.clear()
         self._stale.clear()
-        place = None if before is None else self.place_of(before)
+        place = None if before is None or first else self.place_of(before)
         self.rows_changed(place or 0)
         self._read_visible()
         if self.feature != before:
