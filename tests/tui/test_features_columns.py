@@ -142,6 +142,13 @@ def test_columns_fill_the_width_and_keep_their_numbers_whole(width: int):
         assert titles_content(found, column.sort, True).cell_length <= width
 
 
+@pytest.mark.parametrize("width", [30, 46, 60])
+def test_a_narrow_table_leaves_out_figures_before_names(width: int):
+    needs = {"feature": 5, "layer": 12, "density": 5, "max": 5, "meaning": 40}
+    found = layout((DEFAULT[0], "layer", *DEFAULT[1:]), needs, width)
+    assert "meaning" in {column.name for column, _ in found.columns}
+
+
 @pytest.mark.parametrize("width", [34, 80, 200])
 def test_a_column_is_found_under_its_title(width: int):
     found = layout(DEFAULT, {}, width)

@@ -191,7 +191,7 @@ async def test_the_line_stays_open_for_a_place_where_nothing_can_be_written(open
         await press(pilot, "w")
         prompt = pilot.app.screen.prompt
         for name, says in (
-            ("out.pdf", "does not end in .html or .htm or .json"),
+            ("out.pdf", "does not end in .html or .json"),
             ("mistyped/out.html", "does not exist; name one that does"),
             (".", "is a folder; name a file in it"),
         ):

@@ -45,6 +45,12 @@ def shown(pilot) -> list[str]:
     return [*(column.name for column, _ in placed.columns), *placed.left_out]
 
 
+async def test_what_is_told_of_layers_takes_no_lines_from_the_related_features(open_layered):
+    async with open_layered(size=(120, 40)) as pilot:
+        for name in ("neighbours", "coactive"):
+            assert pilot.app.screen.query_one(f"#related-{name}", RowList).size.height >= 2
+
+
 async def test_the_table_has_a_column_of_layers(open_layered):
     async with open_layered(size=(120, 40)) as pilot:
         assert table(pilot).columns == DEFAULT_HERE

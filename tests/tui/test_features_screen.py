@@ -1,6 +1,7 @@
 """The Features screen: find a feature, read it, name it, send it on."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from textual.pilot import Pilot
@@ -13,6 +14,7 @@ from mi_crow.mechanistic.features.records import Example, Explanation
 from tests.tui.driving import press, screen_text, settle, table
 from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
+from tui.screens.features.content import side_content
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
 from tui.widgets.prompt_line import PromptLine
@@ -94,6 +96,24 @@ async def test_typing_filters_and_escape_clears(open_features):
         assert table(pilot).row_count == found
         await press(pilot, "escape")
         assert table(pilot).row_count == everything
+
+
+async def test_a_search_begins_at_its_best_match_and_giving_it_up_leads_back(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash", *"sail", "enter", "G", "escape")
+        place, last = table(pilot).cursor, table(pilot).feature  # it matches, but not best
+        assert place != 0
+        await press(pilot, "slash")
+        await type_in(pilot, "sail")
+        assert last in table(pilot).shown_ids
+        assert table(pilot).cursor == 0
+        await press(pilot, "escape")
+        assert (table(pilot).cursor, table(pilot).feature) == (place, last)
+        await press(pilot, "slash")
+        await type_in(pilot, "sail")
+        best = table(pilot).feature
+        await press(pilot, "enter", "escape")  # kept, then cleared: it was gone to
+        assert table(pilot).feature == best
 
 
 async def test_tab_completes_and_never_leaves_the_filter(open_features):
@@ -307,3 +327,18 @@ async def test_a_chat_model_s_name_has_its_own_score(open_features):
         await press(pilot, "t", "right", "enter")
         [concept] = context.annotations.concepts("demo-topk")
         assert (concept.name, concept.confidence) == ("utter nonsense", 0.31)
+
+
+async def test_a_large_terminal_shows_all_promoted_and_suppressed_tokens(open_features):
+    async with open_features(size=(200, 60)) as pilot:
+        read = pane(pilot).shown
+        assert read is not None
+        assert read.detail is not None
+        detail = read.detail
+        twenty = [(f" word{n}", 20.0 - n) for n in range(20)]
+        content = side_content(replace(detail, promoted=twenty, suppressed=twenty), 38, 56)
+        assert all(content.plain.count(f"word{n} ") == 2 for n in range(20))
+        assert "Positive logits     Negative logits" in content.plain
+        shown = screen_text(pilot)
+        for token, value in (*detail.promoted, *detail.suppressed):
+            assert f"{value:+.2f}" in shown, token

@@ -21,9 +21,9 @@ class WritesFiles(_Screen):
     def ask_where(self, label: str, proposed: str, *endings: str, hint: str = "") -> None:
         """Asks for a file to write, with one of these endings; the line stays open while the text
         names no place for one."""
-        from tui.screens.concepts.typed_path import wrong_target
+        from tui.screens.concepts.typed_path import either, wrong_target
 
-        hint = hint or f"enter writes · esc cancels · {' or '.join(endings)}"
+        hint = hint or f"{either(endings)} · enter writes"
         refuse = partial(wrong_target, endings)
         self.prompt.ask("export", label, proposed, hint=hint, refuse=refuse, select=True)
 

@@ -1,6 +1,7 @@
 """A path as people type it, `~` for the home folder, and what is wrong with it."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mi_crow.errors import UserError
@@ -22,6 +23,16 @@ def typed_path(text: str) -> Path:
     return path
 
 
+def either(endings: Sequence[str]) -> str:
+    """The endings in words; of two for one kind of file the longer.
+
+    >>> either([".html", ".htm", ".json"])
+    '.html or .json'
+    """
+    *first, last = (one for one in endings if not any(f"{one}l" == other for other in endings))
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def wrong_target(endings: tuple[str, ...], text: str) -> str:
     """Why no file with one of the `endings` can be written where `text` says; empty when one can,
     and for no text. A folder that is not there is not made: most often its name was mistyped."""
@@ -37,7 +48,7 @@ def wrong_target(endings: tuple[str, ...], text: str) -> str:
     if not folder.is_dir():
         return f"the folder {str(folder)!r} does not exist; name one that does, or make it first"
     if not path.name.lower().endswith(endings):
-        return f"{path.name!r} does not end in {' or '.join(endings)}"
+        return f"{path.name!r} does not end in {either(endings)}"
     if not os.access(path if path.exists() else folder, os.W_OK):
         return f"{str(path)!r} cannot be written (no permission); name another place"
     return ""

@@ -28,6 +28,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _LAYER_WIDTH = 18  # cells of a layer's name beside its norm
 _WIDE_TITLE = 24
 _MOST_LAYERS = 8  # whose norms are listed
+_LISTS_LAYERS = 44  # lines of a pane that does so; the line at the top has them as bars
 _LEAST_NAME = 16  # cells of a proposed name, however little room its score leaves
 RELATED_COLUMNS = (
     Column("feature", 7, "right"),
@@ -207,11 +208,16 @@ def side_content(detail: "FeatureDetail", width: int, height: int, rows: int = 0
         ("Positive logits", detail.promoted, "$success"),
         ("Negative logits", detail.suppressed, "$error"),
     )
-    tokens_each = _tokens_shown(height - 2 * rows)
+    beside = tall and width >= _BESIDE
     blocks = [_histogram(detail, width, 4 if tall else 2) if detail.row.fires else Content("")]
-    if tall:
-        blocks.append(_written(detail, width, _MOST_LAYERS))
-    for title, tokens, style in parts:
+    layers = min(len(detail.written), _MOST_LAYERS) if height >= _LISTS_LAYERS else 0
+    if layers:
+        blocks.append(_written(detail, width, layers))
+        rows += (layers + 2) * 3 // 4  # the lists of tokens give the lines, not those below
+    tokens_each = _tokens_shown(height - 2 * rows)
+    if beside:  # the lines of two lists, their titles and the one between
+        blocks.append(_logits_beside(detail, width, min(2 * tokens_each + 2, 20)))
+    for title, tokens, style in () if beside else parts:
         if tall:
             blocks.append(_token_list(title, tokens[:tokens_each], width, style))
         else:
@@ -221,16 +227,24 @@ def side_content(detail: "FeatureDetail", width: int, height: int, rows: int = 0
 
 def whole_side_content(detail: "FeatureDetail", width: int) -> Content:
     """Histogram, and all positive beside all negative logits, to be scrolled."""
+    blocks = [_histogram(detail, width, 4)] if detail.row.fires else []
+    blocks += [_written(detail, width, len(detail.written))] if detail.written else []
+    return Content("\n\n").join([*blocks, _logits_beside(detail, width)])
+
+
+def _logits_beside(detail: "FeatureDetail", width: int, most: int | None = None) -> Content:
+    """Positive beside negative logits, at `most` so many of each."""
     half = (width - 2) // 2
-    positive = _token_list("Positive logits", detail.promoted, half, "$success").split("\n")
-    negative = _token_list("Negative logits", detail.suppressed, half, "$error").split("\n")
-    pairs = zip_longest(positive, negative, fillvalue=Content(""))
+    positive, negative = detail.promoted[:most], detail.suppressed[:most]
+    pairs = zip_longest(
+        _token_list("Positive logits", positive, half, "$success").split("\n"),
+        _token_list("Negative logits", negative, half, "$error").split("\n"),
+        fillvalue=Content(""),
+    )
     rows = (
         Content.assemble(left, " " * (half - left.cell_length + 2), right) for left, right in pairs
     )
-    blocks = [_histogram(detail, width, 4)] if detail.row.fires else []
-    blocks += [_written(detail, width, len(detail.written))] if detail.written else []
-    return Content("\n\n").join([*blocks, Content("\n").join(rows)])
+    return Content("\n").join(rows)
 
 
 def _histogram(detail: "FeatureDetail", width: int, height: int) -> Content:
@@ -247,20 +261,25 @@ def _tokens_shown(height: int) -> int:
 
 _FLOW_LINES = 2
 _TOKEN_WIDTH = 13
+_VALUE_WIDTH = 7
+_BESIDE = 36  # cells from which positive and negative logits are beside each other
 
 
 def _token_list(title: str, tokens: Sequence[tuple[str, float]], width: int, style: str) -> Content:
-    """One token per line with its logit effect and a bar."""
+    """One token per line with its logit effect and, where there is room, a bar."""
     if not tokens:
         return Content("")
     lines = [Content.styled(title, "bold $primary")]
     strongest = max(abs(value) for _, value in tokens) or 1.0
-    room = min(max(width - _TOKEN_WIDTH - 8, 0), 10)
+    word = min(_TOKEN_WIDTH, width - _VALUE_WIDTH)
+    room = min(max(width - word - _VALUE_WIDTH - 1, 0), 10)
     for token, value in tokens:
-        text = Content(_word(token)).truncate(_TOKEN_WIDTH, ellipsis=True)
-        text = text.pad_right(_TOKEN_WIDTH - text.cell_length)
+        text = Content(_word(token)).truncate(word, ellipsis=True)
+        text = text.pad_right(word - text.cell_length)
+        effect = f"{value:+{_VALUE_WIDTH}.2f}"
+        shown = (f"{effect} ", "$muted") if room else (effect, style)
         bar = "▪" * round(abs(value) / strongest * room)
-        lines.append(Content.assemble(text, (f"{value:+7.2f} ", "$muted"), (bar, style)))
+        lines.append(Content.assemble(text, shown, (bar, style)))
     return Content("\n").join(lines)
 
 

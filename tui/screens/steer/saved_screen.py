@@ -61,7 +61,7 @@ class SavedTexts(Chats):
                 "export",
                 f"write {len(self._exported)} to",
                 "generations.md",
-                hint="enter writes · esc cancels · .json or .md",
+                hint=".json or .md · enter writes",
                 refuse=partial(wrong_target, (".md", ".json", ".markdown")),
                 select=True,
             )

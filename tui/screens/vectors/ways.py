@@ -59,7 +59,7 @@ class HasVectors(_Screen):
             line.ask(NOTE, f"note on {choice.name}", choice.words, select=True)
         elif choice.action == "export":
             name = f"{choice.name}.safetensors"
-            hint = "enter writes · esc cancels · .safetensors or .gguf"
+            hint = ".safetensors or .gguf · enter writes"
             label, refuse = (
                 f"write {choice.name} to",
                 partial(wrong_target, (".safetensors", ".gguf")),

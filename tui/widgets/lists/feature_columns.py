@@ -19,8 +19,9 @@ _GAP = 2
 _MARKER = 1
 _LEAST_TEXT = 4  # cells of a text column
 _MOST_TEXT = 60
-# Where the table is too narrow these go first, then those at the right.
+# Where the table is too narrow these go first, then those at the right, and the names last.
 _FIRST_TO_GO = ("mean", "fires", "auroc")
+_LAST_TO_GO = ("feature", "meaning")
 
 
 def density(share: float) -> str:
@@ -144,9 +145,10 @@ def layout(names: Sequence[str], needs: Mapping[str, int], width: int) -> Layout
     room = width - 2 * _MARKER
     left_out: list[str] = []
     while len(columns) > 1 and sum(map(_least(needs), columns)) + _gaps(columns) > room:
-        gone = next((c for name in _FIRST_TO_GO for c in columns if c.name == name), columns[-1])
-        if gone.name == "feature":
-            gone = columns[-2]
+        rest = [c for c in columns if c.name not in _LAST_TO_GO] or columns[-1:]
+        if rest[-1].name == "feature":
+            rest = columns[-2:-1]
+        gone = next((c for name in _FIRST_TO_GO for c in columns if c.name == name), rest[-1])
         columns.remove(gone)
         left_out.append(gone.name)
     widths = {c.name: _least(needs)(c) for c in columns}
