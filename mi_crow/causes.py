@@ -64,6 +64,8 @@ _NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]|\berrno:? (\d+)\b|: 
 # The system's own messages, which torch and DuckDB quote.
 _WORDED = re.compile("|".join(re.escape(os.strerror(code)) for code in (*_SENTENCES, *_SAME)))
 _CODE_OF_WORDS = {os.strerror(code): code for code in (*_SENTENCES, *_SAME)}
+# Before a name, as `store.atomic.temporary_name` gives it.
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{6}-\d+-\d*-[0-9a-f]{12}-(?=[^/]+$)")
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|std::bad_alloc|failed to map segment from shared object"
     r"|CUBLAS_STATUS_ALLOC_FAILED|^malloc of size|failed to allocate",
@@ -189,7 +191,8 @@ def _file_of(error: BaseException) -> str:
     for one in _chain(error):
         if isinstance(one, OSError) and one.filename is not None:
             name = one.filename2 if one.filename2 is not None else one.filename
-            return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+            text = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+            return _TEMPORARY.sub("", text)  # of the file that was to be written
     return ""
 
 

@@ -8,7 +8,7 @@ from mi_crow.errors import UserError
 from mi_crow.jobs import list_jobs
 from mi_crow.jobs.spec import JobSpec
 from tests.tui.conftest import NOW, add_run, add_sae
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import notices, press, screen_text, select, settle
 from tui.screens.runs.new_menu import NewMenu
 from tui.screens.runs.screen import RunsScreen
 from tui.widgets.forms.line import FormInput
@@ -390,6 +390,38 @@ async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
         await press(pilot, "x", "y")
         assert not begun.exists()
         assert "half-done" not in [row.key for row in rows(pilot, "saes").rows]
+
+
+async def test_what_is_not_whole_is_not_opened(app_workspace, run_app, fake_jobs):
+    for parent in (app_workspace.saes_dir, app_workspace.activations_dir):
+        for name in ("half-done", "lone"):
+            (parent / name).mkdir()
+            (parent / name / "begun.safetensors").write_bytes(b"0" * 2048)
+    (app_workspace.saes_dir / "damaged").mkdir()
+    (app_workspace.saes_dir / "damaged" / "cfg.json").write_text("[")
+    fake_jobs.add("cancelled", "train", name="half-done")
+    fake_jobs.add("cancelled", "capture", name="half-done")
+    async with run_app(app_workspace, size=(120, 40)) as pilot:
+        app = pilot.app
+        open_one = app.context.sae_id
+        for name, key, said in (
+            ("saes", "half-done", "opened before it is whole; resume its training with R"),
+            ("saes", "lone", "opened before it is whole; no job can finish it; x removes it"),
+            ("saes", "damaged", "damaged cannot be read; x removes it"),
+            ("runs", "half-done", "trained on before it is whole; resume its capture with R"),
+            ("runs", "lone", "trained on before it is whole; no job can finish it"),
+        ):
+            await select(pilot, name, key)
+            footer = screen_text(pilot).splitlines()[-1]
+            assert "mark" not in footer
+            assert "export" not in footer
+            await press(pilot, "enter")
+            assert said in notices(pilot)
+            assert app.current_mode == "runs"
+            assert len(app.screen_stack) == 1
+        assert app.context.sae_id == open_one
+        await select(pilot, "saes", "demo-topk")
+        assert "space mark" in screen_text(pilot).splitlines()[-1]
 
 
 @pytest.mark.slow

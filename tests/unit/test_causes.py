@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mi_crow.causes import cause_of, explained, machine_error, sentence_of
 from mi_crow.errors import CorruptDataError, MachineError, UserError
+from mi_crow.store.atomic import temporary_name
 
 CODES = {
     errno.ENOMEM: "out of memory",
@@ -218,3 +219,8 @@ def test_safetensors_calls_a_refused_file_missing_and_is_asked_again(tmp_path: P
     told = machine_error(caught.value, missing, tell_missing=True)
     assert isinstance(told, MachineError)
     assert "is missing" in str(told)
+
+
+def test_a_temporary_file_is_named_as_what_it_was_to_become(tmp_path):
+    error = OSError(errno.ENOSPC, "No space left", str(temporary_name(tmp_path / "note.txt")))
+    assert sentence_of(error) == f"the disk of '{tmp_path}/note.txt' is full; free some space there"

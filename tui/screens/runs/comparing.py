@@ -35,7 +35,9 @@ class ComparesSaes(_Screen):
         known = len(self.context.saes())
         if action == "compare":
             return known >= LEAST
-        return self._current == "saes" and known > 0
+        if action == "mark_all":
+            return self._current == "saes" and known > 0
+        return self.selected("saes") in self._known_saes()
 
     def action_mark(self) -> None:
         key = self.selected("saes")

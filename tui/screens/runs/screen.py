@@ -277,7 +277,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     @property
     def left_out_keys(self) -> tuple[str, ...]:
         """What the footer leaves to help: it is not about the row under the cursor."""
-        return () if self.selected("saes") else ("runs.export",)
+        return () if self._current == "saes" and self.chosen() else ("runs.export",)
 
     # Actions.
 
@@ -302,6 +302,9 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     @on(RowList.Opened)
     async def _open(self, event: RowList.Opened) -> None:
         if event.row_list.id == "list-saes":
+            if self.context.find_sae(event.key) is None:
+                self.say_not_whole("SAE", event.key)
+                return
             self.mi_crow.open_sae(event.key)
             await self.mi_crow.go("features")
         elif event.row_list.id == "list-runs":

@@ -83,17 +83,32 @@ class StartsJobs(_Screen):
 
     def train_on(self, run_id: str) -> None:
         """The form of a training on this run, once it can be trained on."""
-        run = next((run for run in self.context.runs() if run.run_id == run_id), None)
-        if run is None or run.manifest.complete:
+        run = self.context.find_run(run_id)
+        if run is not None and run.manifest.complete:
             self.action_new("train")
-            return
-        capturing = [job for job in self.context.jobs() if run_id in (job.output, job.name)]
-        if any(job.active for job in capturing):
-            remedy = "wait for its capture to finish"
         else:
-            remedy = f"resume its capture with {key('runs.resume')} in the list of jobs"
-        said = printable(f"{run_id} cannot be trained on before it is whole")
-        self.mi_crow.notify(said, severity="warning", remedy=remedy)
+            self.say_not_whole("run", run_id)
+
+    def say_not_whole(self, what: str, name: str) -> None:
+        """Why nothing can be done with this run or SAE yet, and what finishes it."""
+        kind, done = {"run": ("capture", "trained on"), "SAE": ("train", "opened")}[what]
+        goes_on = {"capture": "its capture", "train": "its training", "demo": "the demo"}
+        makes = [
+            one
+            for one in self.context.jobs()
+            if (one.kind == kind and name in (one.output, one.name)) or one.kind == "demo"
+        ]
+        said = f"{name} cannot be {done} before it is whole"
+        if any(name == one.name for one in self.context.unreadable(what)):
+            said, remedy = f"{name} cannot be read", f"{key('runs.remove')} removes it"
+        elif active := [job.kind for job in makes if job.active]:
+            remedy = f"wait for {goes_on[active[-1]]} to finish"
+        elif can := [job.kind for job in makes if job.resumable]:
+            resumes = key("runs.resume")
+            remedy = f"resume {goes_on[can[-1]]} with {resumes} in the list of jobs"
+        else:
+            remedy = f"no job can finish it; {key('runs.remove')} removes it"
+        self.mi_crow.notify(printable(said), severity="warning", remedy=remedy)
 
     def action_new(self, kind: str) -> None:
         """Opens the form for a job of this kind, on the run or SAE under the cursor. The first
