@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mi_crow.language_model.decoding import one_token
 from mi_crow.language_model.decoding.one_token import capture
 
 SECOND, POOL = torch.device("cuda", 1), (0, 7)
@@ -24,6 +25,7 @@ class Cuda:
     streams: list[str] = field(default_factory=lambda: ["default 0", "default 1"])
     recording: list[tuple[int, Any]] = field(default_factory=list)
     released: list[tuple[int, Any]] = field(default_factory=list)
+    made: int = 0  # streams
     is_valid: bool = True  # until something is captured that cannot be
     is_left: bool = True  # the memory of a capture that is not valid, as by PyTorch to 2.11
 
@@ -34,6 +36,10 @@ class Cuda:
             yield
         finally:
             self.device = before
+
+    def stream(self, device: torch.device) -> str:
+        self.made += 1
+        return f"another {device.index}"
 
     def set_stream(self, stream: str) -> None:
         self.device = int(stream.split()[1])
@@ -69,8 +75,9 @@ class Graph:
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
     made = Cuda()
+    one_token._capturing.cache_clear()
     for name, stand_in in {
         "CUDAGraph": Graph,
         "graph_pool_handle": lambda: POOL,
@@ -78,13 +85,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
         "current_device": lambda: made.device,
         "current_stream": lambda device: made.streams[device.index],
         "set_stream": made.set_stream,
-        "Stream": lambda device: f"another {device.index}",
+        "Stream": made.stream,
         "graph": made.graph,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.end_recording, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_releasePool", made.release, raising=False)
-    return made
+    yield made
+    one_token._capturing.cache_clear()
 
 
 def refused(cuda: Cuda) -> Callable[[], None]:
@@ -109,6 +117,15 @@ def test_a_capture_on_another_gpu_leaves_the_current_one_as_it_is(cuda: Cuda) ->
     assert replay() == "replayed"
     check_as_before(cuda)
     assert not cuda.released  # the graph's memory is the graph's
+
+
+def test_all_captures_on_a_gpu_share_a_stream(cuda: Cuda) -> None:
+    """cuBLAS keeps memory for each that it has worked on."""
+    for _ in range(3):
+        capture(lambda: None, SECOND)
+    assert cuda.made == 1
+    capture(lambda: None, torch.device("cuda", 0))
+    assert cuda.made == 2
 
 
 def test_a_capture_that_fails_gives_its_memory_back(cuda: Cuda) -> None:
@@ -160,3 +177,21 @@ def test_after_a_failed_capture_memory_still_goes_back_to_the_gpu() -> None:
     replay = capture(add, device)
     replay()
     assert one.item() == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_capture_after_another_takes_no_more_memory() -> None:
+    device = torch.device("cuda")
+    factor, found = torch.ones(256, 256, device=device), list[int]()
+    out = factor @ factor
+
+    def multiply() -> None:
+        torch.mm(factor, factor, out=out)
+
+    for _ in range(40):
+        capture(multiply, torch.device("cuda", torch.cuda.current_device()))()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        found.append(torch.cuda.memory_reserved(device))
+    assert found[-1] == found[1]

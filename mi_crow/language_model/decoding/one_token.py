@@ -8,6 +8,7 @@ decided once, when it is captured: only what holds for every token may be captur
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -75,11 +76,11 @@ def capture(run: Callable[[], None], device: torch.device) -> Callable[[], None]
     with torch.cuda.device(device):
         before = torch.cuda.current_stream(device)
         try:
-            # A stream of this device, and other threads may go on with what they do on it.
+            # Other threads may go on with what they do on the device.
             with torch.cuda.graph(
                 graph,
                 pool=pool,
-                stream=torch.cuda.Stream(device),
+                stream=_capturing(torch.device("cuda", torch.cuda.current_device())),
                 capture_error_mode="thread_local",
             ):
                 run()
@@ -89,6 +90,13 @@ def capture(run: Callable[[], None], device: torch.device) -> Callable[[], None]
         finally:
             torch.cuda.set_stream(before)  # which a capture that failed leaves changed
     return graph.replay
+
+
+@cache
+def _capturing(device: torch.device) -> "torch.cuda.Stream":
+    """The stream of all captures on a device: cuBLAS keeps memory, in the graph's pool, for each
+    stream that it has worked on, and gives it back with none of them."""
+    return torch.cuda.Stream(device)
 
 
 def _end_recording(pool: Any) -> None:

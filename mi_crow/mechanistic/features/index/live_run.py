@@ -111,7 +111,7 @@ class LiveRun:
     def _filled(self, plan: PartPlan) -> LivePart:
         """Rows of all layers side by side; a token's norm is the largest over layers."""
         device = self._live.lm.device
-        rows = torch.empty(plan.tokens, self.width, dtype=self._kind()).to(device)
+        rows = torch.empty(plan.tokens, self.width, dtype=self._kind(), device=device)
         norms = torch.zeros(plan.tokens, device=device)
         parts = rows.split([layer.width for layer in self._live.read], dim=1)
         for batch, found in self._live.every(plan):
