@@ -120,6 +120,24 @@ def test_nothing_to_sum(triton_kernels: ModuleType) -> None:
     assert products.shape == (0,)
 
 
+def test_rounding_is_not_left_to_the_version_of_triton(
+    triton_kernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    class Kernel:
+        def __getitem__(self, grid: Any) -> Any:
+            return lambda *_, **options: asked.append(options["enable_fp_fusion"])
+
+    made = made_bags([40, 3], 8, torch.float32)
+    for name in ("_bag_sums", "_piece_sums", "_bag_products"):
+        monkeypatch.setattr(triton_kernels, name, Kernel())
+    sums = [made[name] for name in ("columns", "weights", "starts", "rows")]
+    triton_kernels.bag_sums(*sums, long_bags=True)
+    triton_kernels.bag_products(made["grad"], made["columns"], made["starts"], made["rows"])
+    assert asked == [True] * 3
+
+
 def test_the_kernels_prove_themselves_where_they_work(triton_kernels: ModuleType) -> None:
     triton_kernels.self_test(torch.device(DEVICE))
 

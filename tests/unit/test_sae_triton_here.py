@@ -41,22 +41,29 @@ import triton.language as tl
 from mi_crow.mechanistic.sae.kernels import triton_kernels as kernels
 
 def compiled(kernel, types, constants):
-    names = kernel.arg_names
-    signature = dict(zip(names, types + ["constexpr"] * len(constants), strict=True))
-    for capability in (75, 80, 90):
+    given = iter(types)
+    signature = {
+        name: "constexpr" if name in constants else next(given) for name in kernel.arg_names
+    }
+    for capability in (75, 80, 90, 120):
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-        assert triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+        target = GPUTarget("cuda", capability, 32)
+        assert triton.compile(source, target=target, options=kernels._OPTIONS).asm["cubin"]
 
-for rows in ("*fp32", "*bf16"):
-    ends = ["i32", "i32", "i32"]
+def all_compiled(rows, ends, sizes):
     bags = ["*i64", "*fp32", "*i64", rows]
-    sizes = {"block": 1024, "acc": tl.float32}
     for piece in (0, 256):
         compiled(
             kernels._bag_sums, [*bags, "*fp32", "*i64", rows, *ends], {"piece": piece, **sizes}
         )
     compiled(kernels._piece_sums, [*bags, "*i64", "*i64", "*fp32", *ends], {"piece": 256, **sizes})
     compiled(kernels._bag_products, [rows, "*i64", "*i64", rows, rows, *ends], sizes)
+
+for rows in ("*fp32", "*bf16"):
+    all_compiled(rows, ["i32", "i32", "i32"], {"block": 1024, "acc": tl.float32})
+# More entries than 32 bits count; a width of 1, of which Triton makes a constant.
+all_compiled("*fp32", ["i32", "i64", "i32"], {"block": 1024, "acc": tl.float32})
+all_compiled("*fp32", ["i32", "i32"], {"width": 1, "block": 16, "acc": tl.float32})
 """
 
 

@@ -20,6 +20,9 @@ _WIDEST = 1024
 # A latent that fires on most tokens has as many entries as the batch has tokens: longer bags are
 # summed in pieces of this many entries, by programs that run side by side, then from the pieces.
 _PIECE = 256
+# Where nothing is said, versions of Triton differ in whether a product and its sum are rounded once
+# or twice, and a seed would not give the same SAE with each.
+_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 
 
 @triton.jit
@@ -137,7 +140,7 @@ def bag_sums(
     out = rows.new_empty(n_bags, width)
     if out.numel() == 0:
         return out
-    sizes: dict[str, Any] = {"block": _block(width), "acc": _sum_type(rows)}
+    sizes: dict[str, Any] = {"block": _block(width), "acc": _sum_type(rows), **_OPTIONS}
     blocks = triton.cdiv(width, sizes["block"])
     pieces, first = rows, starts  # never looked at when no bag is summed in pieces
     entries = (columns, weights, starts, rows)
@@ -162,7 +165,7 @@ def bag_products(grad: Tensor, columns: Tensor, starts: Tensor, rows: Tensor) ->
     if out.numel() == 0:
         return out
     n_bags, width = grad.shape
-    sizes: dict[str, Any] = {"block": _block(width), "acc": _sum_type(rows)}
+    sizes: dict[str, Any] = {"block": _block(width), "acc": _sum_type(rows), **_OPTIONS}
     tensors = (grad, columns, starts, rows, out)
     with torch.cuda.device_of(rows):
         _bag_products[(n_bags,)](*tensors, n_bags, columns.numel(), width, **sizes)
