@@ -22,7 +22,7 @@ from mi_crow.visible import visible_lines
 from tui import messages
 from tui.action_tables.writing import FILES
 from tui.actions import MOVES, SCREENS
-from tui.allocation import collect_again, collect_at_rest
+from tui.allocation import Garbage
 from tui.annotate import TAGGING_OFF
 from tui.clipboard import copied_by_tmux
 from tui.context import AppContext, ConceptsLook
@@ -43,7 +43,6 @@ from tui.widgets.frame.header import HeaderBar, show_tabs
 
 POLL_SECONDS = 1.0
 STARTED_S = 5.0  # after which garbage is collected
-AT_REST_S = 1.0  # without a key, after which garbage is looked for everywhere, up to 65 ms
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,13 @@ class Workbench(OpensSaes, TerminalApp):
         self._concepts_version: int | None = None
         self.message_log = MessageLog()
         self.history = History()
+        self._garbage = Garbage()
         self.going_to = ""  # the screen that is being made
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._start_looking)
         if not gc.isenabled():
-            self.set_timer(STARTED_S, collect_again)
+            self.set_timer(STARTED_S, self._garbage.begin)
 
     def on_unmount(self) -> None:
         self.context.close()
@@ -160,8 +160,7 @@ class Workbench(OpensSaes, TerminalApp):
 
     def look_now(self) -> None:
         """Looks at the workspace in a thread, unless a look is under way."""
-        if monotonic() - self.last_key_at > AT_REST_S:
-            collect_at_rest()
+        self._garbage.look_at_rest(monotonic() - self.last_key_at)
         if not self.is_working("look"):
             self.in_thread(self._look, self._looked, group="look")
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from textual._compositor import Compositor
@@ -20,7 +21,9 @@ from textual.widget import Widget
 
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
+from tui import allocation
 from tui.actions import SCREENS
+from tui.allocation import Garbage
 from tui.screens.features.detail import FeatureDetailPane
 from tui.terminal.compositor import PieceCompositor
 from tui.terminal.stylesheet import KeptStylesheet
@@ -133,19 +136,60 @@ async def test_garbage_is_looked_for_once_the_app_has_started(
         gc.set_threshold(*thresholds)
 
 
-async def test_what_has_lived_for_long_is_looked_through_at_rest(
-    run_app, empty_workspace, monkeypatch
-):
-    looked: list[str] = []
-    monkeypatch.setattr("tui.workbench.collect_at_rest", lambda: looked.append("at rest"))
+async def test_garbage_is_looked_for_when_nobody_types(run_app, empty_workspace, monkeypatch):
+    rested: list[float] = []
+    monkeypatch.setattr(Garbage, "look_at_rest", lambda _, seconds: rested.append(seconds))
     async with run_app(empty_workspace) as pilot:
-        looked.clear()
+        pilot.app.last_key_at -= 5.0
+        pilot.app.look_now()
+        assert rested.pop() > 5
         await press(pilot, "j")
         pilot.app.look_now()
-        assert not looked
-        monkeypatch.setattr("tui.workbench.AT_REST_S", 0.0)
-        pilot.app.look_now()
-        assert looked
+        assert rested.pop() < 5
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """What a look for garbage does; `gc.count` is how often what stayed was looked at since."""
+    did: list[str] = []
+    stand_in = SimpleNamespace(count=0, get_count=lambda: (0, 0, stand_in.count), did=did)
+    for name in ("freeze", "unfreeze", "collect", "enable", "set_threshold"):
+        setattr(stand_in, name, lambda *_, name=name: did.append(name))
+    monkeypatch.setattr(allocation, "gc", stand_in)
+    return stand_in
+
+
+def test_what_has_lived_for_long_is_looked_through_when_nobody_has_typed_for_long(looked):
+    garbage, did = Garbage(), looked.did
+    looked.count = 1
+    garbage.look_at_rest(60.0)
+    assert not did  # Python has looked through nothing yet: the app starts
+    garbage.begin()
+    did.clear()
+    garbage.look_at_rest(0.5)
+    assert not did
+    garbage.look_at_rest(1.5)
+    assert did == ["collect", "freeze"]  # what is new
+    looked.count = 0
+    garbage.look_at_rest(2.5)
+    assert did == ["collect", "freeze"]  # nothing is
+    garbage.look_at_rest(11.0)
+    assert did[2:] == ["unfreeze", "collect", "freeze"]
+    garbage.look_at_rest(12.0)
+    assert len(did) == 5  # once
+    looked.count = 1
+    garbage.look_at_rest(13.0)  # a job reports itself
+    garbage.look_at_rest(14.0)
+    assert did[5:] == ["collect", "freeze"] * 2
+    garbage._all_at -= 61
+    garbage.look_at_rest(15.0)
+    assert did[9:] == ["unfreeze", "collect", "freeze"]
+    did.clear()
+    garbage._kept = 1000
+    garbage.look_at_rest(0.5)
+    assert not did
+    garbage.look_at_rest(1.5)  # somebody has typed for hours
+    assert did == ["unfreeze", "collect", "freeze"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
@@ -161,8 +205,10 @@ allocation.keep_little()
 kept = [bytes(2_000) for _ in range(20_000)]
 kept = [block for at, block in enumerate(kept) if at % 64 == 0]
 allocation._OFTEN = 0
+garbage = allocation.Garbage()
+garbage.begin()
 before = memory_readings()["memory"]
-allocation.collect_at_rest()
+garbage.look_at_rest(1.5)
 assert before - memory_readings()["memory"] > 10e6, (before, memory_readings())
 """
     subprocess.run([sys.executable, "-c", code], check=True)
