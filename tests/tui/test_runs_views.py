@@ -9,7 +9,7 @@ from mi_crow.jobs.device_lock import QueueLook
 from mi_crow.jobs.events import append_event
 from mi_crow.jobs.gauges import Gauges, GpuGauge
 from mi_crow.jobs.status import write_status
-from tests.tui.conftest import EVALUATION
+from tests.tui.conftest import EVALUATION, NOW, add_run
 from tests.tui.driving import SIZES, notices, press, screen_text, select, settle
 from tests.tui.stand_ins import SAE, give_index
 from tui.app import MiCrowApp
@@ -134,6 +134,30 @@ async def test_a_wide_screen_shows_the_machine_and_the_log_of_the_job_that_runs(
         await pilot.resize_terminal(80, 24)
         await settle(pilot)
         assert "This machine" not in screen_text(pilot)
+
+
+async def test_jobs_of_other_workspaces_that_end_leave_the_queue(
+    empty_workspace, run_app, monkeypatch
+):
+    add_run(empty_workspace, "demo", "sample", NOW)
+    queues = [QueueLook("cpu", "train-big", "/data/other", ())]
+    monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", lambda: list(queues))
+    async with run_app(empty_workspace, size=(200, 60)) as pilot:
+        runs = pilot.app.screen
+        assert "cpu: train-big" in screen_text(pilot)
+        queues[:] = [QueueLook("cpu", "index-b", "/data/other", ())]
+        runs.look_at_queues()
+        await settle(pilot)
+        assert "cpu: index-b" in screen_text(pilot)
+        await press(pilot, "2")
+        queues.clear()
+        await press(pilot, "1")
+        assert "cpu:" not in screen_text(pilot)
+        read = []
+        monkeypatch.setattr(runs, "_read_aside", lambda: read.append(True))
+        runs.look_at_queues()
+        await settle(pilot)
+        assert not read
 
 
 @pytest.mark.slow

@@ -51,19 +51,26 @@ class AsideReader:
 
     def read(self, job: "JobState | None", *, busy: bool) -> Aside:
         """What the machine does, and the end of the job's log; without one where it is gone."""
-        from mi_crow.jobs import device_lock, gauges, tail_log
+        from mi_crow.jobs import gauges, tail_log
 
         if self._gauges is None or time.monotonic() - self._asked >= _GAUGE_S:
             self._gauges = gauges.read_gauges(self._workspace.root)
             self._asked = time.monotonic()
-        queues, title, log = tuple(device_lock.look_at_queues()), "", ()
+        title, log = "", ()
         if job is not None:
             title = f"Log of {job_name(job)} {job_target(job)}".strip()
             try:
                 log = tuple(tail_log(self._workspace, job.job_id, _LOG_LINES))
             except (MiCrowError, OSError):
                 log = ()
-        return Aside(self._gauges, queues, busy, title, log)
+        return Aside(self._gauges, queues(), busy, title, log)
+
+
+def queues() -> "tuple[QueueLook, ...]":
+    """The devices that a job has or waits for, in any workspace."""
+    from mi_crow.jobs import device_lock
+
+    return tuple(device_lock.look_at_queues())
 
 
 def aside_content(

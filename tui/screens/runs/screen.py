@@ -130,6 +130,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def on_screen_resume(self) -> None:
         if self._outdated:
             self._show_lists()
+        self.look_at_queues()
 
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._drawn_of = None

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.timer import Timer
 
 from mi_crow.errors import NotFoundError
-from tui.screens.runs.aside import Aside, AsideReader, aside_content, room_for_more
+from tui.screens.runs.aside import Aside, AsideReader, aside_content, queues, room_for_more
 from tui.screens.runs.rows import WHAT
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.facts import blocks
@@ -20,6 +20,7 @@ from tui.widgets.trouble import trouble_content
 
 if TYPE_CHECKING:
     from mi_crow.jobs import JobState
+    from mi_crow.jobs.device_lock import QueueLook
     from tui.screens.base import MiCrowScreen as _Screen
     from tui.screens.runs.charts import JobHistory, RunReading, SaeReading
     from tui.screens.runs.history import HistoryReader, Subject, SubjectReader
@@ -30,6 +31,7 @@ else:
     _Screen = object
 
 LATE_S = 0.35  # how long it may take to be read before what is known without it is drawn
+QUEUES_S = 1.0  # the devices are looked at this often: nobody says what other workspaces do
 TALL = 36  # lines of the screen from which there is more of everything
 
 
@@ -59,6 +61,7 @@ class ShowsDetail(_Screen):
     def start_reading(self) -> None:
         """The screen was mounted."""
         self._aside_reader = AsideReader(self.context.workspace)
+        self.set_interval(QUEUES_S, self.look_at_queues)
 
     # The pane at the right.
 
@@ -265,6 +268,15 @@ class ShowsDetail(_Screen):
         busy = any(one.status == "running" for one in self.context.jobs())
         read = partial(self._aside_reader.read, self._job_aside(), busy=busy)
         self.in_thread(read, self._aside_read, group="aside")
+
+    def look_at_queues(self) -> None:
+        """Reads the pane again once another job has a device, or waits for one."""
+        if self._aside is not None and self._aside_is_shown and self.is_shown:
+            self.in_thread(queues, self._queues_seen, group="queues", failed=lambda _: None)
+
+    def _queues_seen(self, found: "tuple[QueueLook, ...]") -> None:
+        if self._aside is not None and found != self._aside.queues:
+            self._read_aside()
 
     def _aside_read(self, aside: Aside) -> None:
         self._aside = aside
