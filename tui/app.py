@@ -290,6 +290,9 @@ class MiCrowApp(Workbench):
 
         if place is None:
             return
+        if place.screen == "features" and self.context.find_sae(place.key) is None:
+            self.tell_gone(place.key)
+            return
         await self.go(place.screen)
         for popup in reversed(self.screen_stack[1:]):
             if isinstance(popup, Popup):

@@ -15,6 +15,10 @@ class Place:
     key: str  # of the row, or the SAE
     rows: str = ""  # the list on Runs: runs | saes | jobs
 
+    @property
+    def of_sae(self) -> bool:
+        return self.screen == "features" or self.rows == "saes"
+
 
 @dataclass(frozen=True)
 class Told:
@@ -42,6 +46,13 @@ class MessageLog:
         else:
             self._told.append(told)
         self.unread_errors += told.severity == "error"
+
+    def rename_sae(self, old: str, new: str) -> None:
+        """What points to an SAE points to it under its new id."""
+        for number, told in enumerate(self._told):
+            place = told.place
+            if place is not None and place.key == old and place.of_sae:
+                self._told[number] = replace(told, place=replace(place, key=new))
 
     def read(self) -> tuple[Told, ...]:
         """All of them, the latest first; from now on they count as read."""

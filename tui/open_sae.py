@@ -13,6 +13,7 @@ from tui.watch import Scan, is_gone, renamed
 if TYPE_CHECKING:
     from tui.context import AppContext
     from tui.history import History
+    from tui.message_log import MessageLog
     from tui.state import SavedState
 
 
@@ -22,6 +23,7 @@ class OpensSaes(ThreadWork):
     if TYPE_CHECKING:
         context: AppContext
         history: History
+        message_log: MessageLog
         saved_state: SavedState
         _scan: Scan | None
 
@@ -59,6 +61,7 @@ class OpensSaes(ThreadWork):
     def sae_renamed(self, old: str, new: str) -> None:
         """Has everything that names an SAE name it by its new id."""
         self.history.rename_sae(old, new)
+        self.message_log.rename_sae(old, new)
         self.saved_state = replace(
             self.saved_state, screens=_renamed_in(self.saved_state.screens, old, new)
         )

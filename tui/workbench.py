@@ -130,6 +130,10 @@ class Workbench(OpensSaes, TerminalApp):
         if severity == "error":
             self.call_later(self._refresh_header)
 
+    def tell_gone(self, name: str) -> None:
+        """What somebody wants to see was removed meanwhile."""
+        self.notify(printable(f"{name} is not there any more"), severity="warning")
+
     def copy_to_clipboard(self, text: str) -> None:
         """Copies what a field, the mouse or a key took, within tmux through tmux."""
 

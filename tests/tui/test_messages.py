@@ -56,6 +56,26 @@ async def test_enter_goes_to_what_a_job_made(app_workspace, run_app):
         assert rows.key == "smol-sae"
 
 
+async def test_enter_on_what_was_removed_meanwhile_says_so(app_workspace, run_app):
+    places = (Place("runs", "removed", "saes"), Place("features", "removed"))
+    async with run_app(app_workspace) as pilot:
+        open_one = pilot.app.context.sae_id
+        for number, place in enumerate(places):
+            pilot.app.notify(f"job {number} finished", place=place)
+            await press(pilot, "6", "exclamation_mark", "enter")
+            assert notices(pilot).splitlines()[-1] == "removed is not there any more"
+        assert pilot.app.context.sae_id == open_one
+        assert pilot.app.current_mode == "control"
+
+
+def test_messages_about_an_sae_follow_its_new_name():
+    log = MessageLog()
+    for place in (Place("features", "a"), Place("runs", "a", "saes"), Place("runs", "a", "runs")):
+        log.add(Told(1.0, "done", place=place))
+    log.rename_sae("a", "b")
+    assert [told.place.key for told in log.read() if told.place] == ["a", "b", "b"]
+
+
 async def test_a_finished_job_is_told_with_the_key(app_workspace, fake_jobs, run_app):
     running = next(job for job in fake_jobs._locks if "train" in job)
     async with run_app(app_workspace) as pilot:

@@ -211,8 +211,12 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         return self.query_one(f"#list-{name}", RowList)
 
     def on_show_in_runs(self, message: messages.ShowInRuns) -> None:
-        self._list(message.rows).select(message.key)
-        self._list(message.rows).focus()
+        shown = self._list(message.rows)
+        if message.key not in [row.key for row in shown.rows]:
+            self.mi_crow.tell_gone(message.key)
+            return
+        shown.select(message.key)
+        shown.focus()
 
     # The row that has the cursor.
 
