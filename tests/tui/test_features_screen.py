@@ -116,6 +116,17 @@ async def test_a_search_begins_at_its_best_match_and_giving_it_up_leads_back(ope
         assert table(pilot).feature == best
 
 
+async def test_a_filter_says_that_what_it_finds_is_not_among_those_that_are_shown(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash")
+        await type_in(pilot, "fires=0")
+        assert not table(pilot).row_count
+        shown = " ".join(screen_text(pilot).split())
+        assert "No firing features match, 12 others do; f shows others" in shown
+        await press(pilot, "enter", "f", "f", "f")
+        assert DEAD in table(pilot).shown_ids
+
+
 async def test_tab_completes_and_never_leaves_the_filter(open_features):
     async with open_features() as pilot:
         await press(pilot, "slash", *"den", "tab", "tab", *"1", "tab", "shift+tab", *"%")

@@ -2,9 +2,12 @@
 
 import pytest
 
-from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
+from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value, why_none
+from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import QueryError, parse_query
 from mi_crow.mechanistic.features.records import Concept
+from mi_crow.store.workspace import Workspace
+from tests.helpers.index_fixture import make_index
 
 CONCEPTS = [Concept("s", 3, "high tide", 1.0, "", ("weather", "sea"), "user", 0.0, 0.0)]
 
@@ -37,3 +40,50 @@ def test_operators_of_other_languages_are_refused_at_their_place(word: str) -> N
 
 def test_such_a_word_in_quotes_or_small_letters_is_searched_for() -> None:
     assert parse_query('"OR" or').search == "OR or"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    workspace = Workspace.open(tmp_path_factory.mktemp("none") / "workspace")
+    make_index(workspace, "s")
+    return FeatureStore.open(workspace, "s")
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("rain output>1", "no feature has a value of output: mi-crow steer scores measures it"),
+        ("detection>.5", "no feature has a value of detection: mi-crow explain --explainer"),
+        ("relative_norm<1", "no feature has a value of relative_norm: only crosscoders of two"),
+        ("feature:64-70,99", "the features are 0 to 63"),
+        ("tag:x output>1", "no tag “x”"),
+        ("feature:3,99 max>1e9", ""),
+        ("max>1e9 -output>1", ""),
+    ],
+)
+def test_a_figure_that_no_feature_has_is_told(store: FeatureStore, query: str, says: str) -> None:
+    assert not len(store.find(parse_query(query)))
+    found = why_none(store, parse_query(query))
+    assert found.startswith(says)
+    assert bool(found) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("!label:weather", "a leading - does: -label:weather"),
+        ("!rain", "a leading - does: -rain"),
+        ("density:<1%", "write density<1%"),
+        ("density=<1%", "write density<=1%"),
+        ("fires:0", "compare it: fires>0, fires<0 or fires=0"),
+        ("rain | hail", 'all conditions must hold, a leading - excludes; write "|" for the word'),
+    ],
+)
+def test_signs_of_other_languages_are_told_as_they_are_written_here(text: str, hint: str) -> None:
+    with pytest.raises(QueryError) as error:
+        parse_query(text)
+    assert error.value.hint == hint
+
+
+def test_marks_are_searched_for_alone() -> None:
+    assert parse_query('! !! "!rain"').search == "! !! !rain"

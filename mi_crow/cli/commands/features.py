@@ -185,7 +185,7 @@ def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
 
 
 def _features(store: "FeatureStore", options: Namespace) -> int:
-    from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
+    from mi_crow.mechanistic.features.meaning.unknown_values import why_none
     from mi_crow.mechanistic.features.query_language import parse_query
     from mi_crow.mechanistic.features.records import FeatureFilter
 
@@ -211,8 +211,7 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         print_json([row_json(row) for row in rows])
         return 0
     if not rows:
-        named = (one for some in store.concepts().values() for one in some)
-        why = unknown_value(query, named)
+        why = why_none(store, query)
         print_line(f"no features match{f': {why}' if why else ''}")
         return 0
     if options.columns:

@@ -54,7 +54,9 @@ ORDERS: Mapping[str, str] = {
     "relevance": "relevance",
 }
 _SORT = "sort"
-_NO_OPERATORS = ("AND", "OR", "NOT")  # of other query languages
+_NO_OPERATORS = ("AND", "OR", "NOT", "|", "||", "&", "&&")  # of other query languages
+_NOT = re.compile(r"!(?P<term>[A-Za-z_\"].*)", re.DOTALL)
+_SIGNED = re.compile(r"(<=|>=|<|>|=).+")
 _UNEQUAL = re.compile(r"(?P<name>[A-Za-z_]+):?(!=|<>|!)(?P<value>.*)", re.DOTALL)
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
@@ -158,7 +160,10 @@ def parse_query(text: str) -> FeatureQuery:
 
 
 def _refuse_unequal(bare: str, start: int, end: int) -> None:
-    """Raises QueryError for `label!=weather`, which would be searched for."""
+    """Raises QueryError for `label!=weather` and `!rain`, which would be searched for."""
+    if excluded := _NOT.fullmatch(bare):
+        hint = f"a leading - does: -{excluded['term']}"
+        raise QueryError("a leading ! does not exclude", start, end, hint)
     found = _UNEQUAL.fullmatch(bare)
     if found is None or (name := found["name"].lower()) not in (*NUMBERS, *WORDS):
         return
@@ -249,12 +254,19 @@ def _unquoted(value: str, start: int, end: int) -> str:
 def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, float]:
     value = _float(raw)
     if sign == ":":
-        hint = f"compare it: {name}>{'0.5' if value != value else raw} or {name}<.."
+        number = "0.5" if value != value else raw
+        hint = f"compare it: {name}>{number}, {name}<{number} or {name}={number}"
+        if _SIGNED.fullmatch(raw):
+            hint = f"write {name}{raw}"
         label = re.split("[<>=]", raw)[0]
         if f"{name}:" == BY_LABEL and label and value != value:
             hint = f"write label:{_quoted(label)} auroc>0.9, or sort:auroc:{_quoted(label)}"
         raise QueryError(f"{name!r} is a number", start, end, hint)
     if value != value or abs(value) == float("inf"):
+        if sign == "=" and _SIGNED.fullmatch(raw):  # =<
+            raise QueryError(
+                f"{sign}{raw[0]} is not a sign", start, end, f"write {name}{raw[0]}={raw[1:]}"
+            )
         reason = f"{raw!r} is not a number" if raw else f"{name}{sign} needs a number"
         raise QueryError(reason, start, end, f"for example {name}{sign}0.01")
     return sign, value

@@ -181,7 +181,12 @@ class FeatureListScreen(OpenFeatureScreen):
         query = read.query
         if query.search:
             why = f": {printable(read.why_none)}" if read.why_none else ""
-            return f"No features match{why}; {key('app.escape')} clears the filter"
+            clears = f"{key('app.escape')} clears the filter"
+            if read.hidden:
+                others = f"{read.hidden:,} {'other does' if read.hidden == 1 else 'others do'}"
+                shows = f"{key('features.show')} shows others"
+                return f"No {query.show} features match, {others}; {shows}, {clears}"
+            return f"No features match{why}; {clears}"
         if query.show != "all":
             return f"No features match; {key('features.show')} shows others"
         return "No features"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value
+from mi_crow.mechanistic.features.meaning.unknown_values import why_none
 from mi_crow.mechanistic.features.query_language import parse_query
 from tui.screens.features.query import SHOWN, TableQuery
 from tui.widgets.lists.layers import with_layers
@@ -26,6 +26,7 @@ class IdsRead:
     ids: Sequence[int]
     total: int
     why_none: str = ""  # what there is not, where a query finds nothing for that
+    hidden: int = 0  # that match, where none of those that are shown does
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     ids = store.find(parsed, query.sort, query.descending, flt)
     # A list of 131,072 numbers would take 5 MB, while the one before is still shown.
     packed = array("i", ids.astype("int32").tobytes())
-    named = (one for some in store.concepts().values() for one in some)
     _ = store.connection.layers.several  # read here: the columns of the table go by it
-    why = "" if len(ids) else unknown_value(parsed, named)
-    return IdsRead(store, query, packed, store.meta().n_features, why)
+    why, hidden = "", 0
+    if not len(ids):
+        why = why_none(store, parsed)
+        hidden = len(store.find(parsed)) if query.show != "all" and not why else 0
+    return IdsRead(store, query, packed, store.meta().n_features, why, hidden)
 
 
 def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:

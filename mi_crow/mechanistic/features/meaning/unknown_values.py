@@ -1,11 +1,52 @@
-"""Why a query finds nothing: no feature has the tag, the name or the source. Torch-free."""
+"""Why a query finds nothing: no feature has the tag, the name, the figure, .. Torch-free."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mi_crow.errors import nearest
-from mi_crow.mechanistic.features.query_language import FeatureQuery
+from mi_crow.mechanistic.features.catalogue import OF_TWO_MODELS
+from mi_crow.mechanistic.features.query_language import NUMBERS, FeatureQuery, ranges_in
 from mi_crow.mechanistic.features.records import Concept
 from mi_crow.visible import quoted
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.queries import FeatureStore
+
+# Figures that an index may be without: what makes them.
+_MADE_BY: Mapping[str, str] = {
+    "output": "mi-crow steer scores measures it",
+    "detection": "mi-crow explain --explainer measures it",
+    "fuzzing": "mi-crow explain --explainer measures it",
+    "score": "mi-crow explain proposes names and scores them",
+    "value": "mi-crow explain proposes names and scores them",
+    "auroc": "the texts have no labels",
+    **dict.fromkeys(OF_TWO_MODELS, "only crosscoders of two models have it"),
+}
+
+
+def why_none(store: "FeatureStore", query: FeatureQuery) -> str:
+    """Why no feature of an index matches, in a sentence; empty where there is nothing to tell."""
+    named = (one for some in store.concepts().values() for one in some)
+    return unknown_value(query, named) or _unknown_figure(store, query)
+
+
+def _unknown_figure(store: "FeatureStore", query: FeatureQuery) -> str:
+    """A sentence about the first condition on a figure that no feature has, or on features that
+    there are not; else nothing."""
+    columns = store.columns()
+    for one in query.conditions:
+        if one.negated:
+            continue
+        if one.name in _MADE_BY:
+            values = columns.numbers(NUMBERS[one.name][0], store.connection)
+            if np.isnan(values).all():
+                return f"no feature has a value of {one.name}: {_MADE_BY[one.name]}"
+        beyond = one.name == "feature" and (found.start for found in ranges_in(str(one.value)))
+        if beyond and min(beyond) >= len(columns):
+            return f"the features are 0 to {len(columns) - 1}"
+    return ""
 
 
 def unknown_value(query: FeatureQuery, concepts: Iterable[Concept]) -> str:
