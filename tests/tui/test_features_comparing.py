@@ -74,6 +74,15 @@ async def test_without_marks_it_is_the_nearest(open_index):
         assert "No cosine: SAE 'fixture-sae' has no weights" in screen_text(pilot)
 
 
+async def test_the_only_marked_one_is_compared_with_the_open_one(open_index):
+    async with open_index((80, 24)) as pilot:
+        await jump(pilot, 3)
+        await press(pilot, "escape")
+        mark(pilot, 17)
+        await press(pilot, "equals_sign")
+        assert {side.feature for side in view(pilot)._found.sides} == {3, 17}
+
+
 @pytest.mark.slow
 async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):
     async with open_index((80, 24)) as pilot:
@@ -99,10 +108,9 @@ async def test_columns_that_do_not_fit_come_with_left_and_right(open_index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 5])
-async def test_other_numbers_of_marks_are_told(open_index, count):
+async def test_more_marks_than_four_are_told(open_index):
     async with open_index((80, 24)) as pilot:
-        mark(pilot, *range(count))
+        mark(pilot, *range(5))
         await press(pilot, "equals_sign")
         assert "mark 2 to 4 to compare them" in notices(pilot)
         assert not isinstance(pilot.app.screen, ComparePopup)

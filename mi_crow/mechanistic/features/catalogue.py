@@ -82,7 +82,7 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "name_score",
         "score",
         "score",
-        "held-out AUROC of its proposed name; of a chat model's its detection, with a d",
+        "held-out AUROC of its proposed name; with a d: detection of a chat model's explanation",
     ),
     _C(
         "detection",

@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 
 class FeatureCompareScreen(FeatureMarkScreen):
-    """Compares the marked features or, without marks, the open one with its nearest."""
+    """Compares the marked features; the only marked one with the open one, and this, where it is
+    the only one, with its nearest."""
 
     def action_compare(self) -> None:
         store, sae_id, features = self.context.features, self._sae_id, self._chosen()
         if store is None or sae_id is None or not features:
             return
+        here = self._feature
+        if len(self.table.marks) == 1 and here is not None and here not in features:
+            features = (*features, here)
         folder = self.context.workspace.saes_dir / sae_id
         self.in_thread(
-            partial(_compare, store, features, folder, nearest=not self.table.marks),
+            partial(_compare, store, features, folder, nearest=len(features) == 1),
             self._show_comparison,
             group="compare",
         )
@@ -36,8 +40,8 @@ class FeatureCompareScreen(FeatureMarkScreen):
 def _compare(
     store: "FeatureStore", features: Sequence[int], folder: Path, *, nearest: bool
 ) -> "Comparison":
-    """Reads the comparison; blocks on the index. Raises UserError for marks that are too few or too
-    many, and for a feature without a nearest one."""
+    """Reads the comparison; blocks on the index. Raises UserError for too many marks, and for a
+    feature without a nearest one."""
     from mi_crow.mechanistic.features.comparing import LEAST, MOST, compare_features
 
     if nearest:
@@ -48,9 +52,8 @@ def _compare(
                 hint=f"mark {LEAST} to {MOST} features",
             )
         features = (features[0], near[0].feature)
-    elif not LEAST <= len(features) <= MOST:
-        are = "feature is" if len(features) == 1 else "features are"
+    elif len(features) > MOST:
         raise UserError(
-            f"{len(features):,} {are} marked", hint=f"mark {LEAST} to {MOST} to compare them"
+            f"{len(features):,} features are marked", hint=f"mark {LEAST} to {MOST} to compare them"
         )
     return compare_features(store, features, folder)
