@@ -99,15 +99,18 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     # What changed.
 
     def on_workspace_changed(self, _: messages.WorkspaceChanged) -> None:
-        self._show_lists()
+        self._show_now_or_later()
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
-        self._show_lists()
+        self._show_now_or_later()
 
     def on_jobs_changed(self, _: messages.JobsChanged) -> None:
+        self._show_now_or_later()
+
+    def _show_now_or_later(self) -> None:
         if self.is_shown:
             self._show_lists()
-        else:  # every second while one runs, and it would hold up the keys of the screen that is
+        else:  # every second while a job runs, and it would hold up the keys of the screen that is
             self._outdated = True
 
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
@@ -187,7 +190,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
             aside.display = aside in self.zoomed.ancestors_with_self
             self.call_after_refresh(self._beside_lists)
             return
-        room = self.query_one("#lists").size.height or self.size.height - 3
+        frame = 2 if self.has_class("-very-wide") else 3  # lines of header and footer
+        room = self.query_one("#lists").size.height or self.size.height - frame
         low = self.has_class("-low")
         available = room - len(LISTS) - (0 if low else 2)
         needs = [max(len(self._list(name).rows), 1) for name in LISTS]
