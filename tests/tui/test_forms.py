@@ -67,6 +67,24 @@ async def test_a_field_that_has_to_be_filled_in_says_so_before_anything_is_typed
         assert first.placeholder.startswith("demo-topk  ·  the")
 
 
+async def test_the_smallest_terminal_shows_whole_hints_and_what_to_expect_at_the_button():
+    app = Bare()
+    hint = "the activations to train on, of one run that is complete"
+    fields = [FormField(f"f{n}", f"field {n}", hint=hint) for n in range(9)]
+    expected = Advice(lines=("about 3 min", "20 MB on the disk"))
+    async with app.run_test(size=(40, 10)) as pilot:
+        app.push_screen(FormPopup("Train", fields, dict, study=lambda _: expected))
+        await settle(pilot)
+        text = " ".join(screen_text(pilot).replace("│", "").split())
+        assert hint in text
+        assert "Start" in text
+        assert "about 3 min" not in text  # there is no room for both
+        await press(pilot, *["shift+tab"])
+        text = " ".join(screen_text(pilot).replace("│", "").split())
+        assert "about 3 min · 20 MB on the disk" in text
+        assert "Start" in text
+
+
 async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
     text = screen_text(pilot)
     assert "no run given" not in text  # nobody has come to it yet

@@ -225,6 +225,14 @@ async def test_the_keys_can_be_read_in_the_smallest_terminal(open_on):
         assert "s  Send the feature to Steer" in screen_text(pilot)
 
 
+async def test_what_can_be_started_is_named_whole_in_the_smallest_terminal(
+    empty_workspace, run_app
+):
+    async with run_app(empty_workspace, size=LEAST) as pilot:
+        await press(pilot, "n")
+        assert "t   Train      needs a run" in screen_text(pilot)
+
+
 @pytest.mark.parametrize("opened", [("2", "m"), ("question_mark",), ("2", "slash", "x")])
 async def test_a_picture_of_what_is_open_over_the_screen_is_saved(
     open_on, tmp_path, opened: tuple[str, ...]

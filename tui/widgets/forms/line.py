@@ -21,6 +21,7 @@ from tui.widgets.forms.fields import Candidate, Default, FormField
 
 _MOST_LISTED = 200
 REQUIRED = "required"
+LISTS = "↓ lists"
 
 
 class FormInput(Field):
@@ -40,7 +41,7 @@ class FormInput(Field):
     @property
     def hint(self) -> str:
         """What to enter, and that there is a list."""
-        return "; ".join(filter(None, (self.field.hint, "↓ lists" if self.candidates else "")))
+        return "; ".join(filter(None, (self.field.hint, LISTS if self.candidates else "")))
 
     def show_default(self, default: Default | None) -> None:
         """Shows what an empty field stands for."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from textwrap import wrap
 from typing import TYPE_CHECKING, cast
 
 from textual import events, on
@@ -34,6 +33,7 @@ from tui.widgets.forms.fields import (
     wrong_values,
 )
 from tui.widgets.forms.line import FieldLine, FormInput, SectionHeading, step_focus
+from tui.widgets.forms.room import Room
 from tui.widgets.frame.popup import Popup, Result
 from tui.widgets.lists.row_list import RowList
 
@@ -41,11 +41,7 @@ if TYPE_CHECKING:
     from tui.workbench import Workbench
 
 REST_S = 0.12  # how long nothing is typed before a form looks at its texts
-_AROUND = 11  # lines of a studied form beside its fields: borders, hint, note, command, buttons
 _NARROW = 60  # columns; labels take fewer of them
-_NOTE = 4  # lines at most
-_MANY_LINES = 36  # as the screens are tall
-_FEW_LINES = 18  # a lower screen has no room for the command
 
 
 class FormPopup(Popup[Result]):
@@ -84,6 +80,7 @@ class FormPopup(Popup[Result]):
         self._advice = Advice()
         self._troubles: dict[str, str] = {}  # by field; without a name, of all of them
         self._filled: set[str] = set()  # fields that have had a text, or that were submitted
+        self._low = False  # the terminal: what is expected takes the place of a hint
         self._at_first = {one.name: one.text for one in fields}
         self._draft_key = draft_key(title, self._at_first)
         self._draft: dict[str, str] | None = None  # what was in it when it was last closed
@@ -134,16 +131,18 @@ class FormPopup(Popup[Result]):
     def on_resize(self) -> None:
         self.set_class(self.size.width < _NARROW, "-slim")
         if self._study is not None:
-            height = self.size.height
-            around = _AROUND if height >= _FEW_LINES else _AROUND - 5
-            width = max(self.size.width - 8, 1)
-            noted = sum(len(wrap(line, width)) for line in self._note.splitlines())
-            around += max(min(noted, _NOTE) - 2, 0)
-            self.query_one(".fields").styles.max_height = max(height - 1 - around, 2)
-            self.query_one("#form-hint").styles.height = 2 if height >= _FEW_LINES else 1
+            room = Room.of(*self.size, self._note, [one.hint for one in self._fields])
+            self._low = room.low
+            self.set_class(room.low, "-low")
+            self.query_one(".fields").styles.max_height = room.fields
+            self.query_one("#form-hint").styles.height = room.hint
+            self.query_one("#form-lines").styles.max_height = room.expected
+            for note in self.query("#form-note"):
+                note.styles.max_height = room.note
             command = self.query_one("#form-command")
-            command.display = height >= _FEW_LINES
-            command.styles.max_height = 3 if height >= _MANY_LINES else 2  # the buttons stay
+            command.display = not room.low
+            command.styles.max_height = room.command
+            self._tell_troubles()
 
     def on_key(self, event: events.Key) -> None:
         steps = {"up": -1, "left": -1, "down": 1, "right": 1}
@@ -260,8 +259,10 @@ class FormPopup(Popup[Result]):
         said = self._in_all(told)
         self.query_one("#form-error", Static).update(printable(said))
         if self._study is not None:
+            asked = self._low and isinstance(focused, FormInput)
             self.query_one("#form-error").display = bool(said)
-            self.query_one("#form-lines").display = not told
+            self.query_one("#form-hint").display = not self._low or (asked and not said)
+            self.query_one("#form-lines").display = not told and not asked
         if changed and isinstance(focused, FormInput) and isinstance(focused.parent, FieldLine):
             self.call_after_refresh(focused.parent.keep_in_view)
 

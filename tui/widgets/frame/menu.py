@@ -1,7 +1,8 @@
 """A menu of letters: what a key opens when there are several things that it could mean."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
 
 from textual import on
 
@@ -12,6 +13,10 @@ from tui.widgets.lists.row_list import Cell, Column, Row, RowList
 
 if TYPE_CHECKING:
     from tui.workbench import Workbench
+
+
+_NARROW: Final = 60  # cells of the terminal
+_SHORT: Final = 10  # cells of a word
 
 
 class MenuPopup(ListPopup[str]):
@@ -31,6 +36,15 @@ class MenuPopup(ListPopup[str]):
         self._keymap = keymap
         self._names = [action.id.partition(".")[2] for action in scope_actions(self.SCOPE)]
         self._why_not = why_not
+        self._says = self.DOES or self.SCOPE
+
+    def columns(self) -> Sequence[Column]:
+        """On a narrow terminal a word says what each does, beside why it is not possible."""
+        if not self.DOES or self.app.size.width >= _NARROW:
+            return self.COLUMNS
+        self._says = self.SCOPE
+        name, what, why_not = self.COLUMNS
+        return name, replace(what, width=_SHORT), why_not
 
     def on_mount(self) -> None:
         cast("Workbench", self.app).context.subscribe(self)
@@ -57,7 +71,7 @@ class MenuPopup(ListPopup[str]):
             name,
             (
                 Cell(keys, "$faint" if why_not else "bold $primary"),
-                Cell(BY_ID[f"{self.DOES or self.SCOPE}.{name}"].help, "$faint" if why_not else ""),
+                Cell(BY_ID[f"{self._says}.{name}"].help, "$faint" if why_not else ""),
                 Cell(why_not, "$muted"),
             ),
         )

@@ -42,8 +42,7 @@ class ExplanationsForm(SaeForm):
             ask(
                 "explainer",
                 "explainer",
-                "address of an OpenAI-compatible endpoint (its key is read from "
-                "MI_CROW_LLM_KEY), or local:MODEL",
+                "an OpenAI-compatible endpoint (its key in MI_CROW_LLM_KEY), or local:MODEL",
                 required=True,
             ),
             ask("model", "model", "its name at the endpoint", flag="--explainer-model"),
@@ -64,8 +63,8 @@ class ExplanationsForm(SaeForm):
             ask(
                 "judge",
                 "judge",
-                "who scores: the explainer, or embeddings, which asks nothing: a model2vec folder, "
-                "that of the setting semantic.model or embeddings:FOLDER",
+                "the explainer, or embeddings: those of the setting semantic.model, or "
+                "embeddings:FOLDER",
             ),
             more("parallel", "at once", "requests that are on their way", _PARALLEL),
             more("per_minute", "a minute", "most requests that start", SIZE, "no limit"),

@@ -21,10 +21,7 @@ class ExportForm(JobForm):
     title = "Export an SAE"
 
     def make_fields(self) -> tuple[FormField, ...]:
-        holds = (
-            "saelens holds nearly every architecture, sparsify topk and groupmax, circuit-tracer "
-            "transcoders"
-        )
+        holds = "saelens takes nearly all, sparsify topk and groupmax, circuit-tracer transcoders"
         also = "further transcoders of one set of circuit-tracer; a comma between several"
         return (
             self.ask("sae_id", "SAE", required=True, flag=""),

@@ -64,7 +64,7 @@ class MeasuringForm(SaeForm):
         ask, more, llm = (replace(self.ask, section=one) for one in ("", _MORE, _LLM))
         rates, matched = (
             "0 to 2 for concept, instruction and fluency, as AxBench does",
-            f"the same beside it with random {CONTROL}",
+            f"beside it random {CONTROL}",
         )
         return (
             FormField(
