@@ -122,6 +122,9 @@ async def test_a_model_whose_files_have_no_template_is_refused_before_a_chat_beg
 ):
     monkeypatch.setattr("tui.screens.steer.chat_screen.has_chat_template", has_chat_template)
     async with open_steer(3) as (pilot, _):
+        footer = screen_text(pilot).splitlines()[-1]
+        assert "B chat" not in footer
+        assert "x remove" in footer
         await press(pilot, "B")
         assert "this model has no chat template" in notices(pilot)
         assert not pilot.app.screen.query_one("#steer-mode", Static).display

@@ -3,7 +3,7 @@
 import pytest
 from textual.pilot import Pilot
 
-from mi_crow.errors import UserError
+from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from tests.tui.driving import notices, press, screen_text, settle
@@ -90,6 +90,33 @@ async def test_texts_stand_side_by_side_where_there_is_room(open_steer):
             assert (left.region.x == right.region.x) is not beside
 
 
+async def test_without_a_prompt_the_key_that_generates_asks_for_it(open_steer):
+    async with open_steer(3) as (pilot, session):
+        pilot.app.screen.query_one("#steer-prompt", Area).text = " "
+        await press(pilot, "ctrl+r")
+        assert "enter a prompt first" in notices(pilot)
+        await press(pilot, *"The sea", "ctrl+r")
+        assert generations(session)[-1]["prompt"].strip() == "The sea"
+
+
+async def test_a_change_of_the_stack_says_nothing_of_what_it_interrupts(open_steer):
+    async with open_steer(3) as (pilot, session):
+        answer = session.request
+
+        def interrupted(op: str, **params: object):
+            session.request = answer
+            session._interrupted.wait(10)  # the model still loads
+            raise CancelledError("interrupted", resumable=False)
+
+        session.request = interrupted  # type: ignore[method-assign]
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        await press(pilot, "l")
+        assert text_of(pilot, "steered") == session.STEERED
+        assert notices(pilot) == ""
+        assert generations(session)[-1]["interventions"][0]["value"] == 0.4
+
+
 async def test_settings_reach_the_session(open_steer):
     async with open_steer() as (pilot, session):
         for name, value in (("tokens", "12"), ("temperature", "0"), ("seed", "7")):
@@ -110,8 +137,8 @@ async def test_a_text_is_kept_to_what_is_plausible(open_steer):
         assert (asked["plausible"], asked["kl_budget"]) == (0.1, 0.3)
         assert "plausible 0.1, KL 0.3 nats a token" in screen_text(pilot)
         await press(pilot, "U", *"7", "enter")
-        assert notices(pilot)
-        await press(pilot, "U", "enter")
+        assert "the constraint must be" in screen_text(pilot)  # and the line stays open
+        await press(pilot, "escape", "U", "enter")
         assert len(generations(session)) == 1
         await press(pilot, "U", "backspace", "enter")
         await settle(pilot)
@@ -169,7 +196,7 @@ async def test_a_sweep_writes_one_text_a_strength_under_one_baseline(open_steer)
 async def test_a_sweep_over_words_is_refused(open_steer):
     async with open_steer(3) as (pilot, session):
         await press(pilot, "V", *"much", "enter")
-        assert "list of numbers" in notices(pilot)
+        assert "list of numbers" in screen_text(pilot)
         assert generations(session) == []
 
 

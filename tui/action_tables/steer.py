@@ -6,6 +6,17 @@ STEER = (
     Action("steer.run", "ctrl+r", "run", "generate", "Generate baseline and steered"),
     Action("steer.prompt", "e", "edit_prompt", "prompt", "Edit the prompt"),
     Action("steer.new", "n", "add", "new", "New intervention"),
+    Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
+    Action("steer.less", "h,less_than_sign", "nudge(-1)", "less", "Decrease the strength"),
+    Action("steer.more", "l,greater_than_sign", "nudge(1)", "more", "Increase the strength"),
+    Action("steer.much_less", "H", "nudge(-5)", "", "Decrease the strength a lot", False),
+    Action("steer.much_more", "L", "nudge(5)", "", "Increase the strength a lot", False),
+    Action("steer.toggle", "space", "switch", "on/off", "Switch the intervention on or off"),
+    Action("steer.next", "right_square_bracket", "sample(1)", "next", "Next sample"),
+    Action(
+        "steer.previous", "left_square_bracket", "sample(-1)", "previous", "Previous sample", False
+    ),
+    Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
     Action("steer.chat", "B", "chat", "chat", "Chat with the model, or the messages of the chat"),
     Action("steer.system", "", "system", "system prompt", "Write the chat's system prompt", False),
     Action(
@@ -24,17 +35,6 @@ STEER = (
         "Let both sides of the chat continue from the steered one",
         False,
     ),
-    Action("steer.remove", "x", "remove", "remove", "Remove the selected intervention"),
-    Action("steer.less", "h,less_than_sign", "nudge(-1)", "less", "Decrease the strength"),
-    Action("steer.more", "l,greater_than_sign", "nudge(1)", "more", "Increase the strength"),
-    Action("steer.much_less", "H", "nudge(-5)", "", "Decrease the strength a lot", False),
-    Action("steer.much_more", "L", "nudge(5)", "", "Increase the strength a lot", False),
-    Action("steer.toggle", "space", "switch", "on/off", "Switch the intervention on or off"),
-    Action("steer.next", "right_square_bracket", "sample(1)", "next", "Next sample"),
-    Action(
-        "steer.previous", "left_square_bracket", "sample(-1)", "previous", "Previous sample", False
-    ),
-    Action("steer.sweep", "V", "sweep", "sweep", "Generate at several strengths"),
     Action("steer.measure", "F", "measure", "measure", "Measure the stack: a sweep, as a job"),
     Action("steer.measured", "M", "measured", "measured", "What was measured, with its chart"),
     Action("steer.auto", "A", "auto", "auto", "Make this feature, label or text happen"),

@@ -1,5 +1,8 @@
 """A screen with a line at its foot that asks for one text."""
 
+from collections.abc import Callable
+
+from mi_crow.errors import UserError
 from tui.screens.base import MiCrowScreen
 from tui.widgets.prompt_line import PromptLine
 
@@ -13,3 +16,12 @@ class PromptScreen(MiCrowScreen):
 
     def close_popup(self) -> bool:
         return self.prompt.close()
+
+
+def wrong_in(read: Callable[[str], object], text: str) -> str:
+    """What `read` has against a text, for a line that refuses it; empty for nothing."""
+    try:
+        read(text)
+    except UserError as error:
+        return str(error)
+    return ""

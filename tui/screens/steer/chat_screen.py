@@ -140,9 +140,18 @@ class Chats(WritingScreen):
             self._templates[model] = None  # until then it is not known
             self.in_thread(
                 partial(has_chat_template, model, revision),
-                lambda found: self._templates.update({model: found}),
+                partial(self._template_looked_for, model),
                 failed=lambda _: None,
             )
+
+    def _template_looked_for(self, model: str, found: bool | None) -> None:
+        self._templates[model] = found
+        self.refresh_bindings()
+
+    @property
+    def left_out_keys(self) -> tuple[str, ...]:
+        """What the footer has no place for: a chat with a model that has no chat template."""
+        return ("steer.chat",) if self._templates.get(self._asked_model) is False else ()
 
     def _can_chat(self) -> bool:
         """Whether the model may have a chat template; if not, says why."""

@@ -12,7 +12,6 @@ from textual.containers import Container, Horizontal, Vertical
 from textual.widgets import Button, Label, Static
 
 from mi_crow.clean_text import clean_text
-from mi_crow.errors import UserError
 from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
@@ -22,6 +21,7 @@ from tui.annotate import NOTHING_SAVED, may_tag, write
 from tui.clipboard import copy, copy_focused
 from tui.preferences.key_words import key
 from tui.screens.feature_card import FeatureCard
+from tui.screens.prompted import wrong_in
 from tui.screens.steer import stack as stacks
 from tui.screens.steer.constraint import HINT, Constraint, parse_constraint
 from tui.screens.steer.heading import SideTitle, copied_text
@@ -147,19 +147,19 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
         values = ", ".join(f"{share * one.value:g}" for share in (0, 0.5, 1, 1.5))
         label = f"sweep {stacks.change_text(one)} over"
         self.prompt.ask(
-            "sweep", label, values, hint="enter generates one text per value", select=True
+            "sweep",
+            label,
+            values,
+            hint="enter generates one text per value",
+            refuse=partial(wrong_in, stacks.strengths),
+            select=True,
         )
 
     def _sweep(self, text: str) -> None:
         one, place = self.intervention, self.stack_list.cursor
         if one is None or self._is_writing:
             return
-        try:
-            values = stacks.strengths(text)
-        except UserError as error:
-            self.tell(error)
-            return
-        changed = [replace(one, value=value, enabled=True) for value in values]
+        changed = [replace(one, value=value, enabled=True) for value in stacks.strengths(text)]
         plans = [(*self._stack[:place], each, *self._stack[place + 1 :]) for each in changed]
         self._write(tuple(plans), tuple(stacks.change_text(each) for each in changed))
 
@@ -168,14 +168,18 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
 
     def action_constrain(self) -> None:
         before = self._constraint.describe()
-        self.prompt.ask("constraint", "keep the text within", before, hint=HINT, select=True)
+        self.prompt.ask(
+            "constraint",
+            "plausible",
+            before,
+            hint=HINT,
+            placeholder="anything goes",
+            refuse=partial(wrong_in, parse_constraint),
+            select=True,
+        )
 
     def _constrain(self, text: str) -> None:
-        try:
-            wanted = parse_constraint(text)
-        except UserError as error:
-            self.tell(error)
-            return
+        wanted = parse_constraint(text)
         if wanted != self._constraint:
             self._constraint = wanted
             self._say_empty()

@@ -135,6 +135,8 @@ class WritingScreen(StackScreen):
         except UserError as error:
             self._trouble.show(error)
             self.tell(error)
+            if not self.area.text.strip():
+                self.area.focus()
             return
         self._trouble.clear()
         self._runs += 1
@@ -224,6 +226,11 @@ class WritingScreen(StackScreen):
         if not over():
             writing.write(client, plan, origin, self.post_message, over)
 
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether what was written last is of another stack than the one on the screen."""
+        return self._board is not None and self._board.plan.run != self._runs
+
     def _current(self, run: int) -> Board | None:
         """The board, if the message is about what is written now."""
         board = self._board
@@ -255,6 +262,8 @@ class WritingScreen(StackScreen):
         if isinstance(error, CancelledError) and self._stopped:
             self._written()
             return
+        if isinstance(error, CancelledError) and self._is_outdated:
+            return  # that of the changed stack begins when the keys rest
         if isinstance(error, SessionDied):
             error.hint = f"{key('steer.run')} restarts it and writes again"
         self._trouble.show(error)
