@@ -127,6 +127,21 @@ async def test_a_filter_says_that_what_it_finds_is_not_among_those_that_are_show
         assert DEAD in table(pilot).shown_ids
 
 
+async def test_what_may_come_next_is_told_and_what_is_begun_is_no_mistake_yet(open_features):
+    async with open_features(size=(120, 24)) as pilot:
+        labels = pilot.app.context.features.meta().labels
+        await press(pilot, "slash", *"label", "tab")
+        shown = screen_text(pilot).splitlines()[-2]
+        assert "  ".join(labels[:2]) in shown
+        assert "needs a value" not in screen_text(pilot)
+        await press(pilot, "enter")
+        assert "label: needs a value" in screen_text(pilot)
+        await press(pilot, *labels[1][:3])
+        assert "not in the index" not in screen_text(pilot)
+        await press(pilot, *"zz")
+        assert "not in the index" in screen_text(pilot)
+
+
 async def test_tab_completes_and_never_leaves_the_filter(open_features):
     async with open_features() as pilot:
         await press(pilot, "slash", *"den", "tab", "tab", *"1", "tab", "shift+tab", *"%")

@@ -19,6 +19,7 @@ from tui.widgets.field import CompletingField, Field
 
 # Some terminals keep alt+enter to themselves, for the whole screen.
 STAYING = ("alt+enter", "ctrl+t")
+MOST_WAYS = 12  # to go on with a text, that are told
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Mistake:
     words: str
     start: int
     end: int
+
+
+def _place_of(mistake: str | Mistake) -> tuple[int, int] | None:
+    return (mistake.start, mistake.end) if isinstance(mistake, Mistake) else None
 
 
 class Completion(Suggester):
@@ -76,6 +81,8 @@ class PromptLine(Vertical):
         self._check: Callable[[str], str | Mistake] | None = None
         self._refuse: Callable[[str], str] | None = None
         self._trouble = ""
+        self._said = ""  # of it: a text that may still become right is not found fault with
+        self._ways: Callable[[str], Sequence[str]] | None = None
         self._opens = self._again = False
         self._back: Widget | None = None
         self._waits_for_focus = False
@@ -130,6 +137,7 @@ class PromptLine(Vertical):
         self._label, self._hint, self._check = printable(label), hint, check
         self.query_one(".prompt-label", Static).update(self._label)
         field = self.field
+        self._ways = suggestions if callable(suggestions) else None
         field.suggester = (
             Completion(suggestions)
             if callable(suggestions)
@@ -150,6 +158,7 @@ class PromptLine(Vertical):
         self._back = self.screen.focused
         self._open(purpose, value, None)
         self.explain(mistake)
+        self._say(self._trouble, _place_of(mistake))  # also of a text that may become right
         return True
 
     def _open(self, purpose: str, value: str, cursor: int | None) -> None:
@@ -168,16 +177,34 @@ class PromptLine(Vertical):
     def explain(self, mistake: str | Mistake) -> None:
         """Says what is wrong with the text so far, in place of the hint, or above the text where it
         is longer than the half of the line that a hint may take; empty: the hint again. The place
-        of the mistake is marked in the text."""
-        at_a_place = isinstance(mistake, Mistake)
-        self._trouble = trouble = mistake.words if at_a_place else mistake
-        self.field.mark((mistake.start, mistake.end) if at_a_place else None)
+        of the mistake is marked in the text. As long as the end of the text, where the mistake is,
+        can be completed, the ways to go on are told instead."""
+        place = _place_of(mistake)
+        self._trouble = mistake.words if isinstance(mistake, Mistake) else mistake
+        ways = self._ways_on()
+        begun = place is not None and place[1] >= len(self.field.value) and bool(ways)
+        self._say("" if begun else self._trouble, place, ways)
+
+    def _say(
+        self, trouble: str, place: tuple[int, int] | None = None, ways: Sequence[str] = ()
+    ) -> None:
+        self._said = trouble
+        self.field.mark(place if trouble else None)
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")
-        if line.content != (words := printable(trouble or self._hint)):
+        hint = "  ".join(ways[:MOST_WAYS]) if len(ways) > 1 else self._hint
+        if line.content != (words := printable(trouble or hint)):
             line.update(words)
             self.query_one(".prompt-trouble", Static).update(printable(trouble))
         self._make_room()
+
+    def _ways_on(self) -> list[str]:
+        """The last words of all texts that complete what is typed."""
+        value = self.field.value
+        found = self._ways(value) if self._ways is not None and value else ()
+        last = max(value.rfind(" "), value.rfind(":")) + 1
+        typed = value.casefold()
+        return [one[last:] for one in found if one.casefold().startswith(typed)]
 
     def hint(self, words: str) -> None:
         """Says more beside the text, as long as nothing is wrong with it."""
@@ -193,7 +220,7 @@ class PromptLine(Vertical):
         long = cell_len(str(hint.content))
         room = width - cell_len(self._label) - min(long, width // 2) - 2  # the gaps at the field
         fits = cell_len(self.field.value) < room
-        above = bool(self._trouble) and (long > width // 2 or not fits)
+        above = bool(self._said) and (long > width // 2 or not fits)
         self.query_one(".prompt-trouble", Static).display = above
         self.screen.set_class(self.display and above, "-told-above")  # messages go higher
         hint.display = fits and not above
@@ -249,6 +276,8 @@ class PromptLine(Vertical):
             self._answer(stay=True)
 
     def _answer(self, *, stay: bool = False) -> None:
+        if self._trouble and not self._said:  # of a text that was only begun
+            self._say(self._trouble)
         if self._trouble or not self.purpose:
             return
         purpose, value = self.purpose, self.field.value.strip()
