@@ -217,8 +217,10 @@ class FeatureStore:
     # The table.
 
     def rest(self) -> None:
-        """Gives back what only searches need, where none has come for a while."""
+        """Gives back what only searches need, where none has come for a while, and reads the rest
+        of what the first answers were part of."""
         self._held[0].searched.rest()
+        self._held[0].connection.proposals.read_begun()
 
     def ids(
         self,
