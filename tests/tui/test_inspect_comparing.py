@@ -7,11 +7,15 @@ from textual.events import Paste
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.concepts.annotations_inspections import KINDS
 from tests.tui.driving import notices, press, screen_text
 from tests.tui.test_inspect_screen import TEXT, inspected
+from tui.actions import BY_ID
 from tui.screens.inspect.differences import DifferencesPopup
+from tui.screens.inspect.keeping import _WAYS
 from tui.screens.inspect.popups import GridPopup
 from tui.widgets.area import Area
+from tui.widgets.forms.drafts import drafts_as_json, take_up_drafts
 from tui.widgets.forms.line import FormInput
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.token_pane import TokenPane
@@ -116,7 +120,11 @@ async def test_two_texts_stand_side_by_side_with_features_by_difference(open_ins
 async def test_the_marked_go_to_steer_as_one_group_and_can_be_tagged(open_inspect):
     async with open_inspect() as (pilot, session):
         await compare(pilot, session)
-        await press(pilot, "space", "space", "t", *"topic", "ctrl+r")
+        await press(pilot, "space", "space", "t", *"topic")
+        assert "Tag 2 features" in screen_text(pilot)
+        left = take_up_drafts(pilot.app, drafts_as_json(pilot.app), print)  # when it ends now
+        assert left == ["Tag features: 3 = ctrl+r t opens the form as it was left"]
+        await press(pilot, "ctrl+r")
         assert "2 features tagged topic" in notices(pilot)
         annotations = Annotations(pilot.app.context.workspace.annotations_path)
         tags = {one.feature: one.tags for one in annotations.concepts("demo-topk")}
@@ -124,6 +132,11 @@ async def test_the_marked_go_to_steer_as_one_group_and_can_be_tagged(open_inspec
         await press(pilot, "s")
         assert pilot.app.current_mode == "steer"
         assert pilot.app.context.steered[0].target == "group:demo-topk/120-17"
+
+
+def test_the_form_that_saves_any_inspection_can_be_opened_again() -> None:
+    assert {*_WAYS} == {*KINDS}
+    assert all(name in BY_ID for way in _WAYS.values() for name in way)
 
 
 async def test_names_of_sets_are_compared_as_sets(open_inspect):

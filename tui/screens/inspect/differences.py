@@ -343,7 +343,9 @@ class DifferencesPopup(FoundPopup):
 
         field = FormField("tags", "Tags", "", "several with commas between them")
         count = "1 feature" if len(named) == 1 else f"{len(named)} features"
-        app.push_screen(FormPopup(f"Tag {count}", (field,), read, "Tag"), tagged)
+        way = ("app.inspect", "inspect.compare", "form.submit", "differences.tag")
+        # The title has no number: the form comes back also where others are marked then.
+        app.push_screen(FormPopup("Tag features", (field,), read, f"Tag {count}", way=way), tagged)
 
 
 def _tag(

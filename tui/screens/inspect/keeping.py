@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from tui.workbench import Workbench
 
 _WORDS = 5  # of the text, in a proposed name
+# What shows it again, and then asks for its name.
+_WAYS = {
+    "inspect": ("inspect.save",),
+    "attribute": ("inspect.attribute", "causes.save"),
+    "lens": ("inspect.lens", "grid.save"),
+    "layers": ("inspect.layers", "grid.save"),
+    "patch": ("inspect.patch", "form.submit", "grid.save"),
+    **dict.fromkeys(
+        ("compare", "contrast"), ("inspect.compare", "form.submit", "differences.save")
+    ),
+}
 _READING = ("bos", "windows")  # settings that say how the text becomes tokens
 
 
@@ -63,7 +74,9 @@ def ask_to_save(app: "Workbench", found: Found) -> None:
             app.look_now()
 
     name = FormField("name", "Name", found.proposed_name, "one that no other inspection has")
-    app.push_screen(FormPopup("Save", (name,), partial(_save, app, found), "Save"), said)
+    way = ("app.inspect", *_WAYS[found.kind])
+    form = FormPopup("Save", (name,), partial(_save, app, found), "Save", way=way)
+    app.push_screen(form, said)
 
 
 def _save(app: "Workbench", found: Found, values: Values) -> str:
