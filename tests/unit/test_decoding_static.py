@@ -7,8 +7,8 @@ and what CUDA code would do by tensors on a GPU that have no values (`FakeTensor
 import gc
 import logging
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from mi_crow.hooks import FunctionController
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.decoding import one_token, steps
 from mi_crow.language_model.decoding.steps import Decode, Prefixes, Steps
+from mi_crow.language_model.decoding.watched import watching
 from mi_crow.language_model.generation import Sampling, generate_each
 from mi_crow.mechanistic.sae import TopKSae
 from mi_crow.mechanistic.sae.rules import some_latents
@@ -242,6 +243,57 @@ def test_what_is_captured_looks_at_no_value_and_copies_nothing_to_the_device(
             for _ in range(3):
                 passes.append(passes.logits().argmax(-1).flatten())
     assert len(count) == len(allowed)
+
+
+def test_a_model_that_looks_at_values_is_not_captured(
+    recorded: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """OPT asks its cache how many tokens it has, as a number."""
+    lm = model_of("opt")
+    wanted, _ = written(lm, "growing")
+    with caplog.at_level(logging.INFO):
+        found, passes = written(lm, "graph")
+    assert passes._room > 0
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+    assert not recorded
+    assert "looks at values in every pass" in caplog.text
+    assert all(one.levelno < logging.WARNING for one in caplog.records)
+
+
+X = torch.ones(4, device=NO_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        (lambda: X.sum().item(), "looks"),
+        (lambda: bool(X.sum() > 0), "looks"),
+        (lambda: X[X > 0], "looks"),
+        (lambda: torch.isin(X, X), "looks"),
+        (lambda: torch.zeros(2).to(NO_VALUES), "reads"),
+        (lambda: X.copy_(torch.zeros(4)), "reads"),
+        (lambda: torch.tensor(0.0, device=NO_VALUES), "reads"),
+        (lambda: X.new_tensor([1.0]), "reads"),
+        (lambda: X[[0]], "reads"),
+        (lambda: X[..., [-1]], "reads"),
+        (lambda: torch.where(X > 0, X + 1, -torch.inf).masked_fill(X > 0, 0.0)[1:], ""),
+        (lambda: torch.arange(4, device=NO_VALUES).to(torch.float32) @ X, ""),
+        (lambda: torch.zeros(3)[[0]].tolist(), ""),
+        (lambda: torch.tensor([1, 2]).sum().item(), ""),
+    ],
+)
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_pass_tells_what_a_graph_could_not_hold(
+    does: Callable[[], object], reason: str, inference: bool
+) -> None:
+    """On a device without values, where a look at one raises."""
+    with (
+        torch.inference_mode(inference),
+        watching(NO_VALUES) as watched,
+        suppress(NotImplementedError, RuntimeError),
+    ):
+        does()
+    assert (reason in watched.reason) if reason else not watched.reason
 
 
 def test_a_hook_that_nobody_asked_keeps_a_pass_from_being_captured(

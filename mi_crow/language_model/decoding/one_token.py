@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mi_crow.language_model.base import CausalModel
+from mi_crow.language_model.decoding.watched import watching
 from mi_crow.language_model.placement.devices import is_spread
 
 OURS = "mi_crow.language_model.layers"  # whose hooks are asked whether they can be captured
@@ -54,7 +55,14 @@ class OneToken:
             self._replay()
             return self._logits
         self._ready = True
-        return run(self._ids, self._special, self._positions, position)
+        if not self._captured:
+            return run(self._ids, self._special, self._positions, position)
+        with watching(self._ids.device) as watched:
+            logits = run(self._ids, self._special, self._positions, position)
+        if watched.reason:
+            self._captured = False
+            _log.info("decoding token by token: %s", watched.reason)
+        return logits
 
     def _capture(self, run: Run, position: int) -> None:
         def once() -> None:

@@ -178,6 +178,7 @@ class Steps:
         if captured and (reason := why_not_captured(self._lm, any(self._controlled), self._rows)):
             _log.info("decoding token by token: %s", reason)
             captured = False
+        self._mask(self._acting)  # before a pass is captured, since it comes from the host
         self._one_token = OneToken(self._rows, self._lm.device, captured)
         return self._one_token
 
@@ -235,8 +236,7 @@ class Steps:
     ) -> _Read:
         """One pass over the tokens `new` [rows, length], which follow `cached` ones. `special`:
         which of them are; `positions`: theirs, where both are on the device already."""
-        lm, some, every = self._lm, any(controlled), all(controlled)
-        acts = self._mask(tuple(controlled)) if some and not every else None
+        lm, some, acts = self._lm, any(controlled), self._mask(controlled)
         length = cached + new.shape[1]
         mask = new.new_ones(len(new), length)
         whole = len(new) == self._rows and self._rows != len(self._prompts)
@@ -271,11 +271,14 @@ class Steps:
             return (new[..., None] == self._special).any(-1)
         return torch.isin(new, self._special)
 
-    def _mask(self, controlled: tuple[bool, ...]) -> Tensor:
-        """Which texts of a pass controllers change, on the device."""
-        if controlled not in self._acts:
-            self._acts[controlled] = torch.tensor(controlled, device=self._lm.device)
-        return self._acts[controlled]
+    def _mask(self, controlled: Sequence[bool]) -> Tensor | None:
+        """Which texts of a pass controllers change, on the device; None where it is all or none."""
+        key = tuple(controlled)
+        if all(key) or not any(key):
+            return None
+        if key not in self._acts:
+            self._acts[key] = torch.tensor(key, device=self._lm.device)
+        return self._acts[key]
 
 
 def best_decode(device: torch.device) -> Decode:
