@@ -2,12 +2,15 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mi_crow.errors import MiCrowError
+from mi_crow.hooks.specs import HookSpec
 from tests.tui.driving import notices, press, screen_text, settle
+from tui.screens.control.hooks import nudged
 from tui.screens.control.profile import profile_charts
 from tui.screens.control.tree import Layer, LayerTree
 from tui.widgets.field import Field
@@ -313,6 +316,31 @@ async def test_a_hook_is_edited_and_stays_off(app_workspace, run_app, session):
         await press(pilot, "ctrl+r", "ctrl+r")
         (hook,) = session.calls[-1][1]["hooks"]
         assert (hook["kind"], hook["value"], hook["enabled"]) == ("scale", 0.25, False)
+
+
+async def test_a_value_is_changed_by_a_key_and_measured_again(app_workspace, run_app, session):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+        await press(pilot, "6")
+        footer = screen_text(pilot).splitlines()[-1]
+        assert "l load model" in footer
+        assert "less" not in footer
+        await press(pilot, "l")
+        assert "l load model" not in screen_text(pilot).splitlines()[-1]
+        await press(pilot, "ctrl+r", "n")
+        pilot.app.screen.query_one("#field-kind", Field).value = "scale"
+        await press(pilot, "ctrl+r")
+        assert "> more" in screen_text(pilot).splitlines()[-1]
+        await press(pilot, "greater_than_sign", "greater_than_sign", "less_than_sign")
+        assert "× 0.6" in screen_text(pilot)
+        assert session.calls[-1][1]["hooks"][0]["value"] == 0.6
+        await press(pilot, "x", "n", "ctrl+r", "greater_than_sign")
+        assert session.calls[-1][1]["hooks"][0]["value"] == 0.0  # statistics have no value
+
+
+def test_what_neurons_are_set_to_changes_by_a_tenth_of_it():
+    spec = HookSpec("resid_post.1", "neurons", 40.0, (3,))
+    assert [nudged(spec, steps).value for steps in (1, -1)] == [44.0, 36.0]
+    assert nudged(replace(spec, value=0.0), -1).value == -0.1
 
 
 async def test_a_neuron_that_the_layer_does_not_have_is_refused_in_the_form(

@@ -198,6 +198,13 @@ class ControlScreen(WatchesLayers):
         notice.set_class(not text, "-calm")
         notice.display = bool(text or can)
 
+    @property
+    def left_out_keys(self) -> tuple[str, ...]:
+        """What the footer has no place for: to load the model that is loaded."""
+        state = self.context.session_state
+        ready = state.phase == "ready" and (state.sae_id, state.alone) == self._wanted()
+        return ("control.load",) if ready else ()
+
     def action_load_model(self) -> None:
         if self.context.session_state.phase != "loading":
             self._ask_for_model(self._wanted())
@@ -237,6 +244,7 @@ class ControlScreen(WatchesLayers):
         self._tree = LayerTree([layer_from_row(row) for row in layers])
         self._fold_blocks(self.context.session_state.layer, select=True)
         self._show_notice()
+        self.refresh_bindings()
 
     def _refused(self, error: Exception) -> None:
         self._asked = False

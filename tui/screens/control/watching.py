@@ -14,7 +14,13 @@ from mi_crow.mechanistic.vectors.stored import list_vectors
 from mi_crow.store.json_object import JsonObject
 from tui import messages
 from tui.screens.base import MiCrowScreen
-from tui.screens.control.hooks import detector_content, from_form, hook_fields, hook_rows
+from tui.screens.control.hooks import (
+    detector_content,
+    from_form,
+    hook_fields,
+    hook_rows,
+    nudged,
+)
 from tui.screens.control.known import KnownModel, width_of
 from tui.screens.control.profile import profile_charts
 from tui.screens.vectors.ways import HasVectors
@@ -114,6 +120,9 @@ class WatchesLayers(HasVectors, MiCrowScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("switch", "remove"):
             return bool(self._specs)
+        if action == "nudge":
+            place = self._place() if self.is_mounted else None
+            return place is not None and self._specs[place].changes
         return True
 
     def action_add(self) -> None:
@@ -147,6 +156,13 @@ class WatchesLayers(HasVectors, MiCrowScreen):
         if place is not None:
             spec = self._specs[place]
             self._specs[place] = replace(spec, enabled=not spec.enabled)
+            self._changed()
+
+    def action_nudge(self, steps: int) -> None:
+        """A controller's value a little lower or higher; what that changes is measured again."""
+        place = self._place()
+        if place is not None:
+            self._specs[place] = nudged(self._specs[place], steps)
             self._changed()
 
     def action_remove(self) -> None:
