@@ -56,3 +56,22 @@ def raise_if_stopped(progress: Progress, *, resumable: bool = True) -> None:
     """Raises CancelledError when `progress` was asked to stop."""
     if progress.should_stop():
         raise CancelledError(resumable=resumable)
+
+
+def several(unit: str) -> str:
+    """The plural of what work counts in: `steps`, `tries`."""
+    if not unit.islower() or unit.endswith("s"):
+        return unit
+    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
+
+
+def counted(number: float, unit: str) -> str:
+    """So many of a thing: `1 text`, `1,200 texts`."""
+    return f"{number:,.0f} {unit if number == 1 else several(unit)}"
+
+
+def done_of(done: float, total: float, unit: str) -> str:
+    """How far work is: `1,200 of 5,000 steps`, `48%`."""
+    if unit == "%":
+        return f"{100 * done / max(total, 1):.0f}%"
+    return f"{done:,.0f} of {counted(total, unit)}"

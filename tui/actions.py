@@ -165,7 +165,7 @@ RUNS = (
     Action("runs.import", "", "new('import')", "import", "Import an SAE: hub, folder or file"),
     Action("runs.library", "", "library", "library", "Choose among published SAEs, and import"),
     Action("runs.export", "w", "new('export')", "export", "Export an SAE for other tools"),
-    Action("runs.demo", "", "run_demo", "demo", "Run the demo: about four minutes on two cores"),
+    Action("runs.demo", "", "run_demo", "demo", "Run the demo: two to four minutes on two cores"),
 )
 
 # The menu that `n` opens on Runs. A row `new.X` stands for the action `runs.X`.

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rich.text import Text
 
 from mi_crow.cli.formatting import reading, time_left
-from mi_crow.progress import NullProgress
+from mi_crow.progress import NullProgress, done_of
 from mi_crow.visible import visible
 
 BAR_CELLS = 20
@@ -144,16 +144,24 @@ class JobBar:
 def describe(event: dict[str, Any], room: int, stage: str = "") -> str:
     """The text beside the bar, as much as fits: what the job does, where it says so, progress, time
     left and metrics."""
-    metrics = event.get("metrics") or {}
+    metrics = _readings_of(event)
     percent_only = event["unit"] == "%"
     words = [stage] if stage else []
-    words += [] if percent_only else [f"{event['done']:,}/{event['total']:,} {event['unit']}"]
+    words += [] if percent_only else [done_of(event["done"], event["total"], event["unit"])]
     if event.get("eta_s") is not None:
         words.append(f"{time_left(event['eta_s'])} left")
     words += [reading(key, metrics[key]) for key in SHOWN_METRICS if key in metrics]
     while len("  ".join(words)) > room and len(words) > 1:
         words.pop()
     return visible("  ".join(words))
+
+
+def _readings_of(event: dict[str, Any]) -> dict[str, float]:
+    """The metrics of an event; a loss that is the FVU is not one of its own."""
+    metrics = dict(event.get("metrics") or {})
+    if "loss" in metrics and metrics["loss"] == metrics.get("fvu"):
+        del metrics["loss"]
+    return metrics
 
 
 class PlainLines:
@@ -189,9 +197,9 @@ class PlainLines:
             self._write(str(event.get("message", "")))
         elif event["event"] == "progress" and self._clock() - self._last >= self.GAP_S:
             self._last = self._clock()
-            metrics = event.get("metrics", {})
-            readings = "  ".join(reading(name, value, 4) for name, value in metrics.items())
-            self._write(f"{event['done']}/{event['total']} {event['unit']}  {readings}".rstrip())
+            readings = (reading(name, one, 4) for name, one in _readings_of(event).items())
+            done = done_of(event["done"], event["total"], event["unit"])
+            self._write("  ".join([done, *readings]))
 
     def _write(self, line: str) -> None:
         sys.stderr.write(f"{visible(line)}\n")

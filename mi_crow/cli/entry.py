@@ -52,7 +52,7 @@ COMMANDS = {
     "inspect": Command("causes.inspect", "show which features fire on a text, or tell two apart"),
     "lens": Command("causes.lens", "show what the model would say after each block"),
     "patch": Command("causes.patch", "show where the difference of two prompts is decided"),
-    "attribute": Command("causes.attribute", "find the features that made the model say it"),
+    "attribute": Command("causes.attribute", "find the features that made the model say a token"),
     "steer": Command("steering", "continue a prompt with and without interventions"),
     "steer evaluate": Command("steer.measuring", "measure a stack, or sweep over its strengths"),
     "steer auto": Command("steer.measuring", "find the stack that makes a feature happen"),

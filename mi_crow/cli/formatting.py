@@ -9,6 +9,16 @@ from mi_crow.memory import READINGS
 from mi_crow.store.json_object import all_finite
 from mi_crow.visible import is_clean, visible
 
+_NAMES = {
+    "fvu": "FVU",
+    "heldout_fvu": "held-out FVU",
+    "l0": "L0",
+    "dead_share": "dead",
+    "gpu_memory": "GPU memory",
+    "gpu_memory_peak": "peak GPU memory",
+    "memory_peak": "peak memory",
+}
+
 
 def size(count: float) -> str:
     """Bytes with a unit: `512 B`, `3.4 MB`."""
@@ -36,8 +46,13 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def reading(name: str, value: float, digits: int = 3) -> str:
-    """A metric of a job with its name: `fvu 0.118`, `gpu_memory 1.2 GB`."""
-    return f"{name} {size(value) if name in READINGS else number(value, digits)}"
+    """A metric of a job with its name: `FVU 0.118`, `21,400 tokens/s`, `GPU memory 1.2 GB`."""
+    if name.endswith("_s"):
+        return f"{count(value)} {name.removesuffix('_s')}/s"
+    words = _NAMES.get(name, name.replace("_", " "))
+    if name in READINGS:
+        return f"{words} {size(value)}"
+    return f"{words} {share(value) if name.endswith('_share') else number(value, digits)}"
 
 
 def share(value: float | None) -> str:

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 PLAIN_WIDTH = 200  # of output into a file or a pipe, where nothing needs to fit
 SHORTEST = 8  # cells that a shortened column keeps
-GAP = 3  # cells between two columns
+GAPS = (3, 2, 1)  # cells between two columns; fewer where texts would be shortened
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,24 @@ def console() -> Console:
 def print_table(titles: Columns, rows: Iterable[Sequence[str]]) -> None:
     """Prints rows under their titles. Cells are data: never markup, never control characters.
 
-    On a narrow terminal only the columns that may be shortened become narrower.
+    On a narrow terminal the columns move together, and those that may be shortened are. Where the
+    others alone do not fit, each row is a list of what it holds.
     """
     columns = [Column.of(title) for title in titles]
     cells = [[visible(cell) for cell in row] for row in rows]
     out = console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     needs = [
         max(cell_len(text) for text in (column.title, *(row[index] for row in cells)))
         for index, column in enumerate(columns)
     ]
-    room = out.width - GAP * (len(columns) - 1)
-    widths = fit(columns, needs, room)
+    gap, widths = _spaced(columns, needs, out.width)
+    if sum(widths) + gap * (len(columns) - 1) > out.width:
+        _print_records(columns, cells)
+        return
+    padding = (0, gap // 3, 0, gap // 2)  # beside the cell that a line between columns would take
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=padding
+    )
     for column, width in zip(columns, widths, strict=True):
         table.add_column(
             Text(column.title),
@@ -84,6 +90,31 @@ def print_table(titles: Columns, rows: Iterable[Sequence[str]]) -> None:
             *(Text(_ending(cell, width) if one.keep_end else cell) for cell, one, width in parts)
         )
     out.print(table)
+
+
+def _print_records(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Prints each row under the one before, a line for each of its cells."""
+    for number, row in enumerate(rows):
+        if number:
+            print_line()
+        named = zip((column.title for column in columns), row, strict=False)
+        print_facts({title: cell for title, cell in named if cell})
+
+
+def _spaced(columns: Sequence[Column], needs: Sequence[int], width: int) -> tuple[int, list[int]]:
+    """The gap between columns, and their widths: the widest gap that shortens nothing, else one
+    with which they fit."""
+    between = len(columns) - 1
+    least = sum(
+        min(need, SHORTEST) if column.shorten else need
+        for column, need in zip(columns, needs, strict=True)
+    )
+    wide, middle, narrow = GAPS
+    if sum(needs) + wide * between <= width:
+        gap = wide
+    else:
+        gap = middle if least + middle * between <= width else narrow
+    return gap, fit(columns, needs, width - gap * between)
 
 
 def _ending(text: str, width: int) -> str:

@@ -27,8 +27,8 @@ def add_text_flags(parser: ArgumentParser, default: str | None = "sample") -> No
     group.add_argument(
         "--dataset",
         default=default,
-        help="txt, md, json, jsonl, csv, tsv (also .gz, .zst) or parquet file, folder, Hub id or "
-        "`sample`" + (" (the default)" if default == "sample" else ""),
+        help="txt, md, json, jsonl, ndjson, csv, tsv (also .gz, .zst) or parquet file, folder, Hub "
+        "id or `sample`" + (" (the default)" if default == "sample" else ""),
     )
     add_fields(
         group,

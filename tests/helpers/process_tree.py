@@ -1,5 +1,6 @@
 """The processes of a job, found in /proc."""
 
+import os
 from pathlib import Path
 
 
@@ -14,3 +15,12 @@ def below(parent: int) -> list[int]:
         if of == parent:
             found += [int(path.parent.name), *below(int(path.parent.name))]
     return found
+
+
+def worked_s(process: int) -> float:
+    """The seconds of processor time that a process has used; 0 where it is not there."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

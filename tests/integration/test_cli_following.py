@@ -119,7 +119,7 @@ class Watcher:
                 stdout=subprocess.DEVNULL,
                 env=os.environ | {"MI_CROW_WORKSPACE": str(workspace.root)},
             )
-        wait_until(lambda: "0/3 step" in self.said or "1/3 step" in self.said)
+        wait_until(lambda: "0 of 3 steps" in self.said or "1 of 3 steps" in self.said)
 
     @property
     def said(self) -> str:

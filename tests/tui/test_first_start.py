@@ -65,7 +65,7 @@ async def test_a_file_of_ones_own_has_a_key_too(empty_workspace, run_app, submit
 async def test_each_way_says_what_it_takes(empty_workspace, run_app):
     async with run_app(empty_workspace) as pilot:
         text = screen_text(pilot)
-        assert "about four minutes on two cores; 200 MB on the disk; no network" in text
+        assert "two to four minutes on two cores; 200 MB on the disk; no network" in text
         assert "0.1 to 2 GB" in text
         assert " free" in text
 

@@ -22,7 +22,7 @@ from tui.app import MiCrowApp
 from tui.screens.runs import history
 from tui.screens.runs.detail import plain_facts
 from tui.screens.runs.history import HistoryReader, read_sae
-from tui.screens.runs.job_view import in_words, job_detail, several
+from tui.screens.runs.job_view import in_words, job_detail
 from tui.screens.runs.rows import job_rows
 from tui.widgets.detail_lines import DetailLines
 from tui.widgets.lists.row_list import RowList
@@ -121,7 +121,6 @@ def test_charts_are_over_what_most_readings_were_taken_over(app_workspace, fake_
     found = HistoryReader(app_workspace).read(running)
     assert found.over == ("token", 40_000.0)
     assert found.series == {"tokens_s": ((10_000.0, 5e3), (20_000.0, 1e4), (30_000.0, 1.5e4))}
-    assert [several(one) for one in ("token", "features", "MB")] == ["tokens", "features", "MB"]
 
 
 def test_a_demo_says_what_it_does_from_its_first_event(app_workspace, fake_jobs):

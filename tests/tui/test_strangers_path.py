@@ -3,12 +3,14 @@ pressing only keys that the screen shows at that moment."""
 
 import re
 from functools import partial
+from time import monotonic
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
-from mi_crow.jobs import list_jobs, submit
+from mi_crow.jobs import JobState, list_jobs, submit
+from tests.helpers.process_tree import worked_s
 from tests.helpers.short_demo import WORKER
 from tests.tui.driving import press, screen_text, settle
 from tests.tui.stand_ins import give_index
@@ -17,7 +19,8 @@ from tui.app import MiCrowApp
 from tui.widgets.stream_text import StreamText
 
 PROMPT = "Dear Anna, I hope"
-WAIT_S = 90.0
+STANDSTILL_S = 120.0  # without an event or processor time: the job waits for nothing
+MOST_WORK_S = 400.0  # of processor time, of which it takes about 20: it does not end
 
 
 class Stranger:
@@ -46,16 +49,22 @@ class Stranger:
         await press(self._pilot, *["space" if one == " " else one for one in text])
 
     async def wait_for(self, words: str) -> None:
-        """Waits until the screen shows `words`."""
+        """Waits until the screen shows `words`, for as long as a job works, however slowly."""
         app = self._pilot.app
         assert isinstance(app, MiCrowApp)
-        for _ in range(int(WAIT_S / 0.2)):
-            if words in self.sees:
-                await settle(self._pilot)
-                return
+        before, since, works = None, monotonic(), True
+        while words not in self.sees:
+            assert works, f"“{words}” did not appear:\n{screen_text(self._pilot)}"
+            jobs = list_jobs(app.context.workspace)
+            works = any(job.active for job in jobs)  # else one more look shows how it ended
+            if (now := [_progress_of(job) for job in jobs]) != before:
+                before, since = now, monotonic()
+            assert monotonic() - since < STANDSTILL_S, f"nothing happens: {jobs}"
+            assert max((one[-1] for one in now), default=0.0) < MOST_WORK_S, f"no end: {jobs}"
             app.look_now()
+            await settle(self._pilot)
             await self._pilot.pause(0.2)  # another process works: there is nothing to wait on
-        raise AssertionError(f"“{words}” did not appear:\n{screen_text(self._pilot)}")
+        await settle(self._pilot)
 
     async def steer_what_is_open(self) -> None:
         """From the table of features to the two texts."""
@@ -71,6 +80,11 @@ class Stranger:
         return [one.text for one in found]
 
 
+def _progress_of(job: JobState) -> tuple[str, int, float]:
+    """What changes while a job does something; last the seconds that its process has worked."""
+    return job.status, job.done, worked_s(job.process.pid) if job.process else 0.0
+
+
 @pytest.mark.slow
 async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_workspace, monkeypatch):
     monkeypatch.setattr("mi_crow.jobs.launch.submit", partial(submit, runner=WORKER))
@@ -81,9 +95,8 @@ async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_work
         await stranger.wait_for("demo finished")
         assert [job.status for job in list_jobs(empty_workspace)] == ["finished"]
         await stranger.press("2", "Features")
-        await stranger.wait_for("s steer")
         await stranger.steer_what_is_open()
-        await stranger.wait_for("tokens/s")
+        assert "tokens/s" in stranger.sees
         baseline, steered = stranger.texts
         assert PROMPT in stranger.sees
         assert baseline.strip()
@@ -109,3 +122,16 @@ async def test_a_key_that_is_not_shown_is_refused(run_app, app_workspace):
     async with run_app(app_workspace, size=(80, 24)) as pilot:
         with pytest.raises(AssertionError, match="not on the screen"):
             await Stranger(pilot).press("T", "tags")
+
+
+async def test_waiting_for_what_no_job_brings_ends(
+    run_app, empty_workspace, fake_jobs, monkeypatch
+):
+    async with run_app(empty_workspace, size=(80, 24)) as pilot:
+        stranger = Stranger(pilot)
+        with pytest.raises(AssertionError, match="did not appear"):
+            await stranger.wait_for("demo finished")
+        fake_jobs.add("running", "demo")
+        monkeypatch.setitem(globals(), "STANDSTILL_S", 0.0)
+        with pytest.raises(AssertionError, match="nothing happens"):
+            await stranger.wait_for("demo finished")

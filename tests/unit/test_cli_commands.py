@@ -168,7 +168,10 @@ DEMO = {
     "dead_share": 0.012,
     "ce_added": 0.0213,
     "loss_recovered": 0.991,
-    "topics": [{"label": "sea[x]", "feature": 42, "auroc": 0.981}],
+    "topics": [
+        {"label": "sea[x]", "feature": 42, "auroc": 0.981},
+        {"label": "tides", "feature": 7, "auroc": 1.0},
+    ],
     "controls": {"random_sae_auroc": 0.71, "residual_auroc": 0.88},
     "steering": {
         "feature": 42,
@@ -181,7 +184,7 @@ DEMO = {
         "share_random": 0.03,
         "perplexity_ratio": 1.21,
         "prompt": "The letter",
-        "baseline": "The letter began",
+        "baseline": " began well",
         "steered": "The letter sailed",
     },
 }
@@ -197,6 +200,10 @@ def test_the_demos_summary_says_everything_within_80_columns(
     for part in ("345,678", "0.0812", "1.2%", "0.0213", "99.1%", "sea[x]", "0.981", "0.71", "53%"):
         assert part in out
     assert "1 min 33 s" in out
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert {"sea[x]        42   0.981", "tides          7   1.000"} <= {*lines}
+    assert any(line.split("  ")[0] == "baseline" and "   began well" in line for line in lines)
+    assert "perplexity × 1.21" in " ".join(out.split())
     words = " ".join(out.split())
     assert (
         "feature 42 (sea) raised, within the plausible set, at 1.2 norm: on topic in 53%" in words

@@ -54,11 +54,16 @@ def test_a_hint_has_the_names_most_alike_first_and_counts_the_rest() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
-    assert f"usage: mi-crow {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: mi-crow {command}" in shown
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
 def test_common_options_stand_before_or_after_the_command() -> None:

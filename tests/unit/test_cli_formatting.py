@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mi_crow.cli import formatting as words
 from mi_crow.cli.display import describe
 from mi_crow.cli.tables import SHORTEST, Column, fit, print_facts, print_line, print_table
+from mi_crow.progress import done_of
 
 
 @pytest.mark.slow
@@ -91,12 +92,74 @@ def test_tables_fit_into_80_columns_by_shortening_what_may_be_shortened(
 
 def test_the_words_beside_the_bar() -> None:
     event = {"done": 1200, "total": 5000, "unit": "step", "eta_s": 61, "metrics": {"fvu": 0.12345}}
-    assert describe(event, 80) == "1,200/5,000 step  1 min 1 s left  fvu 0.123"
-    assert describe(event, 40) == "1,200/5,000 step  1 min 1 s left"
-    assert describe(event, 5) == "1,200/5,000 step"
+    assert describe(event, 80) == "1,200 of 5,000 steps  1 min 1 s left  FVU 0.123"
+    assert describe(event, 40) == "1,200 of 5,000 steps  1 min 1 s left"
+    assert describe(event, 5) == "1,200 of 5,000 steps"
     assert describe({"done": 5, "total": 100, "unit": "%"}, 80) == ""
     assert describe({"done": 5, "total": 100, "unit": "%"}, 80, "training") == "training"
-    assert describe(event, 50, "training") == "training  1,200/5,000 step  1 min 1 s left"
+    assert describe(event, 50, "training") == "training  1,200 of 5,000 steps  1 min 1 s left"
+
+
+def test_a_loss_that_is_the_fvu_is_said_once() -> None:
+    event = {"done": 1, "total": 9, "unit": "step", "metrics": {"fvu": 0.5, "loss": 0.5}}
+    assert describe(event, 80) == "1 of 9 steps  FVU 0.5"
+    event["metrics"] = {"fvu": 0.5, "loss": 0.7}
+    assert describe(event, 80) == "1 of 9 steps  FVU 0.5  loss 0.7"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("fvu", 0.11834, "FVU 0.118"),
+        ("dead_share", 0.0312, "dead 3.12%"),
+        ("tokens_s", 78_713.4, "78,713 tokens/s"),
+        ("gpu_memory_peak", 1.2e9, "peak GPU memory 1.2 GB"),
+        ("lambda_l1", 1e-5, "lambda l1 1e-05"),
+    ],
+)
+def test_a_jobs_metrics_are_said_in_words(name: str, value: float, expected: str) -> None:
+    assert words.reading(name, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "unit", "expected"),
+    [
+        (1200, 5000, "step", "1,200 of 5,000 steps"),
+        (0, 1, "document", "0 of 1 document"),
+        (3, 12, "batches", "3 of 12 batches"),
+        (2, 9, "try", "2 of 9 tries"),
+        (2.0, 9.0, "MB", "2 of 9 MB"),
+        (48, 100, "%", "48%"),
+    ],
+)
+def test_how_far_work_is(done: float, total: float, unit: str, expected: str) -> None:
+    assert done_of(done, total, unit) == expected
+
+
+def test_columns_move_together_where_a_text_would_be_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "21")
+    print_table([">n", "name…"], [["1", "0123456789abcdef"]])
+    print_table([">n", "name…"], [["1", "0123456789abcdefghi"]])
+    rows = [line for line in capsys.readouterr().out.splitlines() if "0" in line]
+    assert [row.rstrip() for row in rows] == ["1   0123456789abcdef", "1  0123456789abcdefg…"]
+
+
+def test_a_row_that_is_wider_than_the_terminal_is_a_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(["id", ">size", "when"], [["first", "3.4 MB", "2026-03-01"], ["x", "", "today"]])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "id    first",
+        "size  3.4 MB",
+        "when  2026-03-01",
+        "",
+        "id    x",
+        "when  today",
+    ]
 
 
 @given(

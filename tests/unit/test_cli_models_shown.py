@@ -113,7 +113,7 @@ def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyP
         bar.show({**progress, "eta_s": 90.0, "metrics": {"fvu": 0.25, "strange": 1}})
         shown = said()
         assert "25%" in shown
-        assert "3/12 batches" in shown
+        assert "3 of 12 batches" in shown
         assert " left" in shown
         assert "strange" not in shown
         bar.show({"event": "other"})
@@ -165,7 +165,7 @@ def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) 
         lines.show({"event": "progress", "done": second, "total": 20, "unit": "rows"})
     lines.show({"event": "log", "message": "done\x07"})
     lines.show({"event": "started"})
-    said = ["0/20 rows", "10/20 rows", "20/20 rows", "done␇"]
+    said = ["0 of 20 rows", "10 of 20 rows", "20 of 20 rows", "done␇"]
     assert capsys.readouterr().err.splitlines() == said
     silent = display.PlainLines(quiet=True)
     silent.show({"event": "log", "message": "x"})
@@ -182,3 +182,11 @@ def test_standard_input_that_is_no_text_is_refused(monkeypatch) -> None:
     mostly = io.TextIOWrapper(io.BytesIO(b"a harbour at night \xff"), "utf-8", errors="replace")
     monkeypatch.setattr("sys.stdin", mostly)
     assert read_input().startswith("a harbour")
+
+
+def test_a_word_that_a_feature_fires_on_is_listed_once() -> None:
+    from mi_crow.cli.commands.causes.inspect import _most
+
+    tokens, acts = [" sea", " sea", " ship", "."], [3.0, 2.0, 1.0, 0.0]
+    assert _most(tokens, acts) == "' sea'  ' ship'"
+    assert _most(tokens, acts, 1) == "' sea'"

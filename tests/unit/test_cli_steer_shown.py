@@ -64,7 +64,7 @@ def test_both_continuations_are_shown_with_the_figures_of_the_pair(
     assert f"prompt: {found['prompt_tokens']} tokens" in shown
     assert ("BOS prepended" in shown) == found["bos_added"]
     rows = [line.split() for line in shown.splitlines()]
-    [kl] = [float(row[1]) for row in rows if row[:1] == ["kl"]]
+    [kl] = [float(row[1]) for row in rows if row[:1] == ["KL"]]
     assert kl == pytest.approx(found["metrics"]["kl"], rel=0.01)
     assert "stopped after" not in shown
 
@@ -79,10 +79,22 @@ def test_a_full_context_is_said(capsys: pytest.CaptureFixture[str]) -> None:
             "prompt_tokens": 1020,
             "shortened_to": 1004,
             "context_length": 2024,
-            "metrics": None,
+            "metrics": {
+                "tokens": 1004,
+                "seconds": 36.6,
+                "tokens_s": 27.47,
+                "kl": 0.19081,
+                "perplexity": 42.53,
+                "perplexity_ratio": 2.682,
+            },
         }
     )
     shown = capsys.readouterr().out
+    assert [line.rstrip() for line in shown.splitlines()[-3:]] == [
+        "new tokens  1,004 in 36.6 s, 27.5 tokens/s",
+        "KL          0.191 nats a token from the plain model",
+        "perplexity  42.5, 2.68 times the baseline's",
+    ]
     assert shown.startswith("baseline\none\ntwo\n\nsteered\n\n")
     assert "prompt: 1,020 tokens\n" in shown
     assert "stopped after 1,004 new tokens: the model's context of 2,024 is full" in shown

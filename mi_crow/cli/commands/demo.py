@@ -62,7 +62,7 @@ def fresh_workspace(path: str | None) -> Workspace:
 
 def show_result(result: dict[str, Any]) -> None:
     """Prints what the demo found, for people."""
-    from mi_crow.mechanistic.features.records import is_telling
+    from mi_crow.mechanistic.features.records import auroc_text, is_telling
 
     controls, steering = result["controls"], result["steering"]
     aurocs = [topic["auroc"] for topic in result["topics"]]
@@ -85,7 +85,7 @@ def show_result(result: dict[str, Any]) -> None:
             [
                 t["label"],
                 str(t["feature"]) if is_telling(t["auroc"]) else "-",
-                number(t["auroc"], 3),
+                auroc_text(t["auroc"], 3),
             ]
             for t in result["topics"]
         ],
@@ -99,12 +99,12 @@ def show_result(result: dict[str, Any]) -> None:
             "steering": f"feature {steering['feature']} ({steering['label']}) {_moved(steering)}: "
             f"on topic in {share(steering['share_steered'])} of continuations (baseline "
             f"{share(steering['share_baseline'])}, random feature "
-            f"{share(steering['share_random'])}); perplexity x "
+            f"{share(steering['share_random'])}); perplexity × "
             f"{number(steering['perplexity_ratio'], 3)}",
             "found by": f"mi-crow steer --auto --label {quote(steering['label'])}",
             "prompt": steering["prompt"],
-            "baseline": steering["baseline"],
-            "steered": steering["steered"],
+            "baseline": steering["baseline"].strip(),
+            "steered": steering["steered"].strip(),
             "time": duration(result["seconds"]),
         }
     )

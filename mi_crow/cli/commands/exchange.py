@@ -50,7 +50,11 @@ def add_arguments(parser: ArgumentParser, command: str) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="new folder to write")
     parser.add_argument("--sae", metavar="SAE", help="SAE id, as an option")
     parser.add_argument(
-        "--format", default=EXPORTED[0], choices=EXPORTED, help=f"default: {EXPORTED[0]}"
+        "--format",
+        default=EXPORTED[0],
+        choices=EXPORTED,
+        metavar="FORMAT",
+        help=f"{', '.join(EXPORTED[:-1])} or {EXPORTED[-1]} (default: {EXPORTED[0]})",
     )
     parser.add_argument(
         "--also",

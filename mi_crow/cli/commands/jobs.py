@@ -16,12 +16,13 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.devices import show_devices
 from mi_crow.cli.following import EXIT_DETACHED, follow_job
-from mi_crow.cli.formatting import count, duration, moment, print_json, reading, time_left
+from mi_crow.cli.formatting import duration, moment, print_json, reading, time_left
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome, print_result
 from mi_crow.errors import UserError
 from mi_crow.jobs import JobState, cancel, job_state, list_jobs, resume, scan_jobs, tail_log
 from mi_crow.jobs.events import CLOSING, Attempt, attempts_of, read_events
 from mi_crow.jobs.removing import remove_job
+from mi_crow.progress import done_of
 from mi_crow.store.workspace import Workspace
 
 # How the command that starts a job of a kind shows its result: module, function.
@@ -128,7 +129,7 @@ def _show(workspace: Workspace, job_id: str, options: Namespace) -> int:
         "created": moment(state.created),
         "started": moment(state.started),
         "ended": moment(state.ended),
-        "done": f"{count(state.done)} of {count(state.total)} {state.unit}",
+        "done": done_of(state.done, state.total, state.unit),
         "output": state.output or "",
         "details": _details(state),
         "hint": state.hint,
@@ -144,7 +145,7 @@ def _attempt(attempt: Attempt) -> str:
     if attempt.started and attempt.ended:
         words.append(f"for {duration(attempt.ended - attempt.started)}")
     if attempt.total:
-        words.append(f"{count(attempt.done)} of {count(attempt.total)} {attempt.unit}")
+        words.append(done_of(attempt.done, attempt.total, attempt.unit))
     return ", ".join([*words, *([attempt.error] if attempt.error else [])])
 
 

@@ -1,6 +1,7 @@
 """`mi-crow steer`: continuing a prompt with and without interventions."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import FACTOR, TEMPERATURE, TOP_P
@@ -20,10 +21,11 @@ from mi_crow.cli.arguments import (
 from mi_crow.cli.commands.causes.text import text_of
 from mi_crow.cli.commands.steer.chatting import add_chat, check_chat, run_chat
 from mi_crow.cli.commands.steer.model_alone import add_model_alone, sae_or_model
-from mi_crow.cli.formatting import count, number
+from mi_crow.cli.formatting import count, duration, number
 from mi_crow.cli.tables import print_facts, print_line, print_result
 from mi_crow.cli.text_flags import add_bos
 from mi_crow.errors import UserError
+from mi_crow.progress import counted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.steering.interventions import Intervention
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
+    parser.epilog = (
+        "What a stack does is measured by `mi-crow steer evaluate`, `steer auto` and `steer "
+        "scores`, and kept for `steer results`; each has a --help of its own."
+    )
     add_sae(parser)
     add_model_alone(parser)
     parser.add_argument("text", nargs="?", help="the prompt, or `-` for standard input")
@@ -132,11 +138,26 @@ def _show_pair(result: dict[str, Any]) -> None:
         print_line()
     metrics = result.get("metrics") or {}
     bos = ", BOS prepended" if result.get("bos_added") else ""
-    print_line(f"prompt: {count(result['prompt_tokens'])} tokens{bos}", "dim")
+    print_line(f"prompt: {counted(result['prompt_tokens'], 'token')}{bos}", "dim")
     if (length := result.get("shortened_to")) is not None:
         context = count(result["context_length"])
         print_line(
             f"stopped after {count(length)} new tokens: the model's context of {context} is full",
             "yellow",
         )
-    print_facts({key: number(v) for key, v in metrics.items() if isinstance(v, int | float)})
+    print_facts(_figures(metrics))
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What was written and what steering cost, in words."""
+    found = {}
+    if (tokens := metrics.get("tokens")) is not None:
+        rate = f"{number(metrics['tokens_s'], 3)} tokens/s"
+        found["new tokens"] = f"{count(tokens)} in {duration(metrics['seconds'])}, {rate}"
+    if (kl := metrics.get("kl")) is not None:
+        found["KL"] = f"{number(kl, 3)} nats a token from the plain model"
+    if (perplexity := metrics.get("perplexity")) is not None:
+        ratio = metrics.get("perplexity_ratio")
+        beside = f", {number(ratio, 3)} times the baseline's" if ratio is not None else ""
+        found["perplexity"] = f"{number(perplexity, 3)}{beside}"
+    return found

@@ -109,7 +109,9 @@ def _add_sae(parser: ArgumentParser) -> None:
     group.add_argument(
         "--arch",
         choices=ARCHITECTURES,
-        help="architecture (default: topk; batchtopk for SAEs over several layers)",
+        metavar="ARCH",
+        help=f"architecture: {', '.join(ARCHITECTURES)} (default: topk; batchtopk for SAEs over "
+        "several layers)",
     )
     across = group.add_mutually_exclusive_group()
     add_switch(

@@ -133,7 +133,7 @@ def _list_saes(workspace: Workspace, options: Namespace) -> None:
     incomplete = unfinished(workspace, "SAE")
     records = [sae_json(sae) for sae in saes]
     records += _json_of_others(unreadable, incomplete, "sae_id")
-    columns = ["SAE", "architecture", ">latents", "layer…", ">FVU", "measured", "index", ">size"]
+    columns = ["SAE", "architecture", ">latents", "…layer", ">FVU", "measured", "index", ">size"]
     rows = [
         [
             sae.sae_id,

@@ -9,6 +9,7 @@ from textual.content import Content
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.memory import READINGS
+from mi_crow.progress import done_of, several
 from mi_crow.store.evaluation_file import check_evaluation
 from mi_crow.store.json_object import JsonObject
 from tui.flags import of_a_job
@@ -26,7 +27,7 @@ from tui.screens.runs.detail import (
 from tui.screens.runs.figures.tables import topics_table
 from tui.screens.runs.rows import STATUS_STYLES, job_name, job_target
 from tui.screens.runs.sae_view import measured
-from tui.text import count, duration, moment, number, printable, progress_bar, size
+from tui.text import duration, moment, number, printable, progress_bar, size
 from tui.widgets.facts import Fact, blocks, facts_content, section
 from tui.widgets.frame.endings import why_it_ended
 
@@ -224,7 +225,7 @@ def _attempts(job: "JobState", history: JobHistory) -> Content | None:
         if one.started and one.ended:
             words.append(f"after {duration(one.ended - one.started)}")
         if one.total:
-            words.append(f"{count(one.done)} of {count(one.total)} {several(one.unit)}")
+            words.append(done_of(one.done, one.total, one.unit))
         words += [printable(word) for word in (one.host, one.error) if word]
         style = STATUS_STYLES.get(status, "$muted")
         line = (f"{one.number:<3}", "$muted"), (f"{status:<11}", style), " · ".join(words)
@@ -280,10 +281,4 @@ def _bar(job: "JobState", width: int) -> list[Content]:
     if job.unit == "%":
         return [bar]
     rate = f" · {number(job.rate, 1)} {several(job.unit)}/s" if job.rate else ""
-    units = several(job.unit) if job.total != 1 else job.unit
-    return [bar, Content.styled(f"{count(job.done)} of {count(job.total)} {units}{rate}", "$muted")]
-
-
-def several(unit: str) -> str:
-    """The plural of what a job counts in."""
-    return f"{unit}s" if unit.islower() and not unit.endswith("s") else unit
+    return [bar, Content.styled(f"{done_of(job.done, job.total, job.unit)}{rate}", "$muted")]

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import SHARE
@@ -319,9 +320,10 @@ def _show_vectors(result: dict[str, Any]) -> None:
 
 
 def _most(tokens: list[str], acts: list[float], shown: int = _SHOWN_TOKENS) -> str:
-    """The tokens with the greatest values."""
-    order = sorted(range(len(acts)), key=lambda i: -acts[i])[:shown]
-    return "  ".join(f"{tokens[i]!r}" for i in order if acts[i] > 0)
+    """The tokens with the greatest values, each word once."""
+    order = sorted(range(len(acts)), key=lambda i: -acts[i])
+    words = dict.fromkeys(tokens[i] for i in order if acts[i] > 0)
+    return "  ".join(repr(word) for word in islice(words, shown))
 
 
 def _explained(result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from mi_crow.cli.arguments import add_actions, open_workspace
 from mi_crow.cli.formatting import moment, print_json
 from mi_crow.cli.tables import print_line, print_list, print_outcome
 from mi_crow.errors import UserError
+from mi_crow.progress import counted
 from mi_crow.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _export(annotations: "Annotations", options: Namespace) -> None:
     print_outcome(
         options.json,
         {"path": str(path), "inspections": [one.name for one in found]},
-        f"wrote {len(found)} to {path}",
+        f"wrote {counted(len(found), 'inspection')} to {path}",
     )
 
 

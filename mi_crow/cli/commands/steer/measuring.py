@@ -104,7 +104,7 @@ def _add_sweep(parser: ArgumentParser) -> None:
     )
     add_interventions(parser, "intervention, as for steer: '42=floor 0.3norm'; repeatable")
     judge = parser.add_argument_group(
-        "judge (default: the topic of the steered feature, or what a vector was made for)"
+        "judge", "by default the topic of the steered feature, or what a vector was made for"
     )
     judge.add_argument("--label", help="texts that words tell to have this label of the corpus")
     judge.add_argument(

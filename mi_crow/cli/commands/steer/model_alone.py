@@ -17,7 +17,7 @@ def add_model_alone(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         help="steer this model without an SAE of its own, by vectors, layers, neurons and features "
-        "written as my-sae/42",
+        "written as SAE/42",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
 

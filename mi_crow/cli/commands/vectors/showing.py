@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mi_crow.cli.formatting import count, moment, number, print_json, share
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_table
 from mi_crow.mechanistic.vectors.job import summary_json
+from mi_crow.progress import counted
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.vectors.stored import VectorSummary
@@ -16,7 +17,7 @@ _WIDE = 100  # characters of a text around its strongest token
 
 
 def print_vectors(vectors: "Sequence[VectorSummary]", *, as_json: bool) -> None:
-    columns = ["vector…", "layers…", "method", ">AUROC", "model…", "made"]
+    columns = ["vector…", "…layers", "method", ">AUROC", "…model", "made"]
     rows = [
         [
             one.name,
@@ -72,8 +73,12 @@ def print_summary(one: "VectorSummary") -> None:
 
 def print_features(found: Mapping[str, Any]) -> None:
     """A vector in terms of features."""
-    for measure, of in (("cosine", "nearest"), ("coefficient", "pursuit")):
+    for measure, of, what in (
+        ("cosine", "nearest", "nearest features"),
+        ("coefficient", "pursuit", "as a sum of features"),
+    ):
         print_line()
+        print_line(what, "bold")
         print_table(
             [">feature", f">{measure}", "concept…"],
             [
@@ -144,7 +149,7 @@ def _texts(made: Mapping[str, Any], side: str) -> str:
     if not isinstance(named, list) or not named:
         return ""
     total = made.get(f"texts_{side}")
-    many = f" ({count(total)} texts)" if isinstance(total, int) else ""
+    many = f" ({counted(total, 'text')})" if isinstance(total, int) else ""
     return textwrap.shorten(", ".join(map(str, named)), 200, placeholder="…") + many
 
 

@@ -146,7 +146,7 @@ def _too_few(source: TokenSource, tokens: int, config: SaeTrainingConfig) -> Use
             f"raise --outlier-factor: all are above {config.outlier_factor:g} times the median norm"
         )
     return UserError(
-        f"{tokens} training tokens are too few for batches of {config.batch_size}", hint=why
+        f"{tokens:,} training tokens are too few for batches of {config.batch_size:,}", hint=why
     )
 
 
