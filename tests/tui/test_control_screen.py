@@ -319,7 +319,7 @@ async def test_a_hook_is_edited_and_stays_off(app_workspace, run_app, session):
 
 
 async def test_a_value_is_changed_by_a_key_and_measured_again(app_workspace, run_app, session):
-    async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
+    async with run_app(app_workspace, sae_id="demo-topk", size=(200, 60)) as pilot:
         await press(pilot, "6")
         footer = screen_text(pilot).splitlines()[-1]
         assert "l load model" in footer
