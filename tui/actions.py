@@ -40,7 +40,7 @@ APP = (
         "escape",
         "escape",
         "close",
-        "Close, leave the field, stop, or clear the filter",
+        "Stop, close, leave the field, or clear the filter",
         False,
     ),
     Action("app.back", "backspace,alt+left", "back", "back", "Back to where you were", False),

@@ -120,7 +120,7 @@ MEANINGS = {
     "down": Meaning("down", ("down",)),
     "end": Meaning("last", ("last",)),
     "enter": Meaning("open", ("open",)),
-    "escape": Meaning("close, leave the field, stop, clear the filter", ("escape",)),
+    "escape": Meaning("stop, close, leave the field, clear the filter, go back", ("escape",)),
     "f8": Meaning("a picture of the screen", ("picture",)),
     "home": Meaning("first", ("first",)),
     "left": Meaning("left", ("left",)),

@@ -120,6 +120,9 @@ class ThreadWork(_Node):
         """Whether a thread of this group runs."""
         return group in self._newest_tasks
 
+    def work_changed(self) -> None:
+        """A thread has started, or it is over."""
+
     def tell(self, error: Exception) -> None:
         """Shows what went wrong, in one sentence."""
         sentence, remedy = told_words(error)
@@ -134,6 +137,7 @@ class ThreadWork(_Node):
             else:
                 self.call_later(self._thread_ended, group, task, partial(task.succeeded, answer))
 
+        self.work_changed()
         if task.opens:
             self._hold_keys.add(task)
             cast("Workbench", self.app).opening(1)
@@ -148,6 +152,7 @@ class ThreadWork(_Node):
                 self._start_thread(group, latest)
                 return
             self._newest_tasks.pop(group, None)
+            self.work_changed()
             if task.opens and not self.opens_now(deliver):
                 return
             result = deliver()

@@ -34,7 +34,7 @@ async def test_a_screen_keeps_its_state(app_workspace, run_app):
         assert pilot.app.screen.query_one("#list-runs", RowList).key == "demo"
 
 
-async def test_escape_closes_then_leaves_the_field_then_stops_then_does_nothing(
+async def test_escape_stops_then_closes_then_leaves_the_field_then_does_nothing(
     app_workspace, run_app, monkeypatch
 ):
     running = [True]
@@ -47,21 +47,24 @@ async def test_escape_closes_then_leaves_the_field_then_stops_then_does_nothing(
     async with run_app(app_workspace) as pilot:
         await press(pilot, "6", "e")
         assert pilot.app.screen.focused.id == "probe-text"
-        await press(pilot, "ctrl+p")
-        assert isinstance(pilot.app.screen, PalettePopup)
+        await press(pilot, "ctrl+p", "escape")
+        assert isinstance(pilot.app.screen, PalettePopup)  # the first one stopped what ran
+        assert not running[0]
         await press(pilot, "escape")
         assert not isinstance(pilot.app.screen, PalettePopup)
         assert pilot.app.screen.focused.id == "probe-text"
         await press(pilot, "escape")
         assert pilot.app.screen.focused.id == "layers"
-        await press(pilot, "slash", "escape")
-        assert pilot.app.screen.focused.id == "layers"
-        assert running[0]
-        await press(pilot, "escape")
-        assert not running[0]
         assert pilot.app.current_mode == "control"
         await press(pilot, "escape")
         assert pilot.app.current_mode == "control"
+
+
+async def test_what_is_slow_to_stop_keeps_no_popup_open(app_workspace, run_app, monkeypatch):
+    monkeypatch.setattr(MiCrowScreen, "stop_running", lambda _: True)  # a model that still loads
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "question_mark", "escape", "escape")
+        assert isinstance(pilot.app.screen, MiCrowScreen)
 
 
 async def test_typing_goes_to_a_field_that_has_the_focus(app_workspace, run_app):

@@ -148,8 +148,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
         """Takes up what `state` gave, in a screen that was just mounted. Raises MiCrowError for
         what it does not understand."""
 
-    # Escape ends what one looks at, from the top down: a popup, the line that asks, the field, then
-    # what runs, then the filter and the zoom; it never leaves the screen.
+    # Escape: stop what runs, close a popup, leave the field; never leave the screen.
 
     @property
     def can_stop(self) -> bool:
@@ -160,15 +159,18 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
         """Stops what runs on this screen; False when nothing does. Screens that run override it."""
         return False
 
+    def work_changed(self) -> None:
+        if self.is_shown and self.app.screen is not self:
+            self.app.screen.refresh_bindings()  # a popup says what escape does
+
     def close_popup(self) -> bool:
         """Closes what is open inside this screen (a filter line); False when nothing is."""
         return False
 
     def action_escape(self) -> None:
-        if is_field(self.focused):
-            if not self.close_popup():
-                self.leave_field()
-        elif not self.stop_running() and not self.close_popup():
+        if self.stop_running() or self.close_popup():
+            return
+        if not self.leave_field():
             self.unzoom()
 
     def leave_field(self) -> bool:

@@ -1,12 +1,12 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 from tui.actions import Action, bindings
@@ -34,10 +34,18 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
         "app", "copy", "help", "messages", "jump", "suspend"
     )
 
+    _has_stopped: bool = False  # work that is told to stop may take a while to do so
+
+    @property
+    def _under(self) -> Screen[Any] | None:
+        stack = self.app.screen_stack
+        return stack[stack.index(self) - 1] if self in stack[1:] else None
+
     @property
     def close_words(self) -> str:
         """What escape does, where it does not close the popup: for the footer."""
-        return ""
+        can_stop = getattr(self._under, "can_stop", False)
+        return "stop" if can_stop and not self._has_stopped else ""
 
     def compose(self) -> ComposeResult:
         box = Vertical(classes="popup-box")
@@ -58,7 +66,12 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
         copy_focused(cast("Workbench", self.app))
 
     def action_close(self) -> None:
-        """Escape: what runs below goes on; there the next escape stops it."""
+        """Escape: what runs below stops first; the next escape closes."""
+        stop = getattr(self._under, "stop_running", None)
+        if stop is not None and not self._has_stopped and stop():
+            self._has_stopped = True
+            self.refresh_bindings()
+            return
         self.dismiss(None)
 
     def leave(self) -> None:
