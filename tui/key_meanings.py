@@ -84,7 +84,7 @@ MEANINGS = {
     "O": Meaning("reverse the order", ("reverse",)),
     "P": Meaning("save as a preset", ("save_preset",)),
     "R": Meaning("resume", ("resume",)),
-    "S": Meaning("save", ("save",)),
+    "S": Meaning("save; on Concepts, steer by a tag", ("save", "steer_tag")),
     "T": Meaning("tags of all that are marked", ("tags",)),
     "U": Meaning("unlikely tokens: keep a text plausible", ("constrain",)),
     "V": Meaning("vary the strength, or make a vector of a layer", ("sweep", "vector")),

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from mi_crow.mechanistic.concepts.conflicts import Conflict
 from mi_crow.mechanistic.explain.check_result import Check, Place
 from tests.tui.conftest import NOW
-from tests.tui.driving import press, screen_text, settle
+from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import NAMES, SAE, ScriptedSession, give_index
 from tui.app import MiCrowApp
 from tui.screens.concepts.conflicts import ConflictsPopup
@@ -94,10 +94,27 @@ async def test_marked_concepts_and_whole_tags_are_steered_as_one(open_concepts):
         assert pilot.app.current_mode == "steer"
         [one] = pilot.app.context.steered or pilot.app.screen._stack
         assert one.target == f"group:{SAE}/3+120"
-        await press(pilot, "5", "escape", "escape", "g")
-        await pilot.app.screen.steer_by_tag("#sea")
-        await settle(pilot)
+        await press(pilot, "5", "escape", "escape", "g", "S")
+        assert "steer by the tag" in screen_text(pilot)
+        await press(pilot, "ctrl+u", *"#law", "enter")
+        assert "no concept has the tag “#law”" in screen_text(pilot)
+        await press(pilot, "ctrl+u", *"#sea", "enter")
+        assert pilot.app.current_mode == "steer"
         assert pilot.app.screen._stack[-1].target == f"tag:{SAE}/sea"
+
+
+async def test_the_tag_to_steer_by_is_that_of_the_filter_and_none_is_said(open_concepts):
+    async with open_concepts() as pilot:
+        await press(pilot, "slash", *"#sea", "enter", "S")
+        assert pilot.app.focused.value == "sea"
+        await press(pilot, "escape")
+        annotations = pilot.app.context.annotations
+        for one in annotations.concepts(SAE):
+            annotations.set_concept(SAE, one.feature, one.name, tags=())
+        pilot.app.look_now()
+        await settle(pilot)
+        await press(pilot, "S")
+        assert "no concept has a tag; T tags the marked ones" in notices(pilot)
 
 
 async def test_near_identical_features_get_one_name(open_concepts):

@@ -28,7 +28,9 @@ CONCEPTS = (
     ),
     Action("concepts.inspect", "i", "check", "check", "Check the concept on texts of yours", False),
     Action("concepts.steer", "s", "steer", "steer", "Steer by the feature, or by all marked ones"),
-    Action("concepts.steer_tag", "", "steer_tag", "steer tag", "Steer by all features of a tag"),
+    Action(
+        "concepts.steer_tag", "S", "steer_tag", "steer tag", "Steer by all features of a tag", False
+    ),
     Action("concepts.export", "w", "export", "export", "Export to .json, .csv or .jsonl"),
     Action("concepts.import", "I", "import_file", "import", "Import .json, .csv or .jsonl"),
     Action("concepts.changes", "H", "history", "changes", "Undo an earlier change"),

@@ -29,6 +29,7 @@ class ConceptLookScreen(ConceptMarkScreen):
     """The actions of Concepts that look beyond its list."""
 
     _read: "ConceptsRead | None"
+    _search: str
 
     def action_coverage(self) -> None:
         found = self._read.coverage if self._read is not None else None
@@ -82,14 +83,33 @@ class ConceptLookScreen(ConceptMarkScreen):
             await self.mi_crow.go("steer", messages.SendToSteer(concept.feature, concept.sae_id))
 
     def action_steer_tag(self) -> None:
-        concept = self._concept
-        first = concept.tags[0] if concept is not None and concept.tags else ""
+        """Asks for a tag: first the one that the list is filtered by, else that of the line."""
         tags = sorted({tag for one in self._concepts for tag in one.tags})
-        self.prompt.ask("steer_tag", "steer by the tag", first, suggestions=tags, select=True)
+        if not tags:
+            hint = f"{key('concepts.tags')} tags the marked ones"
+            self.tell(UserError("no concept has a tag", hint=hint))
+            return
+        concept, shown = self._concept, self._search.removeprefix("#")
+        own = concept.tags if concept is not None else ()
+        first = shown if shown in tags else next(iter(own), "")
+
+        def refuse(text: str) -> str:
+            return "" if _tag_in(text) in tags else f"no concept has the tag {quoted(text)}"
+
+        self.prompt.ask(
+            "steer_tag",
+            "steer by the tag",
+            first,
+            suggestions=tags,
+            placeholder=", ".join(tags),
+            hint="enter steers · esc cancels",
+            refuse=refuse,
+            select=True,
+        )
 
     async def steer_by_tag(self, tag: str) -> None:
         """Puts all features of a tag on the stack as one target."""
-        tag = tag.removeprefix("#").strip()
+        tag = _tag_in(tag)
         found = [one.feature for one in self._concepts if tag in one.tags]
         if found:
             await self._to_steer(found[0], f"tag:{tag}")
@@ -157,6 +177,10 @@ class ConceptLookScreen(ConceptMarkScreen):
     def _undo_change(self, change: int | None) -> None:
         if change is not None:
             write(self.mi_crow, partial(undo_change, change))
+
+
+def _tag_in(text: str) -> str:
+    return text.strip().removeprefix("#").strip()
 
 
 def _conflicts(store: "FeatureStore", folder: Any, sae_id: str) -> "list[Conflict]":
