@@ -215,7 +215,7 @@ def similar_rows(workspace: Workspace, sae_id: str, rounds: int) -> list[Row]:
     if not (folder / "sae_weights.safetensors").is_file():
         return []
     ours, theirs = DecoderRows.open(folder, sae_id), DecoderRows.open(folder, sae_id)
-    rows, width = ours.values.shape
+    rows, width = len(ours), ours.width
     name = f"similar among {rows:,} of width {width}"
     return [timed(name, lambda n: similar_features(ours, n, theirs), rounds)]
 

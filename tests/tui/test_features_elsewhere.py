@@ -100,6 +100,10 @@ def test_only_saes_of_the_same_model_and_width_are_asked(two_saes: Workspace) ->
     assert others_of(own, [own, deeper, other]) == (other, deeper)
     assert others_of(own, [own, replace(other, model_id="another")]) == ()
     assert others_of(own, [own, replace(other, n_inputs=3)]) == ()
+    two_layers = replace(
+        other, n_inputs=2 * other.n_inputs, layers=("resid_post.0", "resid_post.1")
+    )
+    assert others_of(own, [own, two_layers]) == (two_layers,)
     assert others_of(None, [other]) == ()
     many = [replace(other, sae_id=f"sae-{n}") for n in range(20)]
     assert len(others_of(own, [own, *many])) == elsewhere.MOST

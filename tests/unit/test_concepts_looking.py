@@ -133,7 +133,7 @@ def test_a_name_that_other_features_have_is_said_with_how_near_they_are(
     workspace: Workspace, annotations: Annotations, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = workspace.sae_dir(SAE)
-    decoder = DecoderRows.open(folder, SAE).values[:3]
+    decoder = DecoderRows.open(folder, SAE).rows(0, 3)
     unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
     assert same_name(annotations, folder, SAE, 0, "tide") is None
     assert main(["concepts", "set", "1", "tide"]) == 0

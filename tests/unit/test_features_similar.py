@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.features import similar
 from mi_crow.mechanistic.features.records import auroc_text
 from mi_crow.mechanistic.features.similar import DecoderRows, similar_features
+from mi_crow.mechanistic.sae import CrossLayerSae
 from mi_crow.store.workspace import Workspace
+from tests.helpers.cross_layer_fixture import shared, small
 from tests.helpers.index_fixture import make_index
 
 WIDTH = 16
@@ -72,6 +76,30 @@ def test_another_width_or_feature_is_refused(tmp_path: Path) -> None:
     for feature in (-1, 6):
         with pytest.raises(NotFoundError, match=f"feature {feature} "):
             similar_features(a, feature, a)
+
+
+@pytest.mark.parametrize("made", [partial(small, "clt"), partial(small, "crosscoder"), shared])
+def test_the_directions_of_several_layers_are_those_of_the_sae(
+    tmp_path: Path, made: Callable[..., CrossLayerSae]
+) -> None:
+    sae = made(numbers=(0, 1, 2))
+    sae.save(tmp_path / "a")
+    rows = DecoderRows.open(tmp_path / "a", "a")
+    expected = sae.decoder_rows
+    assert (len(rows), rows.width) == expected.shape
+    assert np.allclose(rows.rows(0, len(rows)), expected, atol=1e-6)
+    assert np.allclose(rows.rows(35, 43), expected[35:43], atol=1e-6)
+    plain = saved(tmp_path / "b", expected.contiguous())
+    [same, *_] = similar_features(rows, 3, plain)
+    assert (same.feature, round(same.cosine, 5)) == (3, 1.0)
+
+
+def test_a_folder_that_does_not_say_its_layers_is_told(tmp_path: Path) -> None:
+    shared(numbers=(0, 1)).save(tmp_path / "a")
+    for config in ("{}", '{"layers": []}', '{"layers": [{"number": 7}], "shared": true}', "{"):
+        (tmp_path / "a" / "cfg.json").write_text(config)
+        with pytest.raises(CorruptDataError, match="the decoder of SAE 'a' cannot be read"):
+            DecoderRows.open(tmp_path / "a", "a")
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 100, None])

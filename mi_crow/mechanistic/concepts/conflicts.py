@@ -83,7 +83,7 @@ def _alike(store: "FeatureStore", near: float) -> list[Conflict]:
 
 
 def _apart(name: str, features: Sequence[int], decoder: DecoderRows, far: float) -> Conflict | None:
-    rows = [one for one in features if one < len(decoder.values)][:_MOST_OF_ONE_NAME]
+    rows = [one for one in features if one < len(decoder)][:_MOST_OF_ONE_NAME]
     if len(rows) < 2:
         return None
     vectors = np.concatenate([decoder.rows(one, one + 1) for one in rows])
@@ -132,8 +132,8 @@ def same_name(
         decoder = DecoderRows.open(folder, sae_id)
     except MiCrowError:
         return SameName(tuple(others), None)
-    known = [one for one in others if one < len(decoder.values)][:_MOST_OF_ONE_NAME]
-    if not known or feature >= len(decoder.values):
+    known = [one for one in others if one < len(decoder)][:_MOST_OF_ONE_NAME]
+    if not known or feature >= len(decoder):
         return SameName(tuple(others), None)
     own = decoder.rows(feature, feature + 1)[0]
     cosines = [_cosine(own, decoder.rows(one, one + 1)[0]) for one in known]

@@ -174,8 +174,8 @@ def _directions(
     except MiCrowError as error:
         return None, sentence_of(error)
     total = store.meta().n_features
-    if len(decoder.values) != total:
-        return None, f"the decoder has {len(decoder.values):,} features, the index {total:,}"
+    if len(decoder) != total:
+        return None, f"the decoder has {len(decoder):,} features, the index {total:,}"
     rows = np.concatenate([decoder.rows(one, one + 1) for one in features]).astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     usable = np.isfinite(lengths) & (lengths > 0)

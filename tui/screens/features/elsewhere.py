@@ -45,9 +45,14 @@ def others_of(sae: SaeSummary | None, saes: Sequence[SaeSummary]) -> tuple[SaeSu
     alike = [
         one
         for one in reversed(saes)
-        if one.sae_id != sae.sae_id and (one.model_id, one.n_inputs) == (sae.model_id, sae.n_inputs)
+        if one.sae_id != sae.sae_id and (one.model_id, _width(one)) == (sae.model_id, _width(sae))
     ]
     return tuple(sorted(alike, key=lambda one: one.layer != sae.layer)[:MOST])
+
+
+def _width(sae: SaeSummary) -> float:
+    """Of a row of the decoder: of an SAE over several layers that of one of them."""
+    return sae.n_inputs / max(len(sae.layers), 1)
 
 
 def takes_long(others: Sequence[SaeSummary]) -> bool:
