@@ -252,7 +252,7 @@ async def test_what_was_measured_of_a_layer_fits_the_usual_terminal(
         detail, heading = (
             pilot.app.screen.query_one(name).region for name in ("#layer-detail", "#own-hooks")
         )
-        found = {"kind", "hook point", "shape", "mean norm", "median norm", "largest norm", "std"}
+        found = {"kind", "point", "shape", "mean norm", "median norm", "largest norm", "std"}
         shown = screen_text(pilot).splitlines()[detail.y : detail.bottom]
         assert not {name for name in found if not any(f"{name} " in line for line in shown)}
         assert heading.y >= detail.bottom
@@ -271,6 +271,11 @@ async def test_the_profile_over_depth_stands_beside_the_layer(app_workspace, run
     assert profile_charts({}, "", 100, 5) is None
 
 
+def cell(pilot, place: int) -> str:
+    """What was found with an added hook."""
+    return pilot.app.screen.query_one("#own-hooks", RowList).rows[place].cells[2].text
+
+
 async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, session):
     async with run_app(app_workspace, sae_id="demo-topk", size=(120, 40)) as pilot:
         await press(pilot, "6", "l", "n")
@@ -286,6 +291,7 @@ async def test_hooks_are_added_switched_and_removed(app_workspace, run_app, sess
         await press(pilot, "ctrl+r")
         assert "× 0.5" in screen_text(pilot)
         assert "KL 0.250 nats a token" in screen_text(pilot)  # measured again at once
+        assert "KL 0.25" in cell(pilot, 1)
         await press(pilot, "n")
         pilot.app.screen.query_one("#field-kind", Field).value = "scale"
         pilot.app.screen.query_one("#field-value", Field).value = "1e38"

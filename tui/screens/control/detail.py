@@ -1,6 +1,7 @@
 """What the Control screen says about the layer under the cursor; pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from textual.content import Content
@@ -14,6 +15,7 @@ _TWO_COLUMNS = 84  # cells from which the statistics are beside the facts
 _NARROW = (
     40  # cells below which lines are saved: names as wide as the longest, no line under titles
 )
+_SHORT = {"hook point": "point", "parameters": "params"}  # as the tree calls them
 _NAMES = 13  # cells of a name else
 
 _STATISTICS = {
@@ -39,6 +41,8 @@ def layer_detail(
         Fact("shape", printable(layer.shape)),
         Fact("parameters", f"{layer.params:,}" if layer.params is not None else ""),
     ]
+    if width < _NARROW:
+        facts = [replace(fact, name=_SHORT.get(fact.name, fact.name)) for fact in facts]
     wide = width >= _TWO_COLUMNS
     room = room_of_each(2, width) if wide else width
     name = Content.styled(printable(layer.name), "bold $foreground")

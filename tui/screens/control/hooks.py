@@ -23,8 +23,12 @@ _SHOWN = 4
 _VALUES = {"scale": 0.5}
 
 
-def hook_rows(specs: Sequence[HookSpec], found: Sequence[Any]) -> list[Row]:
-    """The hooks in the order in which they act; the keys are places in it."""
+def hook_rows(
+    specs: Sequence[HookSpec], found: Sequence[Any], kl: float | None = None
+) -> list[Row]:
+    """The hooks in the order in which they act; the keys are places in it. `kl`, of all controllers
+    together, stands at the last that acts."""
+    acting = [place for place, spec in enumerate(specs) if spec.changes and spec.enabled]
     rows = []
     for place, spec in enumerate(specs):
         dim = "" if spec.enabled else "$faint"
@@ -32,7 +36,10 @@ def hook_rows(specs: Sequence[HookSpec], found: Sequence[Any]) -> list[Row]:
         sign = "◆ " if spec.changes else "● "
         what = Cell(sign + printable(spec.describe()), dim, more)
         own = found[place] if place < len(found) else None
-        cells = (what, Cell(printable(spec.layer), dim or "$muted"), Cell(_told(own), "$accent"))
+        told = _told(own)
+        if kl is not None and acting and place == acting[-1]:
+            told = f"{'all ' if len(acting) > 1 else ''}KL {number(kl, 2)}"
+        cells = (what, Cell(printable(spec.layer), dim or "$muted"), Cell(told, "$accent"))
         rows.append(Row(str(place), cells))
     return rows
 

@@ -183,7 +183,7 @@ class WatchesLayers(HasVectors, MiCrowScreen):
             self.when_rested("hooks", self.action_measure)
 
     def _show_hooks(self) -> None:
-        self.hook_list.set_rows(hook_rows(self._specs, self._found))
+        self.hook_list.set_rows(hook_rows(self._specs, self._found, self._kl))
         self.hook_list.styles.height = min(max(len(self._specs), 1), 6)
         for heading in self.query(ListHeading):
             heading.refresh()
