@@ -43,6 +43,9 @@ class Pretended(Tensor):
         cls, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten.copy_.default:  # between them as well
+            _inner(args[0]).copy_(_inner(args[1]))
+            return args[0]
         given = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
         if any(one.ndim for one in given if not isinstance(one, Pretended)):
             raise RuntimeError(f"{func} of tensors of the device and of the CPU")
@@ -61,8 +64,18 @@ class Pretended(Tensor):
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
     """Within the block, in this thread, tensors may be on the device."""
-    with _Moves():
-        yield DEVICE
+    arange = torch.arange
+
+    def made(*args: Any, device: Any = None, **settings: Any) -> Tensor:
+        found = arange(*args, device=None if device == DEVICE else device, **settings)
+        return Pretended(found) if device == DEVICE else found
+
+    torch.arange = made  # for backward passes, in which no mode is known
+    try:
+        with _Moves():
+            yield DEVICE
+    finally:
+        torch.arange = arange
 
 
 class _Moves(TorchFunctionMode):
@@ -76,15 +89,26 @@ class _Moves(TorchFunctionMode):
             raise TypeError("NumPy cannot see a tensor of the device")
         if func is Tensor.cpu:
             return _inner(args[0]).clone()
-        if func is Tensor.to and args[1:] and not isinstance(args[1], torch.dtype):
-            there = torch.device(args[1]) == DEVICE
-            if there != isinstance(args[0], Pretended):
-                return Pretended(args[0].clone()) if there else args[0].inner.clone()
-            return args[0]
+        if func is Tensor.to:
+            return _moved(*args, **kwargs)
         if kwargs.get("device") == DEVICE:
             made = func(*args, **{**kwargs, "device": "cpu"})
             return made if isinstance(made, Pretended) else Pretended(made)
         return func(*args, **kwargs)
+
+
+def _moved(tensor: Tensor, *where: Any, device: Any = None, dtype: Any = None, **_: Any) -> Tensor:
+    """`Tensor.to`."""
+    for one in where:
+        if isinstance(one, torch.dtype):
+            dtype = one
+        elif isinstance(one, str | torch.device):
+            device = one
+    if dtype is not None:
+        tensor = tensor.to(dtype)
+    if device is None or (torch.device(device) == DEVICE) == isinstance(tensor, Pretended):
+        return tensor
+    return tensor.inner.clone() if isinstance(tensor, Pretended) else Pretended(tensor.clone())
 
 
 def _inner(one: Any) -> Any:

@@ -1,0 +1,79 @@
+"""A training on a GPU: no step mixes tensors of two devices, and none waits without need.
+
+The device is pretended (`pretend_device.py`); what waits for one is noticed as decoding notices it.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from mi_crow.language_model.decoding.watched import watching
+from mi_crow.mechanistic.sae import (
+    BatchTopKSae,
+    GatedSae,
+    JumpReluSae,
+    L1Sae,
+    SaeTrainingConfig,
+    SparseAutoencoder,
+    TopKSae,
+    Transcoder,
+)
+from mi_crow.mechanistic.sae.kernels import bags
+from mi_crow.mechanistic.sae.source import TensorSource
+from mi_crow.mechanistic.sae.train.loop import Clock, train_step
+from mi_crow.mechanistic.sae.train.plan import make_plan, starting_point
+from mi_crow.mechanistic.sae.train.state import TrainState
+from mi_crow.mechanistic.sae.train.step_metrics import StepMetrics
+from mi_crow.mechanistic.sae.train.whitening import whitening_of
+from tests.helpers.pretend_device import DEVICE, pretend_device
+
+LATENTS, WIDTH, BATCH = 48, 16, 8
+STEPS = 13  # dead latents are looked up in every tenth
+
+LOOKS = "looks at values"  # how many latents are active is known to the device alone
+CASES: dict[str, tuple[Callable[[], SparseAutoencoder], dict[str, Any], str]] = {
+    "topk": (lambda: TopKSae(LATENTS, WIDTH, 4, device=DEVICE), {}, ""),
+    "pieces": (lambda: TopKSae(LATENTS, WIDTH, 4, device=DEVICE), {"accumulate": 2}, ""),
+    "whitened": (lambda: TopKSae(LATENTS, WIDTH, 4, device=DEVICE), {"whiten": True}, ""),
+    "transcoder": (lambda: Transcoder(LATENTS, WIDTH // 2, WIDTH // 2, 4, device=DEVICE), {}, ""),
+    "batchtopk": (lambda: BatchTopKSae(LATENTS, WIDTH, 4, device=DEVICE), {}, LOOKS),
+    "jumprelu": (lambda: JumpReluSae(LATENTS, WIDTH, device=DEVICE), {"target_l0": 4.0}, LOOKS),
+    "gated": (lambda: GatedSae(LATENTS, WIDTH, device=DEVICE), {"target_l0": 4.0}, LOOKS),
+    "l1": (lambda: L1Sae(LATENTS, WIDTH, device=DEVICE), {"target_l0": 4.0}, LOOKS),
+}
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # for autocast
+@pytest.mark.parametrize(
+    "case",
+    [one if one == "whitened" else pytest.param(one, marks=pytest.mark.slow) for one in CASES],
+)
+def test_a_step_mixes_no_devices_and_waits_only_for_the_number_of_active_latents(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, changes, reason = CASES[case]
+    monkeypatch.setattr(bags, "gpu_kernels", lambda _: None)  # `embedding_bag` does the same
+    generator = torch.Generator().manual_seed(0)
+    source = TensorSource(20 * torch.randn(2000, WIDTH, generator=generator))
+    config = SaeTrainingConfig(steps=40, batch_size=BATCH, dead_tokens=BATCH, **changes)
+    batches, told = source.batches(BATCH, 0), list[str]()
+    with pretend_device():
+        sae = make()
+        plan = make_plan(sae, source, config, DEVICE)
+        state = TrainState(sae, plan)
+        if plan.whiten:
+            state.whitening = whitening_of(source, None, 0.1)
+        state.start(starting_point(sae, source, plan, state.whitening))
+        metrics = StepMetrics(state, source, Clock(0.0, 0))
+        for _ in range(STEPS):
+            tokens = next(batches).to(DEVICE)
+            with watching(DEVICE) as watched:
+                train_step(state, tokens, metrics)
+            told.append(watched.reason)
+        assert state.n_dead() > 0 or reason  # so that AuxK has something to do
+        assert math.isfinite(float(sae.W_dec.cpu().sum()))
+    assert told[-2:] == [told[-1]] * 2
+    assert (reason in told[-1]) if reason else not told[-1]
