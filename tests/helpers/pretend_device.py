@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
+MOVED: list[tuple[int, ...]] = []  # the shapes of what came there from the host
 
 
 class Pretended(Tensor):
@@ -93,6 +94,8 @@ class _Moves(TorchFunctionMode):
             return _moved(*args, **kwargs)
         if kwargs.get("device") == DEVICE:
             made = func(*args, **{**kwargs, "device": "cpu"})
+            if func is torch.tensor:
+                MOVED.append(tuple(made.shape))
             return made if isinstance(made, Pretended) else Pretended(made)
         return func(*args, **kwargs)
 
@@ -108,7 +111,10 @@ def _moved(tensor: Tensor, *where: Any, device: Any = None, dtype: Any = None, *
         tensor = tensor.to(dtype)
     if device is None or (torch.device(device) == DEVICE) == isinstance(tensor, Pretended):
         return tensor
-    return tensor.inner.clone() if isinstance(tensor, Pretended) else Pretended(tensor.clone())
+    if isinstance(tensor, Pretended):
+        return tensor.inner.clone()
+    MOVED.append(tuple(tensor.shape))
+    return Pretended(tensor.clone())
 
 
 def _inner(one: Any) -> Any:
