@@ -51,6 +51,16 @@ async def test_what_is_told_of_layers_takes_no_lines_from_the_related_features(o
             assert pilot.app.screen.query_one(f"#related-{name}", RowList).size.height >= 2
 
 
+async def test_a_comparison_in_a_narrow_terminal_has_the_layers_whole(open_layered):
+    async with open_layered() as pilot:
+        table(pilot).marks.toggle(FIRSTS[0] + 1)
+        table(pilot).marks.toggle(FIRSTS[1])
+        await press(pilot, "equals_sign")
+        [line] = [line for line in screen_text(pilot).splitlines() if " of tokens" in line]
+        assert "· layer 0 " in line
+        assert "· layer 2 " in line
+
+
 async def test_the_table_has_a_column_of_layers(open_layered):
     async with open_layered(size=(120, 40)) as pilot:
         assert table(pilot).columns == DEFAULT_HERE

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mi_crow.cli.entry import run_command_line
+from mi_crow.cli.formatting import number
 from mi_crow.errors import NotFoundError, UserError
 from mi_crow.mechanistic.features import comparing
 from mi_crow.mechanistic.features.comparing import Comparison, compare_features
@@ -99,6 +100,7 @@ def test_a_text_of_one_alone_is_certain_or_bounded(
         monkeypatch.setattr(comparing, "_listed", fewer)
         monkeypatch.setattr(comparing, "STRONGEST", kept)
     sure = unsure = 0
+    tops = FeatureStore.open(made[0], SAE).columns().max_act
     for features in ((3, 17, 40, 41), (2, 30, 50, 60)):
         for pair in compared(made, *features).pairs:
             for a, b, texts in (
@@ -112,6 +114,7 @@ def test_a_text_of_one_alone_is_certain_or_bounded(
                     doc = docs[one.example.document]
                     assert pooled(doc, a) > 0
                     assert pooled(doc, b) <= one.at_most + 1e-6
+                    assert one.at_most <= tops[b]
                     sure, unsure = sure + (one.at_most == 0), unsure + (one.at_most > 0)
     assert sure if kept == 32 else unsure
 
@@ -139,7 +142,8 @@ def test_only_texts_where_the_other_is_silent_are_listed_as_without_it(
     assert run(made, "3", "17") == 0
     printed = capsys.readouterr().out
     assert "#3 without #17: no text for certain" in printed
-    assert "(#17 at most 12)" in printed
+    top = float(FeatureStore.open(made[0], SAE).columns().max_act[17])
+    assert f"(#17 at most {number(top, 2)})" in printed  # its maximum, below the bound
 
 
 def test_a_dead_feature_compares_as_any_other(made: Made) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mi_crow.causes import sentence_of
 from mi_crow.errors import MiCrowError, UserError
-from mi_crow.mechanistic.features.records import CofiringTokens, Example, FeatureDetail
+from mi_crow.mechanistic.features.records import CofiringTokens, Example, FeatureDetail, FeatureRow
 from mi_crow.mechanistic.features.schema import STRONGEST
 from mi_crow.mechanistic.features.similar import DecoderRows
 
@@ -112,8 +112,8 @@ def compare_features(store: "FeatureStore", features: Sequence[int], folder: Pat
                 jaccard,
                 is_bound,
                 _promoted_by_both(details[a], details[b]),
-                _alone(firing[a], firing[b], features[b], listed),
-                _alone(firing[b], firing[a], features[a], listed),
+                _alone(firing[a], firing[b], details[b].row, listed),
+                _alone(firing[b], firing[a], details[a].row, listed),
             )
         )
     return Comparison(sides, tuple(pairs), store.meta().cofiring, no_cosine)
@@ -226,7 +226,7 @@ def _by_document(bands: dict[int, list[Example]]) -> dict[int, Example]:
 def _alone(
     firing: dict[int, Example],
     others: dict[int, Example],
-    other: int,
+    other: FeatureRow,
     listed: dict[int, _Listed],
 ) -> tuple[Alone, ...]:
     """The examples of one feature from documents on which `other` does not fire; without any, from
@@ -234,8 +234,9 @@ def _alone(
     found = []
     for document, example in firing.items():
         one = listed.get(document)
-        if one is None or other in one.features or document in others:
+        if one is None or other.feature in one.features or document in others:
             continue
-        found.append(Alone(example, 0.0 if one.is_complete else one.weakest))
+        most = min(one.weakest, other.max_act)  # no text has more than the feature's maximum
+        found.append(Alone(example, 0.0 if one.is_complete else most))
     silent = [one for one in found if not one.at_most]
     return tuple(sorted(silent or found, key=lambda one: -one.example.activation))

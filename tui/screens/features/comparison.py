@@ -12,6 +12,7 @@ from tui.screens.features.content import token_flow
 from tui.text import number, printable
 from tui.widgets.example_lines import Drawing, folded
 from tui.widgets.lists.feature_columns import density, score
+from tui.widgets.lists.layers import layer_words
 from tui.widgets.token_heat import HeatMode
 
 if TYPE_CHECKING:
@@ -147,8 +148,8 @@ def _head(side: "Side") -> Lines:
         else Content.styled("never fires on the indexed tokens", "$muted")
     )
     if side.detail.several:
-        layer = printable(side.detail.layer) or "–"
-        fires = Content.assemble(fires, (" · ", "$faint"), ("layer ", "$muted"), layer)
+        layer = layer_words(side.detail.layer) or "layer –"  # short: a column may be narrow
+        fires = Content.assemble(fires, (" · ", "$faint"), layer)
     return [Content.assemble((f"#{row.feature}", "bold $primary"), "  ", name), label, fires]
 
 
