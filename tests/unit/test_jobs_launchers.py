@@ -72,6 +72,7 @@ def test_a_refused_launcher_leaves_nothing_behind(workspace: Workspace) -> None:
         ({"dtype": "4bit", "gguf_file": "x.gguf"}, False, 1, "it is a GGUF file"),
         ({}, True, 1, "splits a model over several processes"),
         ({"dtype": "8bit"}, True, 2, "cannot be split over 2 processes: it is quantized"),
+        ({}, True, 2, "over 2 processes without the package accelerate"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_so_is_refused_before_a_job_waits(

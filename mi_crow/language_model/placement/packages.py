@@ -32,14 +32,17 @@ def not_in(spec: ModelSpec) -> str:
 
 def check_processes(spec: ModelSpec, world: int) -> None:
     """Raises UserError for a model that is not to be split over `world` processes: one has nothing
-    to split it over, and quantized weights are not split."""
+    to split it over, quantized weights are not split, and transformers loads parts by
+    accelerate."""
     if world == 1:
         raise UserError(
             "--tensor-parallel splits a model over several processes",
             hint="add --launcher torchrun --nproc N",
         )
+    what = f"model {spec.model!r} cannot be split over {world} processes"
     if spec.dtype in QUANTIZED:
         raise UserError(
-            f"model {spec.model!r} cannot be split over {world} processes: it is quantized",
-            hint="leave out --quantize or --tensor-parallel",
+            f"{what}: it is quantized", hint="leave out --quantize or --tensor-parallel"
         )
+    if find_spec("accelerate") is None:
+        raise UserError(f"{what} without the package accelerate", hint=_EXTRA)
