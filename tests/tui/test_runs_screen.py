@@ -392,6 +392,19 @@ async def test_what_was_never_finished_is_listed_and_x_removes_it_once_asked(
         assert "half-done" not in [row.key for row in rows(pilot, "saes").rows]
 
 
+async def test_lists_share_the_lines_of_a_terminal_that_shrank_meanwhile(app_workspace, run_app):
+    async with run_app(app_workspace, size=(200, 60)) as pilot:
+        jobs = rows(pilot, "jobs")
+        jobs.focus()
+        await press(pilot, "G", "2")
+        await pilot.resize_terminal(40, 10)
+        await settle(pilot)
+        await press(pilot, "1")
+        assert jobs.size.height == 4
+        assert jobs.cursor == jobs.item_count - 1
+        assert round(jobs.scroll_offset.y) == jobs.item_count - jobs.size.height
+
+
 async def test_what_is_not_whole_is_not_opened(app_workspace, run_app, fake_jobs):
     for parent in (app_workspace.saes_dir, app_workspace.activations_dir):
         for name in ("half-done", "lone"):

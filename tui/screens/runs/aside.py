@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from textual.containers import Vertical
 from textual.content import Content
+from textual.message import Message
 
 from mi_crow.errors import MiCrowError
 from mi_crow.store.workspace import RunSummary, SaeSummary, Workspace
@@ -24,6 +26,17 @@ _LOG_LINES = 60
 _LEAST_LOG = 4  # lines
 _GAUGE_S = 5.0  # the machine is asked this often
 _NAME, _BAR = 9, 12  # cells
+
+
+class ListsPane(Vertical):
+    """The lists, and what is under them."""
+
+    class Resized(Message):
+        """It has other lines, which are shared anew. A screen that comes back hears of another size
+        of the terminal before these are known."""
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized())
 
 
 class AsidePane(DetailLines, can_focus=False):

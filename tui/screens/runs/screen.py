@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 
 from mi_crow.errors import CorruptDataError
 from mi_crow.store.json_object import JsonObject
@@ -16,7 +16,7 @@ from tui.preferences.key_words import key
 from tui.preferences.list_columns import LISTS as COLUMNS
 from tui.screens.base import MiCrowScreen
 from tui.screens.runs import rows
-from tui.screens.runs.aside import LEAST_HEIGHT, AsidePane
+from tui.screens.runs.aside import LEAST_HEIGHT, AsidePane, ListsPane
 from tui.screens.runs.comparing import MARKING, ComparesSaes
 from tui.screens.runs.naming import NamesThings
 from tui.screens.runs.removing import RemovesThings
@@ -65,7 +65,7 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
     def compose_body(self) -> ComposeResult:
         yield Welcome(self.context.workspace.root)
         with Horizontal(id="runs-body"):
-            with Vertical(id="lists", classes="pane -across -shown"):
+            with ListsPane(id="lists", classes="pane -across -shown"):
                 for name in LISTS:
                     row_list = SortedList(
                         COLUMNS[name], empty=_EMPTY[name], id=f"list-{name}", listed=name
@@ -139,7 +139,8 @@ class RunsScreen(ComparesSaes, NamesThings, RemovesThings, StartsJobs, ShowsDeta
         self._drawn_of = None
         self._read_detail()
 
-    def on_resize(self) -> None:
+    @on(ListsPane.Resized)
+    def _resized(self) -> None:
         self._share_heights()
 
     def _show_lists(self) -> None:
