@@ -1,6 +1,8 @@
 """Memory of a device is given back before it is asked for again, and counted as free."""
 
 import weakref
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,12 @@ from mi_crow.errors import MachineError
 from mi_crow.language_model import LanguageModel
 from mi_crow.language_model.placement import devices
 from mi_crow.mechanistic import text_memory
+from mi_crow.mechanistic.sae.train import checkpoint_writer
+from mi_crow.mechanistic.sae.train.checkpoint_writer import CheckpointWriter
+from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from mi_crow.mechanistic.steering import run
+from mi_crow.progress import NullProgress
+from mi_crow.ranks import ALONE
 from mi_crow.session.operations import Operations
 from mi_crow.store.workspace import Workspace
 from tests.helpers.tiny_models import build_model, build_tokenizer
@@ -117,6 +124,30 @@ def test_memory_that_is_only_kept_for_later_counts_as_free(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * GIB - sum(kept), 24 * GIB))
     assert devices.free_bytes(torch.device("cuda", 0)) == 8 * GIB
+
+
+def test_a_checkpoint_goes_into_the_memory_that_the_one_before_it_was_copied_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which no longer counts as available, and is there for it."""
+    copied: list[str] = []
+    state = SimpleNamespace(
+        step=1,
+        tensors=lambda: {"idle": torch.zeros(1000)},
+        facts=dict,
+        sharing=SimpleNamespace(ranks=ALONE),
+        sae=SimpleNamespace(device=torch.device("cpu")),
+    )
+    training: Any = SimpleNamespace(state=state, table=MetricsTable(), folder=tmp_path)
+    monkeypatch.setattr(checkpoint_writer, "available_memory", lambda: 1000)
+    monkeypatch.setattr(checkpoint_writer, "_write", lambda *_: "step-1")
+    with CheckpointWriter(NullProgress()) as writer:
+        monkeypatch.setattr(writer, "_copy", lambda _, name, one: (copied.append(name), one)[1])
+        writer.keep([training], 0.0)
+        assert copied == []
+        writer._pinned[0, "idle"] = torch.empty(1000)
+        writer.keep([training], 0.0)
+        assert copied == ["idle"]
 
 
 @pytest.mark.gpu

@@ -84,7 +84,8 @@ class CheckpointWriter:
             tensors = state.tensors()
             if state.sharing.ranks.rank > 0:
                 continue
-            if _room_for(tensors):
+            fresh = [one for key, one in tensors.items() if (number, key) not in self._pinned]
+            if _room_for(fresh):
                 tensors = {key: self._copy(number, key, one) for key, one in tensors.items()}
             else:
                 copied = False
@@ -134,7 +135,7 @@ def _copied_on(device: torch.device) -> "torch.cuda.Event | None":
     return event
 
 
-def _room_for(tensors: dict[str, Tensor]) -> bool:
+def _room_for(tensors: Sequence[Tensor]) -> bool:
     available = available_memory()
-    size = sum(one.numel() * one.element_size() for one in tensors.values())
+    size = sum(one.numel() * one.element_size() for one in tensors)
     return available is None or size <= _MOST_OF_MEMORY * available
