@@ -142,6 +142,17 @@ async def test_what_may_come_next_is_told_and_what_is_begun_is_no_mistake_yet(op
         assert "not in the index" in screen_text(pilot)
 
 
+async def test_a_whole_text_and_a_way_that_comes_twice_are_no_ways_on(open_features):
+    async with open_features(size=(120, 24)) as pilot:
+        prompt = pilot.app.screen.query_one(PromptLine)
+        prompt.ask("x", "x", "sea", hint="hint", suggestions=lambda _: ["sea", "seal", "seal"])
+        await settle(pilot)
+        assert "hint" in screen_text(pilot).splitlines()[-2]
+        prompt.ask("x", "x", "sea", suggestions=lambda _: ["sea", "seal", "seal", "season"])
+        await settle(pilot)
+        assert "  seal  season" in screen_text(pilot).splitlines()[-2]
+
+
 async def test_tab_completes_and_never_leaves_the_filter(open_features):
     async with open_features() as pilot:
         await press(pilot, "slash", *"den", "tab", "tab", *"1", "tab", "shift+tab", *"%")

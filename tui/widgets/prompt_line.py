@@ -192,19 +192,25 @@ class PromptLine(Vertical):
         self.field.mark(place if trouble else None)
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")
-        hint = "  ".join(ways[:MOST_WAYS]) if len(ways) > 1 else self._hint
+        hint = "  ".join(ways) if len(ways) > 1 else self._hint
         if line.content != (words := printable(trouble or hint)):
             line.update(words)
             self.query_one(".prompt-trouble", Static).update(printable(trouble))
         self._make_room()
 
     def _ways_on(self) -> list[str]:
-        """The last words of all texts that complete what is typed."""
+        """The last words of the first texts that complete what is typed, each once."""
         value = self.field.value
         found = self._ways(value) if self._ways is not None and value else ()
         last = max(value.rfind(" "), value.rfind(":")) + 1
         typed = value.casefold()
-        return [one[last:] for one in found if one.casefold().startswith(typed)]
+        ways: dict[str, None] = {}
+        for one in found:  # which may be all of 20,000 names
+            if len(ways) == MOST_WAYS:
+                break
+            if len(one) > len(value) and one.casefold().startswith(typed):
+                ways[one[last:]] = None
+        return list(ways)
 
     def hint(self, words: str) -> None:
         """Says more beside the text, as long as nothing is wrong with it."""
