@@ -517,6 +517,23 @@ def test_no_text_is_too_strange_for_any_field(app_workspace, kind):
             assert trouble_of(found) or shlex.split(found.command)
 
 
+@pytest.mark.parametrize("kind", sorted(FORMS))
+def test_every_empty_field_says_what_it_stands_for_and_every_field_what_it_asks(
+    app_workspace, kind
+):
+    form = FORMS[kind](situation(app_workspace))
+    defaults = advice(form).defaults
+    for one in form.fields:
+        assert str(defaults.get(one.name, one.default)) or one.required, (kind, one.label)
+        assert one.hint, (kind, one.label)
+
+
+def test_a_vector_begins_with_the_layer_of_its_run(app_workspace):
+    form = FORMS["vector"](situation(app_workspace, run_id="demo"))
+    assert str(advice(form).defaults["layers"]) == "resid_post.2  ·  the only one of demo"
+    assert "layers" not in advice(form, model="sample").defaults
+
+
 def test_an_empty_vector_form_says_what_it_needs_in_words(app_workspace):
     found = advice(FORMS["vector"](situation(app_workspace))).troubles
     assert found["for"].startswith("no texts given that the vector is for")

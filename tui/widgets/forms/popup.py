@@ -72,7 +72,7 @@ class FormPopup(Popup[Result]):
         self._title = title
         self._fields = tuple(fields)
         self._submit = submit
-        self._button = button
+        self._button, self.submit_words = button, button.casefold()  # for the footer
         self._study = study
         self._note = note
         self._busy = busy

@@ -98,7 +98,8 @@ class FooterBar(Widget):
         focused = self.screen.focused
         first: Sequence[str] = getattr(self.screen, "first_keys", ())
         left_out: Sequence[str] = getattr(self.screen, "left_out_keys", ())
-        closes, opens = (getattr(self.screen, of, "") for of in ("close_words", "OPEN_WORDS"))
+        words_for = ("close_words", "OPEN_WORDS", "submit_words")
+        closes, opens, submits = (getattr(self.screen, of, "") for of in words_for)
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
@@ -114,6 +115,8 @@ class FooterBar(Widget):
                     words = closes or words
                 elif binding.id == "list.open":
                     words = opens or words
+                elif binding.id == "form.submit":
+                    words = submits or words
                 found[binding.id] = (key_label(binding.key), words, binding.key)
         ids = sorted(found, key=lambda name: (_rank(name, first), _ORDER.get(name, 999)))
         shown = [found[name] for name in ids if name not in _ALWAYS]

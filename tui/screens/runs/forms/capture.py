@@ -85,11 +85,11 @@ class CaptureForm(JobForm):
         ask = self.ask
         of_texts, of_parts = replace(ask, section="Texts"), replace(ask, section="Batches")
         of_model = replace(ask, section="Model")
-        split = "over the processes, which else share the documents"
+        split = "over the processes (tensor parallel); otherwise they share the documents"
         layers = "resid_post.N or a module's name; a comma between several"
         stored = "int8 is half of bf16, with one scale a token"
         batch, suits = "documents at once; halved when memory runs out", "32, or more on CUDA"
-        part = "a part is what a stopped capture does not lose"
+        part = "written at a time; a capture that is stopped keeps its whole parts"
         return (
             ask("model.model", "model", MODEL_HINT, required=True),
             ask("layers", "layers", layers, required=True),

@@ -45,14 +45,20 @@ class ExplanationsForm(SaeForm):
                 "an OpenAI-compatible endpoint (its key in MI_CROW_LLM_KEY), or local:MODEL",
                 required=True,
             ),
-            ask("model", "model", "its name at the endpoint", flag="--explainer-model"),
+            ask(
+                "model",
+                "model",
+                "its name at the endpoint",
+                why="as the endpoint chooses",
+                flag="--explainer-model",
+            ),
             ask(
                 "where",
-                "which",
+                "features",
                 "a query as on Features, such as named:no density<1%",
                 why=_DENSEST,
             ),
-            ask("most", "at most", "features", COUNT),
+            ask("most", "at most", "so many features, the first that are found", COUNT),
             ask(
                 "scores",
                 "scores",

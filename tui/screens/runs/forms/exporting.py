@@ -9,6 +9,7 @@ from mi_crow.mechanistic.sae.metadata import WEIGHTS_NAME
 from mi_crow.paths import expanded
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
+from tui.screens.runs.forms.index import SaeForm, which_sae
 from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
@@ -24,17 +25,16 @@ class ExportForm(JobForm):
         holds = "saelens takes nearly all, sparsify topk and groupmax, circuit-tracer transcoders"
         also = "further transcoders of one set of circuit-tracer; a comma between several"
         return (
-            self.ask("sae_id", "SAE", required=True, flag=""),
+            self.ask("sae_id", "SAE", SaeForm.of_sae, required=True, flag=""),
             self.ask("format", "format", holds, choices=EXPORTED),
-            self.ask("also", "also", also, empty=()),
+            self.ask("also", "also", also, why="none", empty=()),
             self.ask("path", "new folder", "it must not exist yet", required=True, flag=""),
         )
 
     def find_defaults(self, reading: Reading) -> None:
         sae = self.at.sae(self.at.sae_id) or (self.at.saes[-1] if self.at.saes else None)
         if sae is not None:
-            here = "under the cursor, or open" if sae.sae_id == self.at.sae_id else "the newest"
-            reading.defaults["sae_id"] = Default(sae.sae_id, here)
+            reading.defaults["sae_id"] = Default(sae.sae_id, which_sae(self.at, sae.sae_id))
         name, form = reading.get("sae_id"), reading.get("format")
         if name and form:
             target = _new_folder(Path.cwd(), f"{name}-{form}")

@@ -35,7 +35,13 @@ def _check_fields(ask: FieldsOf, device: str) -> tuple[FormField, ...]:
     return (
         ask("check.dataset.source", "texts", TEXTS_HINT, default=sample),
         ask("check.documents", "documents", "how many", COUNT),
-        ask("check.tokens", "tokens", "documents until there are so many instead", COUNT),
+        ask(
+            "check.tokens",
+            "tokens",
+            "as many documents as have these, instead",
+            COUNT,
+            "by documents",
+        ),
         ask("check.context_length", "context", "tokens of each document", SIZE),
         device_field(ask, device),
     )

@@ -33,13 +33,20 @@ _PREFIX = "live."
 _ROUNDED = "bf16 on CUDA for topk, else fp32"
 
 
+def which_sae(at: finding.Situation, sae_id: str) -> str:
+    """Why a form begins with this SAE."""
+    return "under the cursor, or open" if sae_id == at.sae_id else "the newest"
+
+
 class SaeForm(JobForm):
     """What the forms of the two kinds share: an SAE and the run to read."""
+
+    of_sae = "the id of an SAE of this workspace"
 
     def sae_fields(self) -> tuple[FormField, ...]:
         trained = "the one that the SAE was trained on"
         return (
-            self.ask("sae_id", "SAE", required=True),
+            self.ask("sae_id", "SAE", self.of_sae, required=True),
             self.ask("run_id", "run", "the activations to read", why=trained),
         )
 
@@ -54,9 +61,8 @@ class SaeForm(JobForm):
         sae = self.sae_of(reading)
         if sae is None:
             return
-        chosen = sae.sae_id == self.at.sae_id
-        reading.defaults["sae_id"] = Default(sae.sae_id, "chosen" if chosen else "the newest")
-        trained = f"{sae.run_id}: the SAE was trained on it" if sae.run_id else "name one"
+        reading.defaults["sae_id"] = Default(sae.sae_id, which_sae(self.at, sae.sae_id))
+        trained = f"{sae.run_id}  ·  the SAE was trained on it" if sae.run_id else "name one"
         reading.defaults["run_id"] = Default("", trained)
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:

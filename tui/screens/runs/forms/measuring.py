@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import (
@@ -27,7 +28,6 @@ from mi_crow.store.settings import UserSettings
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.index import SaeForm
 from tui.screens.runs.forms.job_form import Reading, shown_root
-from tui.screens.runs.forms.parameters import USUAL
 from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
 from tui.text import count
 from tui.widgets.forms.fields import (
@@ -62,6 +62,7 @@ class MeasuringForm(SaeForm):
 
     def more_fields(self, *own: FormField) -> tuple[FormField, ...]:
         ask, more, llm = (replace(self.ask, section=one) for one in ("", _MORE, _LLM))
+        costs, loss = "times that of the baseline", "for the loss that is added; 0: not measured"
         rates, matched = (
             "0 to 2 for concept, instruction and fluency, as AxBench does",
             f"beside it random {CONTROL}",
@@ -74,7 +75,7 @@ class MeasuringForm(SaeForm):
                 default=Default("", "the commonest openings of the indexed texts"),
             ),
             ask("trial.n", "n", "continuations of each, over all prompts", SIZE),
-            ask("most_ratio", "most perplexity", bounds=FACTOR),
+            ask("most_ratio", "most perplexity", costs, FACTOR),
             seed_field(ask, "trial.seed"),
             device_field(ask, self.at.device),
             FormField(
@@ -82,16 +83,23 @@ class MeasuringForm(SaeForm):
                 "rates",
                 hint=rates,
                 switch=True,
-                default=Default("no", USUAL),
+                default=Default("no"),
                 section=_LLM,
             ),
             llm(
                 "rating.endpoint",
                 "endpoint",
                 "OpenAI-compatible, e.g. http://localhost:8000/v1",
+                why="none: the setting llm.url",
                 flag="",
             ),
-            llm("rating.model", "its model", "its name there", flag="--judge-model"),
+            llm(
+                "rating.model",
+                "its model",
+                "its name there",
+                why="as the endpoint chooses",
+                flag="--judge-model",
+            ),
             llm(
                 "rating.concept",
                 "concept",
@@ -99,10 +107,10 @@ class MeasuringForm(SaeForm):
                 why="the label, or the description",
             ),
             *own,
-            more("trial.max_new_tokens", "new tokens", bounds=COUNT),
-            more("trial.temperature", "temperature", bounds=TEMPERATURE),
-            more("trial.top_p", "top-p", bounds=TOP_P),
-            more("trial.documents", "held-out texts", bounds=AMOUNT),
+            more("trial.max_new_tokens", "new tokens", "of each continuation", COUNT),
+            more("trial.temperature", "temperature", "of sampling; 0 is greedy", TEMPERATURE),
+            more("trial.top_p", "top-p", "nucleus sampling; 1 keeps every token", TOP_P),
+            more("trial.documents", "held-out texts", loss, AMOUNT),
             more("trial.control", "control", matched, flag=""),
             *job_fields(ranked=False),
         )
@@ -175,6 +183,7 @@ class SweepForm(MeasuringForm):
     title = "Measure the stack"
 
     def make_fields(self) -> tuple[FormField, ...]:
+        judged = partial(FormField, empty=None, default=Default("", "none"))
         return (
             FormField(
                 "strengths",
@@ -224,26 +233,23 @@ class SweepForm(MeasuringForm):
                 default=Default("", "texts about what the feature is about"),
                 flag="--label",
             ),
-            FormField(
+            judged(
                 "judging.description",
                 "or about",
                 hint="in words: texts like the indexed ones that these words match",
-                empty=None,
                 flag="--about",
             ),
-            FormField(
+            judged(
                 "judging.feature",
                 "or like",
                 hint="a feature's number: texts with the words of those in which it is strong",
                 bounds=FEATURE,
-                empty=None,
                 flag="--judge-feature",
             ),
-            FormField(
+            judged(
                 "judging.pattern",
                 "or match",
                 hint="a regular expression",
-                empty=None,
                 flag="--regex",
             ),
             *self.sae_fields()[:1],
@@ -311,8 +317,8 @@ class AutoForm(MeasuringForm):
                 default=Default("", "the words of its texts"),
                 flag="--regex",
             ),
-            self.ask("tries", "tries", bounds=COUNT),
-            self.ask("development", "n of a try", bounds=SIZE),
+            self.ask("tries", "tries", "strengths of each recipe", COUNT),
+            self.ask("development", "n of a try", "continuations, which are not reported", SIZE),
             *self.sae_fields()[:1],
             *self.more_fields(replace(self.ask, section=_MORE)("label_free", "label-free", free)),
         )

@@ -4,6 +4,7 @@ from functools import partial
 
 from mi_crow.bounds import COUNT, PROCESSES, SEED, SIZE
 from mi_crow.language_model.config import BOS, LONG_DOCUMENTS, MODEL_DTYPES
+from mi_crow.store.workspace import RunSummary
 from tui.screens.runs.forms.parameters import FieldsOf
 from tui.widgets.forms.fields import Default, FormField
 
@@ -12,6 +13,13 @@ LAUNCHERS = ("local", "torchrun", "slurm")
 DEVICES = ("auto", "cuda", "cpu", "mps", "spread")
 MODEL_HINT = "hub id, folder, .gguf file, or sample"
 TEXTS_HINT = "file, folder, data set on the hub, or sample"
+
+
+def first_layer(run: RunSummary) -> Default:
+    """The first layer of a run, and how many it has."""
+    layers = run.manifest.layers
+    which = "the only one" if len(layers) == 1 else f"the first of {len(layers)}"
+    return Default(layers[0].point, f"{which} of {run.run_id}")
 
 
 def device_field(ask: FieldsOf, usual: str, name: str = "device") -> FormField:
@@ -77,7 +85,7 @@ def text_fields(ask: FieldsOf) -> tuple[FormField, ...]:
             why="label, where there is one",
         ),
         ask("dataset.sample_seed", "random sample", sample, SEED, "the first documents"),
-        ask("dataset.streaming", "as it arrives", streamed),
+        ask("dataset.streaming", "streaming", streamed),
         ask("long_documents", "longer texts", longer, choices=LONG_DOCUMENTS),
         ask("pack", "pack", packed),
         ask("bos", "BOS in front", bos, why="as the tokenizer does", choices=BOS),
@@ -106,10 +114,17 @@ def job_fields(*, ranked: bool) -> tuple[FormField, ...]:
         flag="--nproc",
     )
     time = Default("", "24 hours")
-    options = "of sbatch, as in account=lab; commas between several"
+    options, none = "of sbatch, as in account=lab; commas between several", Default("", "none")
     waits, at_once = "the job that has to finish first", Default("", "at once")
+    usual = Default("", "Slurm's default")
     rest = (
-        field("job.slurm.partition", "partition", hint="of Slurm", flag="--partition"),
+        field(
+            "job.slurm.partition",
+            "partition",
+            hint="of Slurm, where that is the launcher",
+            default=usual,
+            flag="--partition",
+        ),
         field(
             "job.slurm.time",
             "time limit",
@@ -117,7 +132,14 @@ def job_fields(*, ranked: bool) -> tuple[FormField, ...]:
             default=time,
             flag="--time",
         ),
-        field("job.slurm.args", "other options", hint=options, several=True, flag="--slurm-arg"),
+        field(
+            "job.slurm.args",
+            "other options",
+            hint=options,
+            several=True,
+            default=none,
+            flag="--slurm-arg",
+        ),
         field("job.after", "after", hint=waits, default=at_once, flag="--after"),
     )
     return (launcher, processes, *rest) if ranked else (launcher, *rest)

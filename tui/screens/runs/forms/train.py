@@ -27,6 +27,7 @@ from tui.screens.runs.forms.capture import (
 )
 from tui.screens.runs.forms.job_form import JobForm, Reading
 from tui.screens.runs.forms.parameters import USUAL
+from tui.screens.runs.forms.shared import first_layer
 from tui.screens.runs.forms.train_fields import train_fields
 from tui.text import count
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values, WrongValueError
@@ -90,10 +91,8 @@ class TrainForm(JobForm):
             none = "none is complete yet" if self.at.runs else "none yet"
             reading.defaults["run_id"] = Default("", none)
             return Default("", f"{CLI_PASSES} passes, at least {CLI_MIN_STEPS} steps")
-        layers = run.manifest.layers
-        if layers:
-            which = "the only one" if len(layers) == 1 else f"the first of {len(layers)}"
-            reading.defaults["layer"] = Default(layers[0].point, f"{which} of {run.run_id}")
+        if run.manifest.layers:
+            reading.defaults["layer"] = first_layer(run)
         batch = reading.get("training.batch_size") or 2048
         trained = count(run.manifest.n_tokens * TRAINED_SHARE)
         why = f"{CLI_PASSES} passes over {trained} tokens to train on, at least {CLI_MIN_STEPS}"
@@ -106,7 +105,7 @@ class TrainForm(JobForm):
             latents = int(expansions[0] * run.manifest.layers[0].width)
         rule = "2e-4 / sqrt(latents / 2^14), more for few steps"
         if latents and steps:
-            rule = f"{default_lr(latents, steps):.2g} by the rule of the field"
+            rule = f"{default_lr(latents, steps):.2g}, from latents and steps"
         reading.defaults["training.lr"] = Default("", rule)
 
     def _run(self, reading: Reading) -> RunSummary | None:

@@ -132,15 +132,15 @@ def _log_fields(ask: FieldsOf) -> tuple[FormField, ...]:
 def _stream_fields(ask: FieldsOf) -> tuple[FormField, ...]:
     hint = "capture activations while training, without storing them"
     tuned = "of a crosscoder: a model made from the other; both read the texts"
-    of = replace(ask, prefix="stream.")
+    of, none = replace(ask, prefix="stream."), "none: a run is read"
     return (
         ask("stream", "without a run", hint, switch=True, default=Default("no")),
-        of("model.model", "model", MODEL_HINT, empty=None),
-        of("dataset.source", "texts", TEXTS_HINT, empty=None),
+        of("model.model", "model", MODEL_HINT, why=none, empty=None),
+        of("dataset.source", "texts", TEXTS_HINT, why=none, empty=None),
         limit_field(of),
         context_field(of),
         *text_fields(of),
         *model_fields(of),
         ask("tuned_model", "tuned model", tuned, why="none: one model", empty=None),
-        ask("tuned_revision", "its revision", "a branch, tag or commit", why="the default one"),
+        ask("tuned_revision", "its revision", "a branch, tag or commit", why="its main branch"),
     )

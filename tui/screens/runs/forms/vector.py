@@ -8,8 +8,8 @@ from mi_crow.mechanistic.vectors.config import METHODS, POOLS
 from tui.screens.runs.forms import finding
 from tui.screens.runs.forms.command import arguments, command_line
 from tui.screens.runs.forms.job_form import JobForm, Reading, shown_root
-from tui.screens.runs.forms.parameters import BETWEEN, USUAL, parts_of
-from tui.screens.runs.forms.shared import device_field, job_fields, seed_field
+from tui.screens.runs.forms.parameters import BETWEEN, parts_of
+from tui.screens.runs.forms.shared import device_field, first_layer, job_fields, seed_field
 from tui.widgets.forms.fields import Candidate, Default, FormField, Values
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ class VectorForm(JobForm):
 
     def make_fields(self) -> tuple[FormField, ...]:
         ask, more = self.ask, replace(self.ask, section="More of the vector")
+        name = "the id of the new vector: letters, digits, . _ -"
         what = "label:NAME, documents:3,7-12, a file of texts, or a text; several with | between"
         how = "difference of means, principal component, logistic probe, or trained ReFT-r1"
         missing = "no texts given that the vector is for: a label, documents, a file, or a text"
         model, pool = (
-            "a Hugging Face id, a folder, or sample",
+            "hub id, folder, or sample",
             "of the tokens of a text: their mean, or the last one",
         )
         return (
-            ask("name", "name", "letters, digits, . _ -", required=True, flag=""),
+            ask("name", "name", name, required=True, flag=""),
             ask("for", "for", what, required=True, missing=missing, flag=""),
             ask("opposite", "against", what, why="the run's other documents", flag=""),
             ask("layers", "layers", "hook points, e.g. resid_post.2", required=True),
@@ -41,7 +42,7 @@ class VectorForm(JobForm):
             ask("model", "model", model, why="that of the run"),
             device_field(ask, self.at.device),
             more("pool", "pool", pool, choices=POOLS),
-            more("limit", "texts", "most of each side", COUNT),
+            more("limit", "texts", "at most, of each side", COUNT),
             more("steps", "steps", "of the training of reft-r1", COUNT),
             seed_field(more),
             *job_fields(ranked=False),
@@ -50,7 +51,11 @@ class VectorForm(JobForm):
     def find_defaults(self, reading: Reading) -> None:
         run = self.at.run(self.at.run_id) or (self.at.runs[-1] if self.at.runs else None)
         if run is not None and not reading.typed("model"):
-            reading.defaults["run_id"] = Default(run.run_id, "chosen" if self.at.run_id else USUAL)
+            source = "under the cursor" if run.run_id == self.at.run_id else "the newest"
+            reading.defaults["run_id"] = Default(run.run_id, source)
+        named = self.at.run(reading.get("run_id"))
+        if named is not None and named.manifest.layers:
+            reading.defaults["layers"] = first_layer(named)
 
     def candidates(self, reading: Reading) -> dict[str, tuple[Candidate, ...]]:
         run = self.at.run(reading.get("run_id"))
