@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mi_crow.errors import nearest
 from mi_crow.mechanistic.features.catalogue import OF_TWO_MODELS
 from mi_crow.mechanistic.features.query_language import NUMBERS, FeatureQuery, ranges_in
@@ -41,7 +39,7 @@ def _unknown_figure(store: "FeatureStore", query: FeatureQuery) -> str:
             continue
         if one.name in _MADE_BY:
             values = columns.numbers(NUMBERS[one.name][0], store.connection)
-            if np.isnan(values).all():
+            if (values != values).all():  # only NaN: NumPy is not imported for this
                 return f"no feature has a value of {one.name}: {_MADE_BY[one.name]}"
         beyond = one.name == "feature" and (found.start for found in ranges_in(str(one.value)))
         if beyond and min(beyond) >= len(columns):
