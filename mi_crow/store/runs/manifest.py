@@ -137,7 +137,7 @@ class RunManifest:
         for spec in self.layers:
             if name in (spec.name, spec.point):
                 return spec
-        known = [spec.name for spec in self.layers]
+        known = [spec.point for spec in self.layers]
         raise NotFoundError(
             f"layer {name!r} is not in run {self.run_id!r}",
             hint=f"it holds {nearest(name, known, len(known))}",
