@@ -22,6 +22,7 @@ GPU_TESTS = (  # those with the mark `gpu`
     "tests/unit/test_sae_triton.py",
     "tests/unit/test_sae_kernels.py",
     "tests/unit/test_sae_source.py",
+    "tests/unit/test_sae_training_device.py",
     "tests/unit/test_features_device.py",
     "tests/unit/test_features_job.py",
     "tests/unit/test_language_model_loading.py",

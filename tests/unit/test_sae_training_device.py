@@ -16,6 +16,7 @@ from mi_crow.mechanistic.sae import (
     GatedSae,
     JumpReluSae,
     L1Sae,
+    SaeTrainer,
     SaeTrainingConfig,
     SparseAutoencoder,
     TopKSae,
@@ -76,3 +77,29 @@ def test_a_step_mixes_no_devices_and_waits_only_for_the_number_of_active_latents
         assert math.isfinite(float(sae.W_dec.cpu().sum()))
     assert told[-2:] == [told[-1]] * 2
     assert (reason in told[-1]) if reason else not told[-1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (lambda: TopKSae(512, 64, 8, device="cuda"), {"orthogonality": 0.5}),
+        (lambda: BatchTopKSae(512, 64, 8, device="cuda"), {}),
+        (lambda: JumpReluSae(512, 64, device="cuda"), {"target_l0": 8.0}),
+        (lambda: GatedSae(512, 64, device="cuda"), {"target_l0": 8.0}),
+    ],
+    ids=["topk", "batchtopk", "jumprelu", "gated"],
+)
+def test_a_seed_gives_the_same_sae_on_a_gpu(
+    make: Callable[[], SparseAutoencoder], changes: dict[str, Any]
+) -> None:
+    source = TensorSource(torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0)))
+    config = SaeTrainingConfig(steps=60, batch_size=1024, dead_tokens=4096, **changes)
+    found = []
+    for _ in range(2):
+        sae = make()
+        SaeTrainer(sae).train_on(source, config)
+        found.append(sae.state_dict())
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name

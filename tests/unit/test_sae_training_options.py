@@ -175,6 +175,31 @@ def test_aligned_rows_have_an_inner_product_of_one_through_the_training(
     assert encoder.tolist() == [[1.0, 4.0]]
 
 
+def test_gradients_of_rows_that_share_their_nearest_are_added_in_a_fixed_order() -> None:
+    """Those of `index_select` and `gather` are added by many threads at once on CUDA."""
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.nn.functional.normalize(torch.randn(40, 3, generator=generator), dim=1)
+    rows.requires_grad_()
+    loss = orthogonality_loss(rows, seed=9, step=2)
+    steps, seen = [loss.grad_fn], set[str]()
+    while steps:
+        one = steps.pop()
+        if one is not None:
+            seen.add(one.name())
+            steps += [before for before, _ in one.next_functions]
+    assert not {"IndexSelectBackward0", "GatherBackward0"} & seen
+    (found,) = torch.autograd.grad(loss, rows)
+    nearest = (rows @ rows.T).square().fill_diagonal_(-1).argmax(1).tolist()
+    assert len(set(nearest)) < len(nearest)
+    wanted = torch.autograd.grad(
+        torch.stack([one.dot(rows[place]) for one, place in zip(rows, nearest, strict=True)])
+        .square()
+        .mean(),
+        rows,
+    )
+    torch.testing.assert_close(found, wanted[0])
+
+
 @pytest.mark.parametrize(
     ("make", "changes"),
     [

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # Rows that are compared with one another: all pairs of M rows would cost M^2 products, and other
 # rows are together in every step.
@@ -31,7 +32,9 @@ def orthogonality_loss(decoder: Tensor, seed: int, step: int, chunk: int = CHUNK
             cosines = (own @ own.T).square_().fill_diagonal_(-1)
             nearest[part] = part[cosines.argmax(1)]
     # Only the nearest pairs have a gradient: their rows are gathered, no [M, M] is differentiated.
-    return torch.linalg.vecdot(decoder, decoder.index_select(0, nearest)).square().mean()
+    # Several rows may share their nearest, whose gradients `embedding` adds up in a fixed order:
+    # those of `index_select` differ from run to run on CUDA.
+    return torch.linalg.vecdot(decoder, functional.embedding(nearest, decoder)).square().mean()
 
 
 @torch.no_grad()
