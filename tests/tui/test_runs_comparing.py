@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -45,6 +46,35 @@ def sweep(app_workspace):
     for one in TRAINED:
         add_trained(app_workspace, *one)
     return app_workspace
+
+
+async def test_an_open_comparison_shows_what_is_evaluated_or_removed_meanwhile(sweep, run_app):
+    async with run_app(sweep, size=(120, 40)) as pilot:
+        for name in ("sweep-k8", "sweep-k16", "sweep-k64"):
+            await select(pilot, "saes", name)
+            await press(pilot, "space")
+        await press(pilot, "equals_sign")
+        assert "0.118" not in screen_text(pilot)
+        shutil.rmtree(sweep.sae_dir("sweep-k64"))
+        evaluated = sweep.sae_dir("sweep-k16") / "evaluation.json"
+        evaluated.write_text(json.dumps(EVALUATION))
+        pilot.app.look_now()
+        await settle(pilot)
+        popup, text = pilot.app.screen, screen_text(pilot)
+        assert isinstance(popup, SaeComparePopup)
+        assert popup.query_one(RowList).has_focus
+        assert "2 SAEs" in text
+        assert "sweep-k64" not in text
+        assert "0.118" in text
+        assert "probes" in text
+        evaluated = sweep.sae_dir("sweep-k8") / "evaluation.json"
+        evaluated.write_text(json.dumps({**EVALUATION, "fvu": 0.2221}))
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "0.222" in screen_text(pilot)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app, MiCrowApp)
+        assert popup not in pilot.app.context._listeners
 
 
 async def test_the_table_has_what_a_sweep_chooses_its_k_by(sweep, run_app):

@@ -1,6 +1,8 @@
 """The popup that compares SAEs, and the reading of what it shows."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -9,6 +11,7 @@ from textual.widgets import Static
 from mi_crow.mechanistic.sae.evaluation.figures import figures_of
 from mi_crow.mechanistic.sae.evaluation.standing import standing_of
 from mi_crow.store.workspace import SaeSummary
+from tui import messages
 from tui.actions import bindings
 from tui.screens.runs.charts import place_name
 from tui.screens.runs.comparison import (
@@ -24,6 +27,9 @@ from tui.widgets.lists.row_list import ListHeading, RowList
 from tui.widgets.lists.sorted_list import SortedList
 from tui.widgets.plot import Point
 
+if TYPE_CHECKING:
+    from tui.workbench import Workbench
+
 
 class SaeComparePopup(Popup[str]):
     """The table above, the charts below. Dismisses with the id of the SAE that was opened."""
@@ -34,6 +40,7 @@ class SaeComparePopup(Popup[str]):
     def __init__(self, found: SaeComparison) -> None:
         super().__init__(classes="comparing")
         self._found = found
+        self._chosen: Sequence[SaeSummary] = ()  # as they were read last; at first unknown
         self._table = SortedList(found.columns, id="comparing-table")
         self._charts = DetailLines(id="comparing-charts")
 
@@ -46,6 +53,30 @@ class SaeComparePopup(Popup[str]):
     def on_mount(self) -> None:
         self._table.set_rows(table_rows(self._found))
         self._table.focus()
+        cast("Workbench", self.app).context.subscribe(self)
+
+    def on_unmount(self) -> None:
+        cast("Workbench", self.app).context.unsubscribe(self)
+
+    def on_workspace_changed(self, message: messages.WorkspaceChanged) -> None:
+        """One of them was evaluated meanwhile, or is not there any more."""
+        ids = {one.sae_id for one in self._found.figures}
+        chosen = [sae for sae in message.saes if sae.sae_id in ids]
+        if chosen and chosen != self._chosen:
+            self._chosen = chosen
+            read = partial(read_comparison, chosen, message.saes)
+            self.in_thread(read, self._read_again, group="again")
+
+    async def _read_again(self, found: SaeComparison) -> None:
+        columns, self._found = self._found.columns, found
+        if found.columns != columns:  # those of an SAE that is evaluated by k
+            self._table = SortedList(found.columns, id="comparing-table")
+            self._charts = DetailLines(id="comparing-charts")
+            await self.recompose()
+            self._table.focus()
+        self.query_one("#comparing-title", Static).update(title_text(found))
+        self._table.set_rows(table_rows(found))
+        self.on_resize()
 
     def on_resize(self) -> None:
         """At least half of the popup is for the charts; the table scrolls where it is longer."""
