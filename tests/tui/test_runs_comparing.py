@@ -72,6 +72,10 @@ async def test_an_open_comparison_shows_what_is_evaluated_or_removed_meanwhile(s
         pilot.app.look_now()
         await settle(pilot)
         assert "0.222" in screen_text(pilot)
+        shutil.rmtree(sweep.sae_dir("sweep-k16"))
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "SAEs  1" in screen_text(pilot)
         await press(pilot, "escape")
         assert isinstance(pilot.app, MiCrowApp)
         assert popup not in pilot.app.context._listeners

@@ -76,6 +76,7 @@ class SaeComparePopup(Popup[str]):
             self._table.focus()
         self.query_one("#comparing-title", Static).update(title_text(found))
         self._table.set_rows(table_rows(found))
+        self.query_one(ListHeading).refresh()
         self.on_resize()
 
     def on_resize(self) -> None:
