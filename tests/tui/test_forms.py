@@ -89,6 +89,7 @@ async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
     text = screen_text(pilot)
     assert "no run given" not in text  # nobody has come to it yet
     assert "mi-crow train" not in text
+    assert "Copy command" not in text
     field = pilot.app.screen.query(FormInput).first()
     assert field.placeholder == "required  ·  what to train on"
     await press(pilot, "d", "escape", "backspace")
@@ -96,6 +97,7 @@ async def test_a_form_says_what_is_missing_and_then_what_to_expect(pilot):
     await press(pilot, *"demo")
     text = screen_text(pilot)
     assert "no run given" not in text
+    assert "Copy command" in text
     assert "about 3 min · 20 MB on the disk" in text
     assert "mi-crow train --run demo" in text
 

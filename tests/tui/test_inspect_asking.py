@@ -56,8 +56,8 @@ def test_the_form_asks_for_every_kind_of_target() -> None:
         ({"kind": "feature", "feature": "7"}, "saes", "needs an SAE of an earlier layer"),
         ({"saes": "early, other"}, "saes", "'other' is not an SAE of this model"),
         ({"target": '"open'}, "target", "is not closed by a quote"),
-        ({"kind": "value"}, "kind", "Explain must be centred logit, difference, log"),
-        ({"steps": "0"}, "steps", "Steps must be"),
+        ({"kind": "value"}, "kind", "explain must be centred logit, difference, log"),
+        ({"steps": "0"}, "steps", "steps must be"),
     ],
 )
 def test_what_is_wrong_is_told_at_its_field(texts: dict[str, str], where: str, says: str) -> None:

@@ -53,6 +53,10 @@ def _told(found: Any) -> str:
     return f"{count(found.get('count') or 0)} tokens"
 
 
+_WARN = "statistics: count tokens of a greater norm"
+_ONLY = "controllers: act on tokens of a greater norm"
+
+
 def hook_fields(layer: str, spec: HookSpec | None = None) -> tuple[FormField, ...]:
     """The fields of the form: those of a new hook on `layer`, or filled in from a hook."""
     value = neurons = warn = only = ""
@@ -62,10 +66,11 @@ def hook_fields(layer: str, spec: HookSpec | None = None) -> tuple[FormField, ..
         warn, only = (
             "" if norm is None else f"{norm:g}" for norm in (spec.warn_above, spec.only_above)
         )
+    none = Default("", "none")
     return (
         FormField(
             "kind",
-            "Kind",
+            "kind",
             KINDS[0] if spec is None else spec.kind,
             "statistics watches; scale multiplies the activations; neurons sets single units",
             KINDS,
@@ -73,20 +78,20 @@ def hook_fields(layer: str, spec: HookSpec | None = None) -> tuple[FormField, ..
         ),
         FormField(
             "layer",
-            "Layer",
+            "layer",
             layer if spec is None else spec.layer,
             "a module's name, or a point such as resid_post.3",
         ),
         FormField(
             "value",
-            "Value",
+            "value",
             value,
             "the factor: 0.5 halves, 1 changes nothing, 0 ablates; or what the neurons are set to",
             default=Default(source="scale: 0.5, neurons: 0"),
         ),
-        FormField("neurons", "Neurons", neurons, "their numbers, with commas: 3, 17"),
-        FormField("warn_above", "Warn above", warn, "statistics: count tokens of a greater norm"),
-        FormField("only_above", "Only above", only, "controllers: act on tokens of a greater norm"),
+        FormField("neurons", "neurons", neurons, "their numbers, with commas: 3, 17", default=none),
+        FormField("warn_above", "warn above", warn, _WARN, default=none),
+        FormField("only_above", "only above", only, _ONLY, default=none),
     )
 
 

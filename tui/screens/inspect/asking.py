@@ -76,10 +76,11 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
             name, label, text, hint, bounds=bounds, empty=usual, default=default, section="How"
         )
 
+    none = Default("", "none")
     return (
         FormField(
             "kind",
-            "Explain",
+            "explain",
             before.kind,
             "a centred logit is what the token's is above the mean of all",
             KINDS,
@@ -87,26 +88,37 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
         ),
         FormField(
             "token",
-            "After token",
+            "after token",
             "" if before.token is None else str(before.token),
-            "counted from 0, from the end with -1; empty: the last, or where the feature is "
-            "strongest",
+            "counted from 0, from the end with -1",
             bounds=_POSITION,
             empty=None,
+            default=Default("", "the last, or where the feature is strongest"),
         ),
         FormField(
             "target",
-            "Next token",
+            "next token",
             before.target,
-            "of a logit; empty: the likeliest; quotes keep it",
+            "of a logit; quotes keep its spaces",
+            default=Default("", "the likeliest"),
         ),
-        FormField("against", "Minus", before.against, "the other next token of a difference"),
         FormField(
-            "feature", "Feature", before.feature, "SAE/NUMBER of a later SAE, to be explained"
+            "against",
+            "minus",
+            before.against,
+            "the other next token of a difference",
+            default=none,
+        ),
+        FormField(
+            "feature",
+            "feature",
+            before.feature,
+            "SAE/NUMBER of a later SAE, to be explained",
+            default=none,
         ),
         FormField(
             "saes",
-            "Causes in",
+            "causes in",
             ", ".join(before.saes),
             "SAEs with commas between them, one a layer",
             tuple(known),
@@ -114,10 +126,10 @@ def fields(before: Before, known: Sequence[str]) -> tuple[FormField, ...]:
             required=True,
             missing="no SAEs given in which causes are looked for",
         ),
-        more("steps", "Steps", "of integrated gradients; empty: one gradient", SIZE),
-        more("top", "Causes", "that are listed and really ablated", COUNT),
-        more("prune", "Least share", "of all effects that a node of the tree needs", SHARE),
-        more("seed", "Seed", "of the random features beside them", SEED),
+        more("steps", "steps", "of integrated gradients; none: one gradient", SIZE),
+        more("top", "causes", "that are listed and really ablated", COUNT),
+        more("prune", "least share", "of all effects that a node of the tree needs", SHARE),
+        more("seed", "seed", "of the random features beside them", SEED),
     )
 
 

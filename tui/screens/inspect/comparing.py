@@ -13,7 +13,7 @@ from tui.screens.inspect.explaining import Explains
 from tui.screens.inspect.keeping import Found
 from tui.screens.inspect.popups import GridPopup, Look, Wanted
 from tui.text import printable
-from tui.widgets.forms.fields import FormField, Values
+from tui.widgets.forms.fields import Default, FormField, Values
 from tui.widgets.forms.popup import FormPopup
 
 _WHAT = ("resid", "attn", "mlp", "sae")
@@ -24,6 +24,8 @@ _WORDS = {
 }
 _NO_FIRST, _NO_OTHER = "no first text given", "no text given to compare it with"
 _NO_CLEAN, _NO_CORRUPTED = "no clean prompt given", "no corrupted prompt given"
+_CLEAN = "the prompt whose answer is looked for"
+_RESTORE = "what of the clean prompt is put into the other, at each layer and token"
 _NOTE = "a text, or a set: label:sea, documents:3,7-12, others, a file"
 
 
@@ -66,10 +68,10 @@ class Compares(Explains):
         if before != here:
             first = here
         fields = (
-            FormField("text", "First", first, _NOTE, required=True, missing=_NO_FIRST, lines=True),
+            FormField("text", "first", first, _NOTE, required=True, missing=_NO_FIRST, lines=True),
             FormField(
                 "against",
-                "Against",
+                "against",
                 self._against,
                 _NOTE,
                 required=True,
@@ -134,26 +136,26 @@ class Compares(Explains):
 
     def _ask_to_patch(self, before: Patching) -> None:
         """The form stays open with what the session has to say against the prompts."""
+        likeliest = Default("", "the likeliest token")
         target, other = (shown_token(one or "") for one in (before.target, before.against))
         fields = (
-            FormField("text", "Clean", before.clean, "", required=True, missing=_NO_CLEAN),
+            FormField("text", "clean", before.clean, _CLEAN, required=True, missing=_NO_CLEAN),
             FormField(
                 "against",
-                "Corrupted",
+                "corrupted",
                 before.corrupted,
-                "as many tokens",
+                "the other prompt, of as many tokens",
                 required=True,
                 missing=_NO_CORRUPTED,
             ),
-            FormField("what", "Restore", before.what, "", _WHAT, closed=True),
-            FormField(
-                "target", "Answer", target, "answer to the clean prompt; default: most likely"
-            ),
+            FormField("what", "restore", before.what, _RESTORE, _WHAT, closed=True),
+            FormField("target", "answer", target, "answer to the clean prompt", default=likeliest),
             FormField(
                 "other",
-                "Other answer",
+                "other answer",
                 other,
-                "answer to the corrupted prompt; default: most likely",
+                "answer to the corrupted prompt",
+                default=likeliest,
             ),
         )
         sae_id = self._sae_id

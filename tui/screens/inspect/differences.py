@@ -341,7 +341,7 @@ class DifferencesPopup(FoundPopup):
                 own = store is not None and store.meta().sae_id == sae_id
                 write(app, partial(_tag, sae_id, named, tags, store if own else None))
 
-        field = FormField("tags", "Tags", "", "several with commas between them")
+        field = FormField("tags", "tags", "", "several with commas between them")
         count = "1 feature" if len(named) == 1 else f"{len(named)} features"
         way = ("app.inspect", "inspect.compare", "form.submit", "differences.tag")
         # The title has no number: the form comes back also where others are marked then.

@@ -73,7 +73,7 @@ def ask_to_save(app: "Workbench", found: Found) -> None:
             app.notify(f"Saved as “{printable(name)}”")
             app.look_now()
 
-    name = FormField("name", "Name", found.proposed_name, "one that no other inspection has")
+    name = FormField("name", "name", found.proposed_name, "one that no other inspection has")
     way = ("app.inspect", *_WAYS[found.kind])
     form = FormPopup("Save", (name,), partial(_save, app, found), "Save", way=way)
     app.push_screen(form, said)

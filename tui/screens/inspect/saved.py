@@ -116,7 +116,7 @@ class SavedInspectionsScreen(WritesFiles, Compares):
             if new is not None:
                 self.notify(f"“{printable(name)}” is called “{printable(new)}” now")
 
-        field = FormField("name", "Name", name, "one that no other inspection has")
+        field = FormField("name", "name", name, "one that no other inspection has")
         popup = FormPopup(
             "Rename",
             (field,),

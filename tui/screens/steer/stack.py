@@ -15,7 +15,7 @@ from mi_crow.store.workspace import SaeSummary
 from tui.preferences.key_words import key
 from tui.screens.beginnings import said_of
 from tui.text import printable, progress_bar
-from tui.widgets.forms.fields import Candidate, FormField, Values, WrongValueError
+from tui.widgets.forms.fields import Candidate, Default, FormField, Values, WrongValueError
 from tui.widgets.lists.row_list import Cell, Column, Row
 
 STACK_COLUMNS = (
@@ -223,7 +223,8 @@ _POSITIONS = "which tokens are changed; also tokens 12,345 by their ids"
 _AGAINST = "for swap: the features that it takes away, 7+9 or tag:NAME"
 _NEAR = 3  # features that a refusal names
 _COURSE = "how the strength runs over the new tokens; feedback stops when the text is about it"
-_CONDITION = "empty, or another feature's activation on the token: 7>2, 7>0.2max"
+_EMPTY, _ENTER = "the target is empty", "enter a feature's number or name, or a layer's name"
+_CONDITION = "another feature's activation on the token: 7>2, 7>0.2max"
 
 
 def form_fields(
@@ -253,17 +254,26 @@ def form_fields(
         "a feature's number or name, 3+0.5*7, tag:NAME, vector:NAME, neuron:LAYER/7, or a "
         "layer's name"
     )
+    always, none = Default("", "on every token"), Default("", "none")
     return (
-        FormField("target", "Target", target, where, listed=tuple(targets)),
-        FormField("op", "Operation", op, _OPERATIONS, OPS),
-        FormField("value", "Value", value, "a number; ignored for ablate"),
         FormField(
-            "unit", "Unit", unit, "maximum of the feature, latent, or norm of the token", UNITS
+            "target",
+            "target",
+            target,
+            where,
+            listed=tuple(targets),
+            required=True,
+            missing=f"{_EMPTY}; {_ENTER}",
         ),
-        FormField("scope", "Positions", scope, _POSITIONS, SCOPES),
-        FormField("schedule", "Schedule", schedule, _COURSE, SCHEDULES),
-        FormField("condition", "Only where", condition, _CONDITION),
-        FormField("rivals", "Against", rivals, _AGAINST),
+        FormField("op", "operation", op, _OPERATIONS, OPS),
+        FormField("value", "value", value, "a number; ignored for ablate"),
+        FormField(
+            "unit", "unit", unit, "maximum of the feature, latent, or norm of the token", UNITS
+        ),
+        FormField("scope", "positions", scope, _POSITIONS, SCOPES),
+        FormField("schedule", "schedule", schedule, _COURSE, SCHEDULES),
+        FormField("condition", "only where", condition, _CONDITION, default=always),
+        FormField("rivals", "against", rivals, _AGAINST, default=none),
     )
 
 
@@ -272,9 +282,7 @@ def from_form(values: Values, named: Callable[[str], str] = str) -> Intervention
     Raises UserError with what is wrong."""
     target = values["target"].removeprefix("#")
     if not target:
-        raise UserError(
-            "the target is empty", hint="enter a feature's number or name, or a layer's name"
-        )
+        raise UserError(_EMPTY, hint=_ENTER)
     if not is_target(target) and ":" not in target:
         target = named(target)
     if not is_target(target) and ":" not in target:

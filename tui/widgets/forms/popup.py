@@ -227,7 +227,7 @@ class FormPopup(Popup[Result]):
         for line in self.query(FieldLine):
             name = line.field.name
             line.take_advice(advice.defaults.get(name), advice.candidates.get(name))
-        self.query_one("#copy", Button).disabled = not advice.command
+        self.query_one("#copy", Button).display = bool(advice.command)
         self.query_one("#form-lines", Static).update(printable(" · ".join(advice.lines)))
         self.query_one("#form-command", Static).update(
             printable(advice.command, keep_newlines=True)
