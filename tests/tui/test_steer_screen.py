@@ -2,6 +2,7 @@
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
@@ -358,6 +359,26 @@ async def test_the_footer_says_that_escape_stops_what_is_generated(open_steer):
         assert "stopped" in str(pilot.app.screen_stack[-2].query_one("#title-steered").render())
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, SteerScreen)
+
+
+@pytest.mark.parametrize("opens", ["e", "V"])
+async def test_escape_does_in_a_field_what_the_footer_says(open_steer, opens):
+    async with open_steer(3) as (pilot, session):
+        session.hold = True
+        await pilot.press("ctrl+r")
+        while not text_of(pilot, "baseline"):
+            await pilot.pause()
+        await pilot.press(opens)
+        await pilot.pause()
+        field = pilot.app.screen.focused
+        assert isinstance(field, Area | Input)
+        assert "esc stop" in screen_text(pilot).splitlines()[-1]
+        await press(pilot, "escape")
+        assert "stopped" in screen_text(pilot)
+        assert pilot.app.screen.focused is field
+        assert "esc stop" not in screen_text(pilot).splitlines()[-1]
+        await press(pilot, "escape")
+        assert pilot.app.screen.focused is not field
 
 
 @pytest.mark.slow

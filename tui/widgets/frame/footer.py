@@ -98,8 +98,8 @@ class FooterBar(Widget):
         focused = self.screen.focused
         first: Sequence[str] = getattr(self.screen, "first_keys", ())
         left_out: Sequence[str] = getattr(self.screen, "left_out_keys", ())
-        words_for = ("close_words", "OPEN_WORDS", "submit_words")
-        closes, opens, submits = (getattr(self.screen, of, "") for of in words_for)
+        words_for = ("close_words", "OPEN_WORDS", "submit_words", "escape_words")
+        closes, opens, submits, stops = (getattr(self.screen, of, "") for of in words_for)
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.key == NO_KEY or takes_key(focused, binding.key):
@@ -122,15 +122,15 @@ class FooterBar(Widget):
         shown = [found[name] for name in ids if name not in _ALWAYS]
         if own := self._own_keys():
             shown = [
-                (key_label(key), closes if key == "escape" and closes else words, key)
+                (key_label(key), (closes or stops or words) if key == "escape" else words, key)
                 for key, words in own
             ]
         elif self._typing():
-            shown.insert(0, ("esc", "leave the field", "escape"))
+            shown.insert(0, ("esc", stops or "leave the field", "escape"))
         elif zoom is not None and getattr(self.screen, "zoomed", None) is not None:
             shown.insert(0, (zoom[0], "all panes", zoom[2]))
-        elif words := getattr(self.screen, "escape_words", ""):
-            shown.insert(0, ("esc", words, "escape"))
+        elif stops:
+            shown.insert(0, ("esc", stops, "escape"))
         return shown, [found[name] for name in _ALWAYS if name in found]
 
 
