@@ -22,6 +22,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.hub_parts import abandoned_parts
 from mi_crow.jobs.device_lock import look_at_queues
 from mi_crow.jobs.status import UNREADABLE, scan_jobs
+from mi_crow.progress import counted
 from mi_crow.store.free_space import available_memory, nearest_existing
 from mi_crow.store.leftovers import leftovers, remove
 from mi_crow.store.settings import LLM_KEY_NAME, UserSettings
@@ -202,7 +203,9 @@ def _leftovers(root: Path) -> Iterator[CheckResult]:
 def clean(root: Path) -> list[CheckResult]:
     """Removes what killed processes left in a workspace, and in the hub's cache."""
     removed = remove([*leftovers(root), *abandoned_parts()])
-    text = f"removed {len(removed)} leftover{'s' * (len(removed) != 1)} of killed processes, "
+    if not removed:
+        return [CheckResult("leftovers", "ok", "nothing to remove"), *_leftovers(root)]
+    text = f"removed {counted(len(removed), 'leftover')} of killed processes, "
     text += size(sum(one.bytes for one in removed))
     return [CheckResult("leftovers", "ok", text), *_leftovers(root)]
 

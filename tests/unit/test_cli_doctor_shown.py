@@ -71,6 +71,7 @@ def test_what_killed_processes_left_is_counted_and_removed(say: Say, workspace: 
     assert found.found.endswith("3.0 kB")
     assert say("--clean") == "ok leftovers removed 2 leftovers of killed processes, 3.0 kB\n"
     assert about("leftovers", examine(workspace.root)) == []
+    assert say("--clean") == "ok leftovers nothing to remove\n"
     (workspace.root / ".tmp-0123-x").write_bytes(bytes(2000))
     assert say("--clean") == "ok leftovers removed 1 leftover of killed processes, 2.0 kB\n"
 
