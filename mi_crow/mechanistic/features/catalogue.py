@@ -82,7 +82,7 @@ COLUMNS: tuple[FeatureColumn, ...] = (
         "name_score",
         "score",
         "score",
-        "held-out AUROC of its proposed name; with a d: detection of a chat model's explanation",
+        "held-out AUROC of its proposed name; with a d: a chat model's detection",
     ),
     _C(
         "detection",
