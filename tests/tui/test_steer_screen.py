@@ -55,6 +55,19 @@ async def test_both_texts_are_written_and_their_speed_is_told(open_steer):
         assert asked["interventions"][0]["target"] == "feature:3"
 
 
+async def test_written_texts_are_of_the_renamed_sae(open_steer):
+    async with open_steer(3, size=(120, 40)) as (pilot, session):
+        app, steer = pilot.app, pilot.app.screen
+        await press(pilot, "ctrl+r")
+        app.sae_renamed("demo-topk", "harbour")
+        await settle(pilot)
+        assert steer._board.plan.sae_id == "harbour"
+        assert [one.target for one in steer._board.plan.stacks[0]] == ["feature:harbour/3"]
+        assert text_of(pilot, "steered") == session.STEERED
+        rest = screen_text(pilot).partition("\n")[2]  # the session holds it under its old id
+        assert "demo-topk" not in rest
+
+
 def test_two_saved_texts_are_compared_word_by_word():
     def saved(seed: int, steered: str, baseline: str = " at sea.") -> SavedGeneration:
         held = ("sample", None, (), (), "cpu", {}, "The ship", None, seed, {}, baseline, steered)

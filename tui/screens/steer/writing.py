@@ -12,6 +12,7 @@ from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.messages import ModelAlone
 from tui.screens.steer.constraint import NO_CONSTRAINT, Constraint
+from tui.screens.steer.stack import of_renamed
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.sae.weights_hash import WeightsFile
@@ -111,6 +112,11 @@ class Plan:
         if other is None or not self.targets <= (other.read_for or other.targets):
             return False
         return self._asked_of_baseline == other._asked_of_baseline
+
+    def of_renamed(self, old: str, new: str) -> "Plan":
+        """The same with the SAE `old` under its new id."""
+        stacks = tuple(tuple(of_renamed(stack, old, new)) for stack in self.stacks)
+        return replace(self, stacks=stacks, sae_id=new if self.sae_id == old else self.sae_id)
 
     @property
     def targets(self) -> frozenset[str]:

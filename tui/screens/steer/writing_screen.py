@@ -71,6 +71,11 @@ class WritingScreen(StackScreen):
     def _text(self, side: str) -> StreamText:
         return self.query_one(f"#text-{side}", StreamText)
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        if self._board is not None:
+            self._board.plan = self._board.plan.of_renamed(message.old, message.new)
+            self._show_titles()
+
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
         self._show_titles()  # the SAE that wrote is named where another one is open
         self._say_empty()
