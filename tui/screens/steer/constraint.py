@@ -7,7 +7,7 @@ from typing import Any
 from mi_crow.bounds import FACTOR, TOP_P
 from mi_crow.errors import UserError
 
-HINT = "0.1 of the likeliest token, 0.3 nats of KL a token, or both with a comma"
+HINT = "0.1 of the likeliest, 0.3 nats, or both"
 _NATS = re.compile(r"(.+?)\s*nats?")
 
 
