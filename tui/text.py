@@ -76,6 +76,13 @@ def moment(seconds: float) -> str:
     return strftime("%Y-%m-%d %H:%M", localtime(seconds))
 
 
+def short_moment(seconds: float) -> str:
+    """The time of day (14:05) of a moment of today, else its month and day (11-29)."""
+    then, now = localtime(seconds), localtime()
+    today = (then.tm_year, then.tm_yday) == (now.tm_year, now.tm_yday)
+    return strftime("%H:%M" if today else "%m-%d", then)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A value with `digits` decimals; a dash where there is none."""
     if value is None or value != value:

@@ -1,12 +1,13 @@
 """Text from data is shown as data; numbers are shown as people read them."""
 
+import time
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.text import count, duration, number, printable, size
+from tui.text import count, duration, number, printable, short_moment, size
 
 
 @given(st.text())
@@ -68,3 +69,13 @@ def test_duration(value: float, text: str):
 def test_a_missing_number_is_a_dash():
     assert number(None) == number(float("nan")) == "–"
     assert number(0.12345) == "0.123"
+
+
+def test_a_moment_of_today_is_a_time_and_any_other_one_a_day(monkeypatch):
+    noon = 1_790_000_000.0 - 1_790_000_000.0 % 86400 + 43_200
+    monkeypatch.setattr("tui.text.localtime", lambda t=noon: time.gmtime(t))
+    assert short_moment(noon - 3600) == "11:00"
+    assert short_moment(noon - 43_200) == "00:00"
+    assert short_moment(noon - 43_201) == "09-20"
+    assert short_moment(noon + 43_200) == "09-22"
+    assert short_moment(noon - 365 * 86_400) == "09-21"  # of last year

@@ -64,7 +64,7 @@ SAE_COLUMNS: Final = (
 JOB_COLUMNS: Final = (
     Column("job"),
     Column("state", 14, help="waiting, running, or how it ended"),
-    Column("time", 7, "right", help="time left, or when it ended"),
+    Column("time", 7, "right", help="time left, or when it ended: the time of today, or the day"),
     _extra("created", 16, "when it was asked for"),
     _extra("took", 8, "from its start to its end, or to now"),
     _extra("tries", 5, "how often it was started"),

@@ -1,12 +1,11 @@
 """The rows of the three lists, from summaries to cells; pure."""
 
 from collections.abc import Container, Sequence
-from time import localtime, strftime
 from typing import TYPE_CHECKING
 
 from mi_crow.store.unreadable import Unreadable
 from mi_crow.store.workspace import RunSummary, SaeSummary
-from tui.text import count, duration, moment, number, printable, progress_bar, size
+from tui.text import count, duration, moment, number, printable, progress_bar, short_moment, size
 from tui.widgets.lists.row_list import Cell, Row
 
 if TYPE_CHECKING:
@@ -188,4 +187,4 @@ def _time(job: "JobState") -> Cell:
     if job.status == "running":
         left = duration(job.eta_s) if job.eta_s is not None and not job.stopping else ""
         return Cell(left, "$accent", value=when)
-    return Cell(strftime("%H:%M", localtime(when)) if when else "", "$faint", value=when)
+    return Cell(short_moment(when) if when else "", "$faint", value=when)
