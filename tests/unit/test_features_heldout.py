@@ -156,5 +156,5 @@ def test_the_demo_gives_no_feature_to_a_topic_that_none_tells(
         | {"steering": steering | texts | {"feature": 3}}
     )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["sailing", "3", "0.93"] in lines
+    assert ["sailing", "3", "0.930"] in lines
     assert ["law", "-", "0.55"] in lines
