@@ -157,4 +157,4 @@ def test_the_demo_gives_no_feature_to_a_topic_that_none_tells(
     )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["sailing", "3", "0.930"] in lines
-    assert ["law", "-", "0.55"] in lines
+    assert ["law", "-", "0.550"] in lines
