@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from mi_crow.language_model.placement.memory import (
 )
 from mi_crow.language_model.placement.tensor_parallel import split_options
 from mi_crow.paths import expanded
-from mi_crow.store.settings import SPREAD
+from mi_crow.store.settings import SPREAD, UserSettings
 
 SAMPLE = "sample"
 # Before a model's name: the same architecture and tokenizer with untrained weights.
@@ -81,11 +81,19 @@ def torch_device(name: str | torch.device | None) -> torch.device:
                 f"there are {count} CUDA devices" if count else "this machine has no CUDA device"
             )
             raise UserError(
-                f"device {str(name)!r} is not available", hint=f"{there}; use --device auto"
+                f"device {str(name)!r} is not available", hint=f"{there}; {_use_another(name)}"
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not available", hint="use --device auto")
+        raise UserError("device 'mps' is not available", hint=_use_another(name))
     return device
+
+
+def _use_another(device: str | torch.device) -> str:
+    """What to do about a device that there is not, whoever named it."""
+    with suppress(MiCrowError):
+        if UserSettings.load().text("device") == str(device):
+            return "config.toml names it: mi-crow config set device auto, or use --device auto"
+    return "use --device auto"
 
 
 def load_model(spec: ModelSpec, split_over: int = 1) -> Loaded:

@@ -193,6 +193,17 @@ def test_devices_that_are_not_here(tiny_model_dir: Path) -> None:
     assert "'cuda:99' is not available" in refused(tiny_model_dir, device="cuda:99")
 
 
+def test_a_device_of_the_config_file_that_is_not_here_is_said_to_be_from_there(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('device = "cuda:99"\n')
+    monkeypatch.setattr("mi_crow.store.settings_file.settings_path", lambda: path)
+    told = "config.toml names it: mi-crow config set device auto"
+    assert told in refused(tiny_model_dir, device="cuda:99")
+    assert told not in refused(tiny_model_dir, device="cuda:98")
+
+
 def test_a_hub_id_offline_is_told_at_once() -> None:
     begun = time.monotonic()
     sentence = refused("some-org/never-cached", NotFoundError, offline=True)
