@@ -18,6 +18,7 @@ from tui.widgets.lists.row_list import fitted
 if TYPE_CHECKING:
     from mi_crow.mechanistic.features.queries import FeatureStore
 
+_GAP = 4  # cells between columns as wide as what is in them
 _KEYS_WIDTH = 48  # cells of an action and its key
 _FEATURE_WIDTH = 32  # cells of a feature and its name
 MOST_FEATURES = 400
@@ -81,8 +82,9 @@ def whole_in_columns(cells: Sequence[Content], width: int) -> Content:
     """Cells under one another, in as many columns as fit without one of them being cut."""
     for columns in range(len(cells), 1, -1):
         parts = _parts(cells, columns)
-        rooms = [max(cell.cell_length for cell in part) + 4 for part in parts]
-        if sum(rooms) - 4 <= width:
+        rooms = [max(cell.cell_length for cell in part) + _GAP for part in parts]
+        rooms[-1] -= _GAP
+        if sum(rooms) <= width:
             rows = zip_longest(*parts, fillvalue=Content(""))
             lines = [zip(row, rooms, strict=True) for row in rows]
             return Content("\n").join(
