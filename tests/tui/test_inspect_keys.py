@@ -91,7 +91,7 @@ async def test_hints_of_forms_are_read_to_the_end(open_inspect):
         pilot.app.screen.action_ask_why()
         await press(pilot, "tab")
         text = " ".join(screen_text(pilot).replace("│", " ").split())
-        assert "where the feature is strongest" in text
+        assert "counted from 0, from the end with -1" in text
         await press(pilot, "shift+tab")
         text = " ".join(screen_text(pilot).replace("│", " ").split())
         assert "of all; ↓ lists" in text

@@ -92,7 +92,7 @@ async def test_a_line_that_asks_always_shows_how_to_leave_it(run_app, app_worksp
         give_index(pilot.app)
         await settle(pilot)
         await press(pilot, "2", "slash", *"densit")
-        assert "esc cancel" in screen_text(pilot)
+        assert "esc all features" in screen_text(pilot)
         await press(pilot, *"y<<")
         line = pilot.app.screen.query_one(PromptLine)
         assert line.is_open

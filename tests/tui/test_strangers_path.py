@@ -73,6 +73,12 @@ class Stranger:
         await self.type(PROMPT)
         await self.press("ctrl+r", "generate")
 
+    async def notices_are_gone(self) -> None:
+        """Waits until no message covers what stands below it; each goes by itself."""
+        while len(self._pilot.app._notifications):
+            await self._pilot.pause(0.2)
+        await settle(self._pilot)
+
     @property
     def texts(self) -> list[str]:
         """What stands as baseline and as steered text."""
@@ -96,6 +102,7 @@ async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_work
         assert [job.status for job in list_jobs(empty_workspace)] == ["finished"]
         await stranger.press("2", "Features")
         await stranger.steer_what_is_open()
+        await stranger.notices_are_gone()  # that of the demo, where the machine is quick
         assert "tokens/s" in stranger.sees
         baseline, steered = stranger.texts
         assert PROMPT in stranger.sees
