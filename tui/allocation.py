@@ -20,11 +20,11 @@ _YOUNG: Final = 1_000  # objects made since the last look at the young ones
 _MIDDLE: Final = 10  # looks at the young ones, after which those that stayed are looked at
 _NEVER: Final = 1 << 30
 _OFTEN: Final = 1  # looks at those that stayed, after which there may be garbage among them
-_APART_S: Final = 60.0  # between looks through everything, while a job goes on reporting itself
+_APART_S: Final = 20.0  # between looks through everything, while a job goes on reporting itself
 _MOST_KEPT: Final = 120  # times: then what a closed popup took is given back at any rest
 
-AT_REST_S: Final = 1.0  # without a key
-LONG_REST_S: Final = 10.0
+AT_REST_S: Final = 0.4  # without a key
+LONG_REST_S: Final = 5.0
 
 
 def keep_little() -> None:

@@ -166,7 +166,7 @@ def test_what_has_lived_for_long_is_looked_through_when_nobody_has_typed_for_lon
     assert not did  # Python has looked through nothing yet: the app starts
     garbage.begin()
     did.clear()
-    garbage.look_at_rest(0.5)
+    garbage.look_at_rest(0.2)
     assert not did
     garbage.look_at_rest(1.5)
     assert did == ["collect", "freeze"]  # what is new
@@ -186,7 +186,7 @@ def test_what_has_lived_for_long_is_looked_through_when_nobody_has_typed_for_lon
     assert did[9:] == ["unfreeze", "collect", "freeze"]
     did.clear()
     garbage._kept = 1000
-    garbage.look_at_rest(0.5)
+    garbage.look_at_rest(0.2)
     assert not did
     garbage.look_at_rest(1.5)  # somebody has typed for hours
     assert did == ["unfreeze", "collect", "freeze"]
