@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,9 @@ def test_what_no_block_tells_is_said(capsys: pytest.CaptureFixture[str]) -> None
     assert layers._shape((2, 3)) == "2 x 3"
 
 
-def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Puts a terminal of 100 columns in the place of stderr; gives what asks for what it was told
+    since it was last asked."""
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr("sys.stderr", terminal)
@@ -99,6 +102,11 @@ def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyP
         terminal.truncate()
         return text
 
+    return said
+
+
+def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = a_terminal(monkeypatch)
     progress = {"event": "progress", "done": 3, "total": 12, "unit": "batches"}
     with display.display_of(quiet=True) as bar:
         assert isinstance(bar, display.JobBar)
@@ -125,18 +133,7 @@ def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyP
 def test_the_bar_says_the_stage_and_counts_down_in_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    terminal, now = io.StringIO(), [0.0]
-    terminal.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def said() -> str:
-        text = terminal.getvalue()
-        terminal.seek(0)
-        terminal.truncate()
-        return text
-
+    said, now = a_terminal(monkeypatch), [0.0]
     with display.JobBar(clock=lambda: now[0]) as bar:
         bar.show({"event": "started"})
         bar.is_silent()  # nothing is known yet

@@ -60,7 +60,7 @@ def test_an_sae_that_is_gone_is_not_one_without_an_index(tmp_path: Path) -> None
     ],
 )
 def test_unequal_is_told_as_an_exclusion(text: str, meant: str) -> None:
-    with pytest.raises(QueryError, match="no sign for unequal") as caught:
+    with pytest.raises(QueryError, match="no sign means 'not equal'") as caught:
         parse_query(text)
     assert caught.value.hint.endswith(f": {meant}")
     assert text[caught.value.start : caught.value.end] == text.removeprefix("rain ")

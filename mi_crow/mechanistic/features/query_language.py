@@ -170,7 +170,7 @@ def _refuse_unequal(bare: str, start: int, end: int) -> None:
     sign = ":" if name in WORDS else "="
     value = found["value"].lstrip("=") or ".."
     hint = f"a leading - excludes: -{name}{sign}{value}"
-    raise QueryError("there is no sign for unequal", start, end, hint)
+    raise QueryError("no sign means 'not equal'", start, end, hint)
 
 
 def _sign(name: str) -> str:
