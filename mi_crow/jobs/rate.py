@@ -10,6 +10,10 @@ PERCENT = "%"  # the unit that such work counts in
 SILENT_S = 2.0  # after so long without a reading the time left is counted down
 _SETTLES_S = 5.0  # before that a time left would be a guess
 _SMOOTH_S = 20.0
+_SMOOTH_SHARE = 1 / 40  # of what is left, where that is longer: an hour is not told anew by a burst
+# What is told too short is counted down with this power of how much too short it is: quickly enough
+# to be seen to move, slowly enough for the work to fall behind no further.
+_SLOWS = 3
 _MOST_RISE, _AND_S = 1.25, 10.0  # what has to be longer than by this share and so many seconds
 
 
@@ -43,9 +47,9 @@ class RateMeter:
 class Forecast:
     """The rate of work and the time that it has left, as it is told.
 
-    The time left is smoothed, and does not rise: a slower stretch holds it where it is, as the next
-    one may be faster. Only when it has become longer by a quarter and ten seconds is the longer one
-    told: then the machine is slower, or the guess was wrong.
+    The time left is smoothed, and does not rise: in a slower stretch it is counted down more
+    slowly, as the next one may be faster. Only when it has become longer by a quarter and ten
+    seconds is the longer one told: then the machine is slower, or the guess was wrong.
     """
 
     def __init__(self) -> None:
@@ -54,7 +58,8 @@ class Forecast:
         self._ticks: list[tuple[float, int]] = []  # the first whole percent, and the latest: when
         self._begun = self._at = 0.0  # seconds: when the time left was first estimated, and last
         self._estimate: float | None = None  # seconds, smoothed
-        self._told: float | None = None
+        self._told: float | None = None  # as of the latest reading
+        self._pace = 1.0  # seconds that a second takes off it, at most 1
 
     def add(
         self, now: float, done: int, total: int, unit: str
@@ -72,10 +77,13 @@ class Forecast:
     def left(self, now: float) -> float | None:
         """Seconds left at `now`: counted down while the work says nothing, and unknown once they
         are over."""
-        silent = now - self._at
-        if self._told is None or silent < SILENT_S:
-            return self._told
-        return self._told - silent if self._told > silent else None
+        return self._told if now - self._at < SILENT_S else self._counted_down(now)
+
+    def _counted_down(self, now: float) -> float | None:
+        if self._told is None:
+            return None
+        left = self._told - self._pace * (now - self._at)
+        return left if left > 0 else None
 
     def _between(self, now: float, percent: int) -> float:
         """What is done where only whole percents are told: the next one is on its way as quickly
@@ -93,10 +101,11 @@ class Forecast:
     def _tell(self, now: float, reading: float) -> None:
         if self._estimate is None:
             self._estimate, self._begun, self._at = reading, now, now
-        told, seconds, age = self.left(now), now - self._at, now - self._begun
+        told, seconds, age = self._counted_down(now), now - self._at, now - self._begun
         if seconds > 0:
             expected = self._estimate - seconds
-            weight = max(1 - math.exp(-seconds / _SMOOTH_S), seconds / age)
+            smooth = max(_SMOOTH_S, _SMOOTH_SHARE * self._estimate)
+            weight = max(1 - math.exp(-seconds / smooth), seconds / age)
             self._estimate = max(expected + weight * (reading - expected), 0.0)
         self._at = now
         if age < _SETTLES_S:
@@ -105,3 +114,4 @@ class Forecast:
             self._told = self._estimate
         else:
             self._told = min(told, self._estimate)
+        self._pace = (self._told / self._estimate) ** _SLOWS if self._estimate else 1.0

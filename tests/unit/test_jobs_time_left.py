@@ -106,6 +106,33 @@ def test_a_machine_that_becomes_slower_is_told_at_once_and_then_no_more() -> Non
     assert all(left == pytest.approx(800 - now, rel=0.25, abs=5) for now, left in slow[60:])
 
 
+def test_the_time_left_of_long_work_that_slows_down_goes_down_all_the_time() -> None:
+    """Three hours of work, in which its rate falls to half."""
+    clock, done = Clock(), 0.0
+    while done < 8_000_000:
+        clock.now += 2
+        done += 2 * (1000 - done / 16_000)
+        clock.update(int(done), 8_000_000, "token")
+    assert clock.rises() == []
+    told = [(now, left // 60) for now, left in clock.left]
+    changed = [now for (_, before), (now, after) in pairwise(told) if after != before]
+    assert max(after - before for before, after in pairwise(changed)) < 120
+    for now, left in clock.left:
+        assert left == pytest.approx(clock.now - now, rel=0.35, abs=30)
+
+
+def test_a_burst_does_not_tell_long_work_anew() -> None:
+    """Three hours of work, of which one half minute is ten times as fast."""
+    clock, done = Clock(), 0
+    while done < 10_000:
+        clock.now += 2
+        done += 20 if 3000 < clock.now < 3030 else 2
+        clock.update(done, 10_000, "token")
+    falls = [(a - b) - (now - then) for (then, a), (now, b) in pairwise(clock.left)]
+    assert max(falls) < 120
+    assert clock.rises() == []
+
+
 def test_no_time_left_is_told_of_the_first_seconds_of_any_part() -> None:
     forecast = Forecast()
 
