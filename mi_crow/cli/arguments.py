@@ -21,6 +21,11 @@ class Parser(ArgumentParser):
         super().__init__(*args, **settings)
         self.forms: dict[str, Callable[[], str]] = {}  # option -> what may follow it
 
+    @property
+    def options(self) -> set[str]:
+        """The options that it takes: `--sae`, `-h`."""
+        return set(self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
         # What begins with a dash is taken for an option, so that nothing seems to follow.
         for option, forms in self.forms.items():
@@ -30,7 +35,7 @@ class Parser(ArgumentParser):
 
     def _parse_optional(self, arg_string: str) -> Any:
         """argparse's own; but where a query is taken, `-label:weather` is one."""
-        is_option = bool({arg_string, f"-{arg_string}"} & {*self._option_string_actions})
+        is_option = bool({arg_string, f"-{arg_string}"} & self.options)
         takes_query = any(one.dest == "query" for one in self._get_positional_actions())
         if takes_query and not is_option and re.match(r'-[A-Za-z_"]', arg_string):
             return None

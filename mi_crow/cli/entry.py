@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +23,7 @@ from mi_crow.cli.arguments import (
     fill_in_common,
 )
 from mi_crow.cli.error_line import report_error
-from mi_crow.errors import UserError, exit_code_of
+from mi_crow.errors import UserError, exit_code_of, nearest
 from mi_crow.ranks import launched_rank
 
 
@@ -74,6 +74,9 @@ COMMANDS = {
     "doctor": Command("doctor", "check this machine and the workspace"),
     "config": Command("config", "read or change the config file"),
 }
+
+# What may stand before a command. The app takes the last one.
+BEFORE_COMMANDS = ("--workspace", "--json", "--debug", "--help", "--version", "--fresh")
 
 
 def run_command_line(argv: Sequence[str] | None) -> int:
@@ -154,6 +157,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
         children[name] = child
         add_common(child)
         _module(name).add_arguments(child, name)
+    _refuse_misplaced(arguments)
     for word in arguments:
         if not word.startswith("-") and word not in COMMANDS:
             _refuse_unknown(arguments, word)
@@ -184,6 +188,49 @@ def _clean(value: Any) -> Any:
     if os.path.lexists(value):
         check_name(value, "path")
     return cleaned
+
+
+def _refuse_misplaced(arguments: Sequence[str]) -> None:
+    """Options of commands stand after the command's name. What no command takes is left alone."""
+    place = command_place(arguments)
+    before = arguments[:place]
+    misplaced = [one for word in before if (one := _option(word)) and not _is_of_all(one)]
+    if not misplaced:
+        return
+    if place is None:
+        _refuse_misspelt(before)
+    named = COMMANDS if place is None else [arguments[place]]
+    takers = [name for name in named if {*misplaced} <= _options_of(name)]
+    if not takers:
+        return
+    takers.sort(key=lambda name: name not in ("features", "steer"))  # which make nothing
+    rest = [word for at, word in enumerate(arguments) if at != place and word != "--fresh"]
+    hint = f"mi-crow {takers[0]} {join(rest)}"
+    if len(takers) > 1:
+        hint += f", or another command that takes it: {nearest('', takers[1:], 6)}"
+    raise UserError(f"{misplaced[0]} goes after a command", hint=hint)
+
+
+def _option(word: str) -> str:
+    return word.partition("=")[0] if word.startswith("--") else ""
+
+
+def _is_of_all(option: str) -> bool:
+    """Whether it may stand before the command; it may be cut short."""
+    return any(one.startswith(option) for one in BEFORE_COMMANDS)
+
+
+def _refuse_misspelt(words: Sequence[str]) -> None:
+    """Refuses a word that is nearly the name of a command, unless an option before it takes it."""
+    for before, word in zip(("", *words), words, strict=False):
+        if not (_option(before) or _option(word)) and get_close_matches(word, COMMANDS, n=1):
+            _refuse_unknown(words, word)
+
+
+def _options_of(command: str) -> set[str]:
+    parser = Parser()
+    _module(command).add_arguments(parser, command)
+    return parser.options
 
 
 def _refuse_unknown(arguments: Sequence[str], word: str) -> None:
