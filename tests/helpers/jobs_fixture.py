@@ -40,7 +40,7 @@ def own_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MI_CROW_WORKSPACE", raising=False)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The first true value that `condition` gives; fails when none comes in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from argparse import Namespace
 from functools import partial
@@ -129,7 +128,7 @@ class Watcher:
         self.process.send_signal(signal.SIGINT)
 
     def wait(self) -> int:
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=120)
 
 
 def test_ctrl_c_detaches_and_says_how_to_cancel(workspace: Workspace, tmp_path: Path) -> None:
@@ -173,17 +172,24 @@ def test_a_third_ctrl_c_stops_a_job_that_does_not_listen(
 
 
 def test_a_queued_job_says_what_it_waits_for(
-    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = tmp_path / "first"
+    waits = display.PlainLines.waits
+
+    def says_so(lines: display.PlainLines, what: str) -> None:
+        waits(lines, what)
+        (first / "go").touch()
+
+    monkeypatch.setattr(display.PlainLines, "waits", says_so)
     run(workspace, first, options(detach=True), wait_at=0)
     wait_until(lambda: list_jobs(workspace)[0].status == "running")
-    release = threading.Timer(4.0, (first / "go").touch)
-    release.start()
     try:
         run(workspace, tmp_path / "second")
     finally:
-        release.cancel()
         (first / "go").touch()
     said = [line for line in capsys.readouterr().err.splitlines() if "waiting for" in line]
     assert len(said) == 1

@@ -88,6 +88,12 @@ def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _lasting_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notice stays however long a busy machine takes until a test looks for it."""
+    monkeypatch.setattr("textual.app.App.NOTIFICATION_TIMEOUT", 3600.0)
+
+
+@pytest.fixture(autouse=True)
 def _calm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine does meanwhile must not show in a picture."""
     memory, disk = (3_100_000_000, 8_200_000_000), (14_000_000_000, 62_000_000_000)

@@ -76,7 +76,7 @@ class ScriptedSession:
                 written[side] += piece
                 yield {"event": "token", "side": side, "text": piece}
                 if self.hold:
-                    self._interrupted.wait(10)
+                    self._interrupted.wait(60)
                     yield {"event": "result", **written, "metrics": {}, "stopped": True}
                     return
         acting = [one for one in params["interventions"] if one.get("enabled", True)]

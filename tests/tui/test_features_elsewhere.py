@@ -142,10 +142,12 @@ async def test_the_pane_follows_when_the_cursor_rests(
         shown = []
         real = pane.show
         monkeypatch.setattr(pane, "show", lambda read: shown.append(read.feature) or real(read))
-        monkeypatch.setattr("tui.threads.REST_S", 0.2)
         before = pane.feature
-        for _ in range(4):
-            await pilot.press("j")
+        with monkeypatch.context() as patch:
+            patch.setattr("tui.threads.monotonic", lambda: 0.0)  # no rest ends
+            for _ in range(4):
+                await pilot.press("j")
+            assert shown == []
         assert pane.feature == before
         assert screen.open_feature == table(pilot).feature  # what `t` and `s` act on
         assert shown == []

@@ -1,5 +1,6 @@
 """Keys that come in one piece, as from a quick hand over a slow line or from a script."""
 
+from itertools import count
 from threading import Event
 
 import pytest
@@ -167,7 +168,7 @@ async def test_a_form_and_a_question_take_what_follows(run_app, app_workspace):
 async def test_what_takes_long_to_open_says_so_until_it_has(run_app, app_workspace, monkeypatch):
     monkeypatch.setattr("tui.terminal.key_order.OPENS_LATE_S", 0.01)
     goes_on = Event()
-    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: goes_on.wait(20))
+    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: goes_on.wait(60))
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         try:
             pilot.app.screen.action_new("capture")
@@ -182,9 +183,16 @@ async def test_what_takes_long_to_open_says_so_until_it_has(run_app, app_workspa
 
 
 async def test_what_is_typed_waits_for_a_form_that_takes_long(run_app, app_workspace, monkeypatch):
-    monkeypatch.setattr("tui.terminal.key_order._MOST_LOOKS", 20)  # of two milliseconds
-    late = Event()
-    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: late.wait(0.12))
+    monkeypatch.setattr("tui.terminal.key_order._MOST_LOOKS", 20)
+    looks, late, look_again = count(1), Event(), MiCrowApp._release_soon
+
+    def looking(app: MiCrowApp) -> None:
+        if app._answers_opening and next(looks) == 60:
+            late.set()
+        look_again(app)
+
+    monkeypatch.setattr(MiCrowApp, "_release_soon", looking)
+    monkeypatch.setattr("tui.screens.runs.starting.import_module", lambda _: late.wait(60))
     async with run_app(app_workspace) as pilot:
         await burst(pilot, "ncabc")
         assert isinstance(pilot.app.screen, FormPopup)

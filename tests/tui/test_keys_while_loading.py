@@ -26,7 +26,7 @@ def held(session: ScriptedSession) -> Iterator[threading.Event]:
 
     def wait(op, **params):
         asked.set()
-        go_on.wait(10)
+        go_on.wait(60)
         if op in ("layers", "hooks", "layer_stats"):
             raise UserError("the session says no")
         return call(op, **params)

@@ -72,7 +72,7 @@ async def test_an_answer_that_takes_its_time_is_announced(run_app, app_workspace
         find = index.find
 
         def slow(*arguments, **settings):
-            go_on.wait(20)
+            go_on.wait(60)
             return find(*arguments, **settings)
 
         monkeypatch.setattr(index, "find", slow, raising=False)

@@ -170,6 +170,7 @@ def test_a_line_that_no_filter_changes_stays_the_same():
 
 
 async def test_a_key_is_drawn_as_soon_as_it_has_acted_and_once(open_on, monkeypatch):
+    monkeypatch.setattr("tui.terminal.frames.KEPT_S", 60.0)  # however long the key takes
     async with open_on("1", "G", size=(200, 40)) as pilot:
         app, frames = pilot.app, []
         screen, draw = app.screen, PieceCompositor.render_partial_update

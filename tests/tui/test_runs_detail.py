@@ -354,7 +354,7 @@ async def test_a_slow_disk_does_not_leave_another_row_in_the_pane(
 
     def slow(sae, saes):
         asked.set()
-        goes_on.wait(20)
+        goes_on.wait(60)
         return read_sae(sae, saes)
 
     monkeypatch.setattr(history, "read_sae", slow)

@@ -119,7 +119,7 @@ async def test_a_change_of_the_stack_says_nothing_of_what_it_interrupts(open_ste
 
         def interrupted(op: str, **params: object):
             session.request = answer
-            session._interrupted.wait(10)  # the model still loads
+            session._interrupted.wait(60)  # the model still loads
             raise CancelledError("interrupted", resumable=False)
 
         session.request = interrupted  # type: ignore[method-assign]

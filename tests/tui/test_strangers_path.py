@@ -94,6 +94,7 @@ def _progress_of(job: JobState) -> tuple[str, int, float]:
 @pytest.mark.slow
 async def test_from_an_empty_workspace_to_a_steered_sentence(run_app, empty_workspace, monkeypatch):
     monkeypatch.setattr("mi_crow.jobs.launch.submit", partial(submit, runner=WORKER))
+    monkeypatch.setattr("textual.app.App.NOTIFICATION_TIMEOUT", 5.0)  # they go by themselves
     async with run_app(empty_workspace, size=(80, 24)) as pilot:
         stranger = Stranger(pilot)
         await stranger.press("n", "new")

@@ -80,15 +80,15 @@ def test_a_failing_block_abandons_what_waits() -> None:
 
     def work(item: int) -> None:
         started.set()
-        go.wait(10)
+        go.wait(60)
         done.append(item)
 
     def fail() -> None:
         with Stage(work, 100, "stage") as stage:
             for item in range(6):
                 stage.put(item)
-            started.wait(10)
-            threading.Timer(0.05, go.set).start()
+            started.wait(60)
+            threading.Thread(target=lambda: stage._abandoned.wait(60) and go.set()).start()
             raise KeyError
 
     with pytest.raises(KeyError):

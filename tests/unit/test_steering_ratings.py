@@ -49,7 +49,7 @@ class _Answer(Answers):
         self.server.asked.append(body)
         self.server.keys.append(self.headers.get("Authorization"))
         if self.server.wait is not None:
-            self.server.wait.wait(10)
+            self.server.wait.wait(60)
         code, text, headers = self.server.next(body)
         self.send(code, text.encode(), headers)
 
