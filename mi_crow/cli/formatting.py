@@ -35,6 +35,11 @@ def count(number: int | float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
 
 
+def hook_point(point: str, module: str) -> str:
+    """`resid_post.2 (model.layers.2)`; one name where both are the same."""
+    return point if point == module else f"{point} ({module})"
+
+
 def features_counted(features: int) -> str:
     """`1 feature`, `2 features`."""
     return "1 feature" if features == 1 else f"{features:,} features"

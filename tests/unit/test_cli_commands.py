@@ -238,6 +238,14 @@ def test_the_result_of_each_command_names_the_next_step(
     assert "mi-crow train --run r --layer l" in out
     assert "3.1%" in out
     assert "FVU 0.00025 at l" in out
+    several = {"layers": ["l", "m.2"], "points": ["l", "resid_post.2"]}
+    capture.show_result(captured | extent | several | {"rounding_fvu": {"m.2": 0.1}})
+    out = capsys.readouterr().out
+    assert "l, resid_post.2 (m.2)" in out
+    assert "FVU 0.1 at resid_post.2" in out
+    several = {"layers": ["m.2"], "points": ["resid_post.2"]}
+    capture.show_result(captured | extent | several | {"rounding_fvu": {}})
+    assert "mi-crow train --run r --layer resid_post.2" in capsys.readouterr().out
     quality = {"fvu": 0.1, "fvu_all": 0.2, "outlier_share": 0.01, "l0": 32.0, "dead_share": 0.1}
     train.show_result({"sae_id": "s", "steps": 9, "tokens": 99, "seconds": 1.0} | quality)
     assert "mi-crow index --sae s" in capsys.readouterr().out

@@ -67,7 +67,10 @@ def test_empty_lists_say_what_fills_them(
 
 
 def test_one_is_shown(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "model.layers.1 (8)" in printed(capsys, "runs", "show", "first")
+    shown = printed(capsys, "runs", "show", "first")
+    assert "(model.layers.1) 8 wide" in shown
+    assert "None" not in shown
+    assert "{" not in shown
     assert "64" in printed(capsys, "saes", "show", "sae")
     assert "run 'frist' not found; there is first" in refused(capsys, "runs", "show", "frist")
     assert "is not a valid name" in refused(capsys, "saes", "show", str(workspace.saes_dir / "sae"))

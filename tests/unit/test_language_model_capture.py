@@ -449,7 +449,7 @@ def test_the_job_captures_from_files(
     result = capture_run(workspace, config).as_json()
     assert set(result) == {
         *("run_id", "layers", "tokens", "documents", "seconds", "bytes"),
-        *("padding_share", "rounding_fvu"),
+        *("padding_share", "rounding_fvu", "points"),
     }
     assert (result["run_id"], result["layers"]) == ("run", ["model.layers.1"])
     manifest = RunManifest.load(workspace.run_dir("run"))

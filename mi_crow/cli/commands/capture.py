@@ -10,7 +10,7 @@ from mi_crow.cli.arguments import (
     add_model_flags,
     plan_workspace,
 )
-from mi_crow.cli.formatting import count, duration, number, share, size
+from mi_crow.cli.formatting import count, duration, hook_point, number, share, size
 from mi_crow.cli.running import run_job
 from mi_crow.cli.tables import print_facts
 from mi_crow.cli.text_flags import add_text_flags, dataset_of, model_of
@@ -54,9 +54,11 @@ def run(options: Namespace) -> int:
 
 
 def show_result(result: dict[str, Any]) -> None:
+    modules = result["layers"]
+    points = dict(zip(modules, result.get("points", modules), strict=True))
     facts = {
         "run": result["run_id"],
-        "layers": ", ".join(result["layers"]),
+        "layers": ", ".join(hook_point(point, module) for module, point in points.items()),
         "tokens": f"{count(result['tokens'])} of {count(result['documents'])} documents",
         "size": size(result["bytes"]),
         "padding": share(result["padding_share"]),
@@ -64,7 +66,7 @@ def show_result(result: dict[str, Any]) -> None:
     }
     if lost := result["rounding_fvu"]:
         facts["int8 error"] = ", ".join(
-            f"FVU {number(fvu)} at {name}" for name, fvu in lost.items()
+            f"FVU {number(fvu)} at {points.get(name, name)}" for name, fvu in lost.items()
         )
-    facts["next"] = f"mi-crow train --run {result['run_id']} --layer {result['layers'][0]}"
+    facts["next"] = f"mi-crow train --run {result['run_id']} --layer {points[modules[0]]}"
     print_facts(facts)

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from mi_crow.cli.arguments import add_actions, add_switch, open_workspace
-from mi_crow.cli.formatting import count, duration, moment, number, print_json, share, size
+from mi_crow.cli.formatting import (
+    count,
+    duration,
+    hook_point,
+    moment,
+    number,
+    print_json,
+    share,
+    size,
+)
 from mi_crow.cli.tables import print_facts, print_line, print_list, print_outcome
 from mi_crow.errors import UserError
 from mi_crow.jobs.removing import Unfinished, plan_removal, unfinished
@@ -80,6 +89,7 @@ def run_json(run: RunSummary) -> dict[str, Any]:
         "run_id": run.run_id,
         "model_id": manifest.model_id,
         "layers": [layer.name for layer in manifest.layers],
+        "points": [layer.point for layer in manifest.layers],
         "tokens": manifest.n_tokens,
         "documents": manifest.n_documents,
         **{name: getattr(manifest, name) for name in _OF_A_RUN},
@@ -229,8 +239,16 @@ def _show(workspace: Workspace, options: Namespace, *, runs: bool) -> None:
         folder = workspace.run_dir(options.id)
         run = RunSummary(options.id, folder, RunManifest.load(folder), folder_bytes(folder))
         data = run_json(run)
-        facts = data | {
-            "layers": "  ".join(f"{s.name} ({s.width})" for s in run.manifest.layers),
+        del (facts := dict(data))["points"]
+        facts |= {
+            "layers": ", ".join(
+                f"{hook_point(one.point, one.name)} {one.width} wide" for one in run.manifest.layers
+            ),
+            "dataset": ", ".join(
+                f"{name.replace('_', ' ')} {value}"
+                for name, value in data["dataset"].items()
+                if value not in (None, False, "")
+            ),
             "tokens": count(data["tokens"]),
             "documents": count(data["documents"]),
             "created": moment(data["created"]),

@@ -46,7 +46,8 @@ class CaptureResult(JsonRecord):
     """The result of a capture."""
 
     run_id: str
-    layers: list[str]
+    layers: list[str]  # names of modules
+    points: list[str]  # the same as short names
     tokens: int
     documents: int
     seconds: float
@@ -205,7 +206,7 @@ class Capture:
             )
         progress.log(f"padding was {manifest.padding_share:.1%} of what the model computed")
         for layer, fvu in manifest.rounding_fvu.items():
-            progress.log(f"storing int8 costs an FVU of {fvu:.2g} at {layer}")
+            progress.log(f"storing int8 costs an FVU of {fvu:.2g} at {manifest.layer(layer).point}")
 
     def _manifest(self, run_dir: Path, fresh: RunManifest) -> RunManifest:
         """The manifest of the capture to resume, else `fresh`, saved.
@@ -296,6 +297,7 @@ def _result(run_dir: Path) -> CaptureResult:
     return CaptureResult(
         run_dir.name,
         [layer.name for layer in manifest.layers],
+        [layer.point for layer in manifest.layers],
         manifest.n_tokens,
         manifest.n_documents,
         manifest.seconds,

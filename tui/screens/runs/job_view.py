@@ -52,6 +52,8 @@ _WORDS = {
     "unread": "answers not readable",
     "of_earlier_index": "of an earlier index",
     "run_id": "run",
+    "points": "hook points",
+    "layers": "modules",
     "sae_id": "SAE",
     "model_id": "model",
     "fvu": "FVU",
