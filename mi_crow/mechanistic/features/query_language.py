@@ -56,7 +56,7 @@ ORDERS: Mapping[str, str] = {
 _SORT = "sort"
 _NO_OPERATORS = ("AND", "OR", "NOT", "|", "||", "&", "&&")  # of other query languages
 _NOT = re.compile(r"!(?P<term>[A-Za-z_\"].*)", re.DOTALL)
-_SIGNED = re.compile(r"(<=|>=|<|>|=).+")
+_SIGNED = re.compile(r"(?P<sign><=|>=|<|>|=)(?P<value>.+)")
 _UNEQUAL = re.compile(r"(?P<name>[A-Za-z_]+):?(!=|<>|!)(?P<value>.*)", re.DOTALL)
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
@@ -143,6 +143,7 @@ def parse_query(text: str) -> FeatureQuery:
             continue
         name, sign, raw = found["name"].lower(), found["sign"], found["value"]
         value = _unquoted(raw, start, end)
+        _refuse_two_signs(name, sign, raw, start, end)
         if name == _SORT:
             sort = _order(value, negated, start, end)
         elif name in NUMBERS or (name == LAYER and sign not in (":", "=")):
@@ -171,6 +172,19 @@ def _refuse_unequal(bare: str, start: int, end: int) -> None:
     value = found["value"].lstrip("=") or ".."
     hint = f"a leading - excludes: -{name}{sign}{value}"
     raise QueryError("no sign means 'not equal'", start, end, hint)
+
+
+def _refuse_two_signs(name: str, sign: str, raw: str, start: int, end: int) -> None:
+    """Raises QueryError for `density==0.5`, `density=<0.5` and `label==weather`."""
+    meant = _SIGNED.fullmatch(raw) if sign == "=" else None
+    if meant is None or name not in (*NUMBERS, *WORDS):
+        return
+    first = meant["sign"][0]
+    compares = first in "<>" and (name in NUMBERS or name == LAYER)
+    right = f"{first}=" if compares else ":" if name in WORDS else "="
+    raise QueryError(
+        f"{sign}{first} is not a sign", start, end, f"write {name}{right}{meant['value']}"
+    )
 
 
 def _sign(name: str) -> str:
@@ -263,10 +277,6 @@ def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, 
             hint = f"write label:{_quoted(label)} auroc>0.9, or sort:auroc:{_quoted(label)}"
         raise QueryError(f"{name!r} is a number", start, end, hint)
     if value != value or abs(value) == float("inf"):
-        if sign == "=" and _SIGNED.fullmatch(raw):  # =<
-            raise QueryError(
-                f"{sign}{raw[0]} is not a sign", start, end, f"write {name}{raw[0]}={raw[1:]}"
-            )
         reason = f"{raw!r} is not a number" if raw else f"{name}{sign} needs a number"
         raise QueryError(reason, start, end, f"for example {name}{sign}0.01")
     return sign, value
