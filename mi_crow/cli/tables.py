@@ -98,7 +98,7 @@ def _print_records(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> 
         if number:
             print_line()
         named = zip((column.title for column in columns), row, strict=False)
-        print_facts({title: cell for title, cell in named if cell})
+        _print_pairs((title, cell) for title, cell in named if cell)  # titles may be tokens: alike
 
 
 def _spaced(columns: Sequence[Column], needs: Sequence[int], width: int) -> tuple[int, list[int]]:
@@ -179,10 +179,14 @@ def print_outcome(as_json: bool, value: Mapping[str, Any], sentence: str) -> Non
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Prints names and values in two columns; long values wrap."""
+    _print_pairs(facts.items())
+
+
+def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts.items():
+    for name, value in pairs:
         table.add_row(Text(visible(name)), Text(visible(value)))
     console().print(table)
 

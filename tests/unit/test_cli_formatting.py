@@ -162,6 +162,16 @@ def test_a_row_that_is_wider_than_the_terminal_is_a_list(
     ]
 
 
+def test_such_a_list_has_the_cells_of_columns_of_one_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "12")
+    tokens = [Column(token, right=True) for token in ("the", "sea", "the")]
+    print_table(["at", *tokens], [["resid_post.0", "10%", "20%", "30%"]])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-3:] == [["the", "10%"], ["sea", "20%"], ["the", "30%"]]
+
+
 @given(
     needs=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=8),
     room=st.integers(10, 200),
