@@ -72,7 +72,7 @@ class JobBar:
 
     COUNTS_DOWN_S = 4.0  # of silence: longer than the time between two readings
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         # Only a terminal needs these: they are slow to import.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
@@ -128,7 +128,8 @@ class JobBar:
                     words = visible(self._stage)
                     self._progress.update(self._task, description=words, refresh=True)
         elif name == "progress":
-            self._event, self._read_at = event, self._clock()
+            now = self._clock()  # events that are followed late tell when they were written
+            self._event, self._read_at = event, min(event.get("t", now), now)
             self._draw(event)
 
     def _draw(self, reading: dict[str, Any]) -> None:

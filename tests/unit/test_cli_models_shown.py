@@ -130,6 +130,18 @@ def test_a_terminal_gets_a_bar_and_what_the_job_says(monkeypatch: pytest.MonkeyP
         assert "batches" not in said()
 
 
+def test_the_bar_of_a_job_that_is_followed_late_counts_from_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = a_terminal(monkeypatch)
+    with display.JobBar(clock=lambda: 1_040.0) as bar:
+        read = {"event": "progress", "done": 5, "total": 100, "unit": "%", "eta_s": 90.0}
+        bar.show(read | {"t": 1_000.0})
+        said()
+        bar.is_silent()
+        assert "5% 50 s left" in said()
+
+
 def test_the_bar_says_the_stage_and_counts_down_in_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
