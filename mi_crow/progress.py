@@ -59,9 +59,11 @@ def raise_if_stopped(progress: Progress, *, resumable: bool = True) -> None:
 
 
 def several(unit: str) -> str:
-    """The plural of what work counts in: `steps`, `tries`."""
+    """The plural of what work counts in: `steps`, `tries`, `batches`."""
     if not unit.islower() or unit.endswith("s"):
         return unit
+    if unit.endswith("ch"):
+        return f"{unit}es"
     return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
 
 

@@ -126,7 +126,8 @@ def test_a_jobs_metrics_are_said_in_words(name: str, value: float, expected: str
     [
         (1200, 5000, "step", "1,200 of 5,000 steps"),
         (0, 1, "document", "0 of 1 document"),
-        (3, 12, "batches", "3 of 12 batches"),
+        (3, 12, "batch", "3 of 12 batches"),
+        (1, 1, "batch", "1 of 1 batch"),
         (2, 9, "try", "2 of 9 tries"),
         (2.0, 9.0, "MB", "2 of 9 MB"),
         (48, 100, "%", "48%"),

@@ -86,7 +86,7 @@ def _named(naming: "_Naming", share: Share, total: int, progress: Progress) -> I
             ):
                 raise_if_stopped(progress, resumable=False)
                 yield part
-                progress.update(int(part.feature[-1]) + 1, total, "features")
+                progress.update(int(part.feature[-1]) + 1, total, "feature")
         finally:
             pool.shutdown(cancel_futures=True)
 

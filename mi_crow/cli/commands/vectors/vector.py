@@ -207,7 +207,7 @@ def _texts(workspace: Workspace, options: Namespace) -> None:
 
     vector = stored.load_vector(workspace, options.name)
     with shown_progress(quiet=True) as progress:
-        report = partial(progress.update, unit="tokens")
+        report = partial(progress.update, unit="token")
         found = top_texts(workspace, vector, options.run, options.layer, options.top, report)
     showing.print_texts(found, as_json=options.json)
 

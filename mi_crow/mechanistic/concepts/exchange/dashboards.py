@@ -127,7 +127,7 @@ def _write(
             if some:
                 path = folder / kind / f"batch-{number}.jsonl.gz"
                 write_bytes(path, packed(json_lines(some)))
-        progress.update(first + len(rows["features"]), len(features), "features")
+        progress.update(first + len(rows["features"]), len(features), "feature")
     return counts
 
 

@@ -92,11 +92,11 @@ def fetch_explanations(known_as: str, folder: Path, progress: Progress | None = 
         )
     total = 0
     for done, name in enumerate(names):
-        progress.update(done, len(names), "batches")
+        progress.update(done, len(names), "batch")
         total += _download(f"{root}/{quote(name)}", folder / name.rpartition("/")[2], progress)
         if total > _MOST:
             raise UserError(f"the explanations of {known_as} are larger than {_MOST >> 30} GiB")
-    progress.update(len(names), len(names), "batches")
+    progress.update(len(names), len(names), "batch")
     return folder
 
 

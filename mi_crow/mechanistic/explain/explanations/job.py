@@ -302,7 +302,7 @@ class _Work:
                     self.held[found.feature] = found
                 if number % _KEPT_EVERY == 0 or number == len(features):
                     self._keep()
-                self._progress.update(number, len(features), "features")
+                self._progress.update(number, len(features), "feature")
                 raise_if_stopped(self._progress)
         finally:
             pool.shutdown(cancel_futures=True)
