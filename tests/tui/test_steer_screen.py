@@ -1,11 +1,14 @@
 """The Steer screen: a stack of interventions, two texts that grow, stop, sweep, keep."""
 
+from dataclasses import replace
+
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mi_crow.errors import CancelledError, UserError
 from mi_crow.mechanistic.concepts.annotations import Annotations, SavedGeneration
+from mi_crow.mechanistic.sae.weights_hash import WEIGHTS_FILE, WeightsFile
 from mi_crow.mechanistic.steering.interventions import parse_intervention
 from tests.tui.driving import notices, press, screen_text, settle
 from tests.tui.stand_ins import ScriptedSession
@@ -15,7 +18,14 @@ from tui.screens.steer.generations import compared
 from tui.screens.steer.heading import passage_title, reading
 from tui.screens.steer.presets import preset_row
 from tui.screens.steer.screen import SteerScreen
-from tui.screens.steer.writing import PassageDone, Plan, Sample, SamplingSettings, SideText
+from tui.screens.steer.writing import (
+    Origin,
+    PassageDone,
+    Plan,
+    Sample,
+    SamplingSettings,
+    SideText,
+)
 from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
@@ -66,6 +76,33 @@ async def test_written_texts_are_of_the_renamed_sae(open_steer):
         assert text_of(pilot, "steered") == session.STEERED
         rest = screen_text(pilot).partition("\n")[2]  # the session holds it under its old id
         assert "demo-topk" not in rest
+
+
+def test_what_was_read_and_what_wrote_it_are_of_the_renamed_sae(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / WEIGHTS_FILE).write_bytes(b"weights")
+    weights = WeightsFile.of(tmp_path / "other")
+    assert weights is not None
+    before = weights.sha256()
+    stack = (parse_intervention("other/7=+1"),)
+    plan = Plan("The harbour", (stack,), (), SamplingSettings(), "demo", read_for=frozenset(("a",)))
+    text = SideText(" at sea", (" at", " sea"), ("feature:other/7", "feature:3"), ((0, 2), (1, 0)))
+    origin = Origin("sample", sae_id="other", weights=weights)
+    done = PassageDone(0, "", "", samples=(Sample(text, text),), origin=origin)
+    board = Board(plan, [done], started=1)
+    assert plan.same_baseline(replace(plan, run=2)) is False  # which was read for others
+    (tmp_path / "other").rename(tmp_path / "harbour")
+    board.rename_sae("other", "harbour")
+    assert board.baselines[0].targets == ("feature:harbour/7", "feature:3")
+    target = target_read(board.plan.stacks[0][0], "demo")
+    assert board.passages("steered", target)[0].notes[0].startswith("harbour/7 peaks at 2.00")
+    found = board.done[0].origin
+    assert found.weights is not None
+    assert (found.sae_id, found.weights.sha256()) == ("harbour", before)
+    again = replace(board.plan, kept=board.baselines, read_for=board.plan.targets)
+    again = again.of_renamed("harbour", "quay")
+    assert again.kept[0].targets[0] == "feature:quay/7"
+    assert again.targets == again.read_for == frozenset(("feature:quay/7",))
 
 
 def test_two_saved_texts_are_compared_word_by_word():

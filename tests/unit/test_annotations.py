@@ -445,8 +445,18 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
         sae_ids=["old"],
         settings={"interventions": stack},
     )
+    read = {"readings": {"targets": ["feature:3", "feature:old/3", "feature:older/4"]}}
+    annotations.save_generation(
+        model_id="m",
+        prompt="p",
+        baseline="b",
+        steered="s",
+        sae_ids=["older"],  # that was open
+        settings={"interventions": stack},
+        metrics={"kl": 0.5, **read},
+    )
     annotations.rename_sae("old", "new")
-    [preset, other], [kept] = annotations.presets(), annotations.generations()
+    [preset, other], [beside, kept] = annotations.presets(), annotations.generations()
     (held,) = other.interventions
     assert (held["target"], held["rivals"]) == ("group:new/3+7", "feature:new/9")
     assert (held["condition"], other.plausible) == ({"sae": "new"}, 0.05)
@@ -454,6 +464,13 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
     assert [(one["target"], one["sae"]) for one in preset.interventions] == wanted
     assert [(one["target"], one["sae"]) for one in kept.settings["interventions"]] == wanted
     assert kept.sae_ids == ("new",)
+    assert [(one["target"], one["sae"]) for one in beside.settings["interventions"]] == wanted
+    assert (beside.sae_ids, beside.metrics["kl"]) == (("older",), 0.5)
+    assert beside.metrics["readings"]["targets"] == [
+        "feature:3",
+        "feature:new/3",
+        "feature:older/4",
+    ]
 
 
 def test_nothing_is_replaced_unasked(annotations: Annotations, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mi_crow.mechanistic.concepts.annotations_rows import (
 )
 from mi_crow.store.json_file import parse_json
 
+READINGS = "readings"  # of the texts, among the metrics of a generation
 _MOST_NUMBER = 2**63 - 1  # SQLite's largest integer
 
 
@@ -165,14 +166,40 @@ def rename_in_steering(connection: sqlite3.Connection, sae_id: str, new: str) ->
         if rename_in_stack(held["interventions"] if isinstance(held, dict) else held, sae_id, new):
             values = (dump(held), row["name"])
             connection.execute("UPDATE presets SET interventions = ? WHERE name = ?", values)
-    for row in connection.execute("SELECT id, sae_ids, settings FROM generations").fetchall():
+    wanted = "SELECT id, sae_ids, settings, metrics FROM generations"
+    for row in connection.execute(wanted).fetchall():
         ids = parse_json(row["sae_ids"], "the SAEs of a generation")
         settings = parse_json(row["settings"], "the settings of a generation")
-        if sae_id not in ids:
+        # The stack may hold features of an SAE that is not the one that was open.
+        if not rename_in_stack(settings.get("interventions"), sae_id, new) and sae_id not in ids:
             continue
-        rename_in_stack(settings.get("interventions"), sae_id, new)
-        values = (dump([new if one == sae_id else one for one in ids]), dump(settings), row["id"])
-        connection.execute("UPDATE generations SET sae_ids = ?, settings = ? WHERE id = ?", values)
+        metrics = parse_json(row["metrics"], "the metrics of a generation")
+        _rename_in_readings(metrics, sae_id, new)
+        ids = [new if one == sae_id else one for one in ids]
+        connection.execute(
+            "UPDATE generations SET sae_ids = ?, settings = ?, metrics = ? WHERE id = ?",
+            (dump(ids), dump(settings), dump(metrics), row["id"]),
+        )
+
+
+def _rename_in_readings(metrics: Any, sae_id: str, new: str) -> None:
+    """Renames the SAE of what was read in the texts of a generation, in place."""
+    readings = metrics.get(READINGS) if isinstance(metrics, dict) else None
+    targets = readings.get("targets") if isinstance(readings, dict) else None
+    if isinstance(targets, list):
+        targets[:] = [renamed_target(str(one), sae_id, new) for one in targets]
+
+
+def renamed_target(target: str, sae_id: str, new: str) -> str:
+    """A target with its SAE under its new id; others as they are.
+
+    >>> renamed_target("group:boats/3+7", "boats", "harbour")
+    'group:harbour/3+7'
+    """
+    kind, _, rest = target.partition(":")
+    if kind in ("feature", "group", "tag") and rest.startswith(f"{sae_id}/"):
+        return f"{kind}:{new}/{rest.removeprefix(f'{sae_id}/')}"
+    return target
 
 
 def rename_in_stack(stack: Any, sae_id: str, new: str) -> bool:
@@ -182,9 +209,9 @@ def rename_in_stack(stack: Any, sae_id: str, new: str) -> bool:
         if not isinstance(one, dict):
             continue
         for key in ("target", "rivals"):
-            kind, _, rest = str(one.get(key, "")).partition(":")
-            if kind in ("feature", "group", "tag") and rest.startswith(f"{sae_id}/"):
-                one[key], found = f"{kind}:{new}/{rest.removeprefix(f'{sae_id}/')}", True
+            target = renamed_target(str(one.get(key, "")), sae_id, new)
+            if target != one.get(key, ""):
+                one[key], found = target, True
         for held in (one, one.get("condition")):
             if isinstance(held, dict) and held.get("sae") == sae_id:
                 held["sae"], found = new, True

@@ -43,6 +43,12 @@ class Board:
         self.sample = wanted
         return True
 
+    def rename_sae(self, old: str, new: str) -> None:
+        """Goes on under the new id of an SAE."""
+        self.plan = self.plan.of_renamed(old, new)
+        for passage in self.done:
+            passage.rename_sae(old, new)
+
     @property
     def baselines(self) -> tuple[SideText, ...]:
         """Whole baselines in which the targets were read, for a plan that has the same ones. Not

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.mechanistic.concepts.annotations_saved import READINGS
 from tui.screens.steer.writing import Sample, SideText
 
 if TYPE_CHECKING:
     from mi_crow.mechanistic.concepts.annotations import SavedGeneration
 
-READINGS = "readings"  # among the metrics of a saved generation
 _MOST_VALUES = 4096  # of one text: the first target's on the longest text, several on a short one
 _SIDES = ("baseline", "steered")
 

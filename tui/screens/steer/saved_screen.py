@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mi_crow.errors import MiCrowError, UserError
+from tui import messages
 from tui.annotate import write
 from tui.screens.concepts.typed_path import typed_path, wrong_target
 from tui.screens.steer.board import Board
@@ -38,6 +39,11 @@ class SavedTexts(Chats):
         super().__init__()
         self._opened: tuple[Plan, SavedGeneration] | None = None  # the last saved one shown
         self._exported: Sequence[SavedGeneration] = ()
+
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        if self._opened is not None:
+            plan, saved = self._opened
+            self._opened = plan.of_renamed(message.old, message.new), saved
 
     def action_kept(self) -> None:
         """Lists the saved generations, newest first."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 from mi_crow.bounds import SEED, Bounds
+from mi_crow.mechanistic.concepts.annotations_saved import renamed_target
 from mi_crow.mechanistic.steering.chat.branches import Branches
 from mi_crow.mechanistic.steering.interventions import Intervention
 from tui.messages import ModelAlone
@@ -71,6 +72,10 @@ class SideText:
             promoted=_promoted(data.get("promoted_log_p")),
         )
 
+    def of_renamed(self, old: str, new: str) -> "SideText":
+        """The same with targets of the SAE `old` under its new id."""
+        return replace(self, targets=tuple(renamed_target(one, old, new) for one in self.targets))
+
 
 def _promoted(log_p: Any) -> tuple[tuple[float, float], ...]:
     """Of each target the means over its promoted tokens, plain and steered."""
@@ -89,6 +94,9 @@ class Sample:
 
     def side(self, name: str) -> SideText:
         return self.baseline if name == "baseline" else self.steered
+
+    def of_renamed(self, old: str, new: str) -> "Sample":
+        return Sample(self.baseline.of_renamed(old, new), self.steered.of_renamed(old, new))
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,13 @@ class Plan:
 
     def of_renamed(self, old: str, new: str) -> "Plan":
         """The same with the SAE `old` under its new id."""
-        stacks = tuple(tuple(of_renamed(stack, old, new)) for stack in self.stacks)
-        return replace(self, stacks=stacks, sae_id=new if self.sae_id == old else self.sae_id)
+        return replace(
+            self,
+            stacks=tuple(tuple(of_renamed(stack, old, new)) for stack in self.stacks),
+            sae_id=new if self.sae_id == old else self.sae_id,
+            kept=tuple(one.of_renamed(old, new) for one in self.kept),
+            read_for=frozenset(renamed_target(one, old, new) for one in self.read_for),
+        )
 
     @property
     def targets(self) -> frozenset[str]:
@@ -140,6 +153,16 @@ class Origin:
     device: str = ""
     sae_id: str | None = None
     weights: "WeightsFile | None" = None  # of the SAE, as it was loaded
+
+    def of_renamed(self, old: str, new: str) -> "Origin":
+        """The same where the SAE `old` has a new id, and its folder with it."""
+        if self.sae_id != old:
+            return self
+        weights = self.weights
+        if weights is not None:
+            folder = weights.path.parent.with_name(new)
+            weights = replace(weights, path=folder / weights.path.name)
+        return replace(self, sae_id=new, weights=weights)
 
 
 @dataclass
@@ -177,6 +200,10 @@ class PassageDone(Message):
     shortened_to: int | None = None  # new tokens, where the model's context ended a text
     samples: tuple[Sample, ...] = ()
     run: int = 0
+
+    def rename_sae(self, old: str, new: str) -> None:
+        self.origin = self.origin.of_renamed(old, new)
+        self.samples = tuple(one.of_renamed(old, new) for one in self.samples)
 
 
 def read_settings(

@@ -73,7 +73,7 @@ class WritingScreen(StackScreen):
 
     def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
         if self._board is not None:
-            self._board.plan = self._board.plan.of_renamed(message.old, message.new)
+            self._board.rename_sae(message.old, message.new)
             self._show_titles()
 
     def on_sae_changed(self, _: messages.SaeChanged) -> None:
