@@ -232,6 +232,14 @@ async def test_an_opened_text_shows_what_was_read_in_it(open_steer):
         assert screen_text(pilot).count("#3 peaks at") == 2
 
 
+async def test_an_opened_text_is_not_saved_again_without_what_wrote_it(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r", "S", "K", "enter", "S")
+        assert "saved already" in notices(pilot)
+        (kept,) = pilot.app.context.annotations.generations()
+        assert kept.sae_ids == (SAE,)
+
+
 def test_texts_that_were_kept_without_tokens_part_at_a_word():
     def shown(baseline: str, steered: str, *, stopped: bool = False) -> tuple[Passage, ...]:
         pair = Sample(SideText(baseline), SideText(steered))

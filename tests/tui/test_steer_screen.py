@@ -150,16 +150,43 @@ async def test_without_a_prompt_the_key_that_generates_asks_for_it(open_steer):
         assert generations(session)[-1]["prompt"].strip() == "The sea"
 
 
+async def test_a_change_of_the_stack_leaves_the_keys_where_they_are(open_steer):
+    async with open_steer(3) as (pilot, _):
+        await press(pilot, "ctrl+r")
+        stack_list = pilot.app.screen.focused
+        pilot.app.screen.query_one("#steer-prompt", Area).text = ""
+        await press(pilot, "l")
+        assert "enter a prompt first" in notices(pilot)
+        assert pilot.app.screen.focused is stack_list
+
+
+def while_it_loads(session: ScriptedSession) -> None:
+    """The next request is interrupted before it has an answer."""
+    answer = session.request
+
+    def interrupted(op: str, **params: object):
+        session.request = answer
+        session._interrupted.wait(60)  # the model still loads
+        raise CancelledError("interrupted", resumable=False)
+
+    session.request = interrupted  # type: ignore[method-assign]
+
+
+async def test_a_text_that_is_interrupted_for_a_refused_one_is_stopped(open_steer):
+    async with open_steer(3) as (pilot, session):
+        while_it_loads(session)
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        pilot.app.screen.query_one("#steer-tokens", Field).value = "many"
+        await press(pilot, "l")
+        assert "tokens 'many' is not a whole number" in notices(pilot)
+        assert "generating" not in screen_text(pilot)
+        assert "stopped" in screen_text(pilot)
+
+
 async def test_a_change_of_the_stack_says_nothing_of_what_it_interrupts(open_steer):
     async with open_steer(3) as (pilot, session):
-        answer = session.request
-
-        def interrupted(op: str, **params: object):
-            session.request = answer
-            session._interrupted.wait(60)  # the model still loads
-            raise CancelledError("interrupted", resumable=False)
-
-        session.request = interrupted  # type: ignore[method-assign]
+        while_it_loads(session)
         await pilot.press("ctrl+r")
         await pilot.pause()
         await press(pilot, "l")

@@ -327,7 +327,9 @@ class SteerScreen(HasVectors, SavedTexts, MeasuresStacks, WritingScreen):
 
     def action_save(self) -> None:
         board = self._board
-        if board is not None and board.done and may_tag(self.mi_crow, NOTHING_SAVED):
+        if board is not None and board.saved:
+            self.notify("This generation is saved already")
+        elif board is not None and board.done and may_tag(self.mi_crow, NOTHING_SAVED):
             write(self.mi_crow, partial(keep, board.plan, tuple(board.done), board.sample))
 
     async def action_inspect(self) -> None:

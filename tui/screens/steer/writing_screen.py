@@ -140,8 +140,10 @@ class WritingScreen(StackScreen):
         except UserError as error:
             self._trouble.show(error)
             self.tell(error)
-            if not self.area.text.strip():
+            if before is None and not self.area.text.strip():
                 self.area.focus()
+            elif self._is_outdated:  # it was interrupted for what cannot be written
+                self._show_titles("stopped")
             return
         self._trouble.clear()
         self._runs += 1
