@@ -217,9 +217,10 @@ async def test_leaving_does_not_wait_for_a_model_that_loads(app_workspace, run_a
 
         def __init__(self) -> None:
             super().__init__()
-            self.closed = threading.Event()
+            self.asked, self.closed = threading.Event(), threading.Event()
 
         def call(self, op: str, **params):
+            self.asked.set()
             self.closed.wait()
             raise MiCrowError("the session was closed")
 
@@ -230,6 +231,8 @@ async def test_leaving_does_not_wait_for_a_model_that_loads(app_workspace, run_a
     async with run_app(app_workspace, sae_id="demo-topk") as pilot:
         pilot.app.context._session = slow
         await pilot.press("6", "l")
+        while not slow.asked.is_set():
+            await pilot.pause()
         await pilot.pause()
         assert "loading model" in screen_text(pilot).splitlines()[0]
         await pilot.press("q")

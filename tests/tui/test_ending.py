@@ -71,7 +71,7 @@ def started(workspace: Workspace, session_file) -> PseudoTerminal:
 
 
 def is_gone(pid: int) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)

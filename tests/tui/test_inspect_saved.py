@@ -144,7 +144,8 @@ async def test_an_answer_waits_for_its_screen(open_inspect):
 
 
 @pytest.mark.slow
-async def test_keys_typed_behind_a_question_are_for_its_answer(open_inspect):
+async def test_keys_typed_behind_a_question_are_for_its_answer(open_inspect, monkeypatch):
+    monkeypatch.setattr("tui.threads.HOLD_S", 60.0)  # however long a busy machine takes to answer
     async with open_inspect() as (pilot, session):
         await inspected(pilot)
         session.answers["attribute"] = attributed("demo-topk")

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Terminal:
