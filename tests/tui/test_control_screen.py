@@ -211,6 +211,22 @@ async def test_a_session_that_died_is_noticed_and_loads_again(app_workspace, run
 
 
 @pytest.mark.slow
+async def test_layers_that_cannot_be_read_are_asked_for_once(app_workspace, run_app):
+    """However the answer and the news that the model is loaded follow each other."""
+    session = FakeSession(fails="layers")
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        pilot.app.context._session = session
+        for time in (1, 2):
+            await press(pilot, "6", "l", "1")
+            assert [op for op, _ in session.calls].count("layers") == time
+            assert pilot.app.message_log.unread_errors == time
+        session.fails = ""
+        await press(pilot, "6", "l")
+        assert "model.layers.2" in layer_names(pilot)
+        assert session.calls[-1][0] == "hooks"
+
+
+@pytest.mark.slow
 async def test_leaving_does_not_wait_for_a_model_that_loads(app_workspace, run_app):
     class Slow(FakeSession):
         """Loads until it is closed."""

@@ -69,6 +69,7 @@ class ControlScreen(WatchesLayers):
         self._words = ""  # the layers are filtered by
         self._asked = False
         self._read_for: Of | None = None  # whose model the tree is
+        self._refused_in: messages.SessionState | None = None  # of which it was not told
 
     def compose_body(self) -> ComposeResult:
         none = "no such layer"
@@ -117,7 +118,8 @@ class ControlScreen(WatchesLayers):
         state = self.context.session_state
         phase = state.phase
         held = state.sae_id, state.alone
-        if phase == "ready" and (not self._asked or self._read_for not in (None, held)):
+        told = state is self._refused_in or (self._asked and self._read_for in (None, held))
+        if phase == "ready" and not told:
             self._read_for = None
             self._ask_for_model(held)
         elif phase in ("off", "died"):
@@ -226,7 +228,7 @@ class ControlScreen(WatchesLayers):
             read,
             partial(self._show_model, of),
             group="model",
-            failed=self._refused,
+            failed=partial(self._model_refused, of),
             trouble=self.query_one("#tree-trouble", Trouble),
         )
 
@@ -246,8 +248,14 @@ class ControlScreen(WatchesLayers):
         self._show_notice()
         self.refresh_bindings()
 
+    def _model_refused(self, of: Of, error: Exception) -> None:
+        """The news that the model is loaded may come after this: it is not asked again for that."""
+        self._asked, state = False, self.context.session_state
+        if of == (state.sae_id, state.alone):
+            self._refused_in = state
+        self._refused(error)
+
     def _refused(self, error: Exception) -> None:
-        self._asked = False
         self.tell(error)
         self._show_notice()
         self._show_detail()
