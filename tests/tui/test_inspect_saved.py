@@ -63,6 +63,21 @@ async def test_a_saved_lens_is_explained_with_its_own_text_and_leaves_the_field_
         assert len(pilot.app.screen_stack) == 1
 
 
+async def test_an_inspection_is_saved_under_the_new_name_of_its_sae(open_inspect):
+    async with open_inspect() as (pilot, session):
+        found = session.call("inspect", text=TEXT)
+        session.answers["inspect"] = {**found, "sae_id": "demo-topk"}
+        await inspected(pilot)
+        app, inspect = pilot.app, pilot.app.screen
+        app.sae_renamed("demo-topk", "harbour")
+        await settle(pilot)
+        assert inspect._inspection.tokens  # what was found stays
+        await press(pilot, "S", "enter")
+        (line,) = app.context.annotations.inspections()
+        kept = app.context.annotations.inspection(line.name)
+        assert (kept.sae_ids, kept.results["sae_id"]) == (("harbour",), "harbour")
+
+
 @pytest.mark.slow
 async def test_saved_layers_drill_into_their_own_text(open_inspect):
     async with open_inspect() as (pilot, session):

@@ -163,19 +163,19 @@ def rename_in_inspections(connection: sqlite3.Connection, sae_id: str, new: str)
         ids = parse_json(row["sae_ids"], "the SAEs of an inspection")
         if not isinstance(ids, list) or sae_id not in ids:
             continue
-        results = _renamed(parse_json(row["results"], "an inspection"), sae_id, new)
+        results = renamed_in_results(parse_json(row["results"], "an inspection"), sae_id, new)
         values = dump([new if one == sae_id else one for one in ids]), dump(results), row["name"]
         connection.execute("UPDATE inspections SET sae_ids = ?, results = ? WHERE name = ?", values)
 
 
-def _renamed(value: Any, sae_id: str, new: str) -> Any:
+def renamed_in_results(value: Any, sae_id: str, new: str) -> Any:
     """`value` with the SAE's id replaced wherever one is under `sae_id`."""
     if isinstance(value, list):
-        return [_renamed(one, sae_id, new) for one in value]
+        return [renamed_in_results(one, sae_id, new) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: new if key == "sae_id" and one == sae_id else _renamed(one, sae_id, new)
+        key: new if key == "sae_id" and one == sae_id else renamed_in_results(one, sae_id, new)
         for key, one in value.items()
     }
 

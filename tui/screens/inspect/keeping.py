@@ -1,10 +1,11 @@
 """Saving what was found out about a text: what is kept, and the question under which name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mi_crow.mechanistic.concepts.annotations_inspections import renamed_in_results
 from tui.annotate import NOTHING_SAVED, may_tag
 from tui.text import printable
 from tui.widgets.forms.fields import FormField, Values
@@ -49,6 +50,11 @@ class Found:
         return cls(
             saved.kind, saved.text, saved.results, saved.sae_ids, saved.model_id, saved.settings
         )
+
+    def of_renamed(self, old: str, new: str) -> "Found":
+        """The same where the SAE `old` has a new id."""
+        ids = tuple(new if one == old else one for one in self.sae_ids)
+        return replace(self, sae_ids=ids, results=renamed_in_results(self.results, old, new))
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Screen 3, Inspect: which features fire on a text, token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +159,7 @@ class InspectScreen(HasGridVectors, Reads, TakesTexts, SavedInspectionsScreen):
         if self._sae_id == message.old:
             self._sae_id = message.new
         if self._found is not None:
-            ids = (message.new if one == message.old else one for one in self._found.sae_ids)
-            self._found = replace(self._found, sae_ids=tuple(ids))
+            self._found = self._found.of_renamed(message.old, message.new)
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
