@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from textual._compositor import Compositor
-from textual.app import App
 from textual.cache import LRUCache
-from textual.content import Content
 from textual.css import stylesheet
 from textual.css.parse import parse
 from textual.css.stylesheet import Stylesheet
@@ -29,7 +27,6 @@ from tui.terminal.compositor import PieceCompositor
 from tui.terminal.stylesheet import KeptStylesheet
 from tui.widgets.example_list import ExampleList
 from tui.widgets.lists.feature_table import FeatureTable
-from tui.widgets.words import Words
 
 
 async def test_each_source_of_styles_is_parsed_once(run_app, app_workspace, monkeypatch):
@@ -376,22 +373,3 @@ async def test_examples_below_the_screen_are_drawn_in_the_end(wide_features):
     await press(wide_features, "enter", "G")
     assert examples.cursor == examples.item_count - 1
     assert examples.text_to_copy()[0].count("document") == examples.item_count
-
-
-class _TextApp(App[None]):
-    CSS = "#fixed { height: 2; } #free { height: auto; }"
-
-    def compose(self):
-        yield Words("one", id="fixed")
-        yield Words("one", id="free")
-
-
-async def test_a_text_moves_others_where_it_takes_other_lines():
-    async with _TextApp().run_test(size=(20, 10)) as pilot:
-        fixed, free = pilot.app.query(Words)
-        for text, height in (("two", 1), ("a\nb\nc", 3), (Content("a\nb"), 2), ("x" * 30, 2)):
-            fixed.update(text)
-            free.update(text)
-            await pilot.pause()
-            assert (fixed.size.height, free.size.height) == (2, height)
-            assert str(free.visual)[:1] in screen_text(pilot)

@@ -131,6 +131,10 @@ class OneFrame(Screen[Result]):
         if all(one.scrollbars_enabled == before for one, before in bars.items()):
             for one in {*bars, *self._compositor._full_map} - wait:
                 one._layout_required = False
+        for one in wait:
+            # Its size is kept by this number, which Textual leaves alone for one that waits
+            # already: what is written into it before its turn would keep the size of before.
+            one._layout_updates += 1
 
     def _render_content(self) -> None:
         under = self.render()
