@@ -9,6 +9,9 @@ from typing import Protocol
 
 from mi_crow.errors import CancelledError
 
+LOADING = "loading the model"
+OF_WEIGHTS = " of weights in "  # in the line that says what a model takes, before it is loaded
+
 
 class Progress(Protocol):
     """What long work calls while it runs, from any of its threads. Calls are cheap: the receiver

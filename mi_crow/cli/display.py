@@ -120,12 +120,12 @@ class JobBar:
             self._progress.update(self._task, description="running", refresh=True)
         elif name == "log":
             self._console.print(Text(visible(str(event.get("message", "")))))
-            if event.get("stage"):
+            if "stage" in event:
                 self._stage = event["stage"]
                 if self._event:
                     self._draw(self._event)
                 else:
-                    words = visible(self._stage)
+                    words = visible(self._stage) or "running"
                     self._progress.update(self._task, description=words, refresh=True)
         elif name == "progress":
             now = self._clock()  # events that are followed late tell when they were written

@@ -3,7 +3,7 @@
 The work is imported inside the call, so that importing this table is cheap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -28,13 +28,13 @@ from mi_crow.jobs.demo.standing import check_demo
 from mi_crow.language_model.config import CaptureConfig
 from mi_crow.mechanistic.explain.config import ExplainConfig
 from mi_crow.mechanistic.explain.explanations.config import ExplanationsConfig
-from mi_crow.mechanistic.features.config import IndexConfig
-from mi_crow.mechanistic.sae.config import KL, TrainConfig
-from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
+from mi_crow.mechanistic.features.config import INDEXING, NAMING, IndexConfig
+from mi_crow.mechanistic.sae.config import KL, ON_HELDOUT, TrainConfig
+from mi_crow.mechanistic.sae.evaluation.config import EVALUATING, EvaluateConfig
 from mi_crow.mechanistic.sae.formats.config import ExportConfig, ImportConfig
 from mi_crow.mechanistic.steering.measure.config import AutoConfig, ScoresConfig, SweepConfig
 from mi_crow.mechanistic.vectors.config import MakeConfig
-from mi_crow.progress import Progress
+from mi_crow.progress import LOADING, OF_WEIGHTS, Progress
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.store.settings import validate_device
 from mi_crow.store.workspace import Workspace
@@ -70,7 +70,20 @@ class Kind:
     ranked: bool = False  # several processes can share the work
     split: Callable[[Any, int], None] | None = None  # raises where so many processes cannot
     queues: Callable[[Any], bool] = lambda _: True  # whether this config needs a device of its own
-    stage_in: Callable[[str], str] = lambda _: ""  # the stage that begins with a line of the log
+    # What it does from a line of its log on, in words; "" for its main work, whose bar says enough,
+    # None where nothing begins with the line.
+    stage_in: Callable[[str], str | None] = lambda _: None
+
+
+def _stages(begin: Mapping[str, str]) -> Callable[[str], str | None]:
+    """What a job does from a line of its log on, by how the line begins."""
+
+    def stage_in(message: str) -> str | None:
+        if OF_WEIGHTS in message:  # they are looked at, and then loaded
+            return LOADING
+        return next((words for start, words in begin.items() if message.startswith(start)), None)
+
+    return stage_in
 
 
 def _calling(
@@ -135,7 +148,7 @@ def _index(work: Work) -> dict[str, Any]:
     made = build_index(work.workspace, work.config, work.progress, ranks=work.ranks).as_json()
     if not work.config.names:
         return made
-    work.progress.log("naming the features")
+    work.progress.log(NAMING)
     return made | {"names": _names(work.workspace, work.config, work.progress, work.ranks)}
 
 
@@ -179,11 +192,31 @@ KINDS: dict[str, Kind] = {
         check=check_capture,
         ranked=True,
         split=split_capture,
+        stage_in=_stages({"about ": ""}),
     ),
     "train": Kind(
-        TrainConfig, _train, makes="SAE", check=check_train, ranked=True, split=split_train
+        TrainConfig,
+        _train,
+        makes="SAE",
+        check=check_train,
+        ranked=True,
+        split=split_train,
+        stage_in=_stages(
+            {
+                "loading ": LOADING,
+                "reading ": "reading activations",
+                "training ": "",
+                ON_HELDOUT: ON_HELDOUT,
+            }
+        ),
     ),
-    "index": Kind(IndexConfig, _index, check=check_index, ranked=True),
+    "index": Kind(
+        IndexConfig,
+        _index,
+        check=check_index,
+        ranked=True,
+        stage_in=_stages({one: one for one in (*INDEXING, NAMING)}),
+    ),
     "explanations": Kind(
         ExplanationsConfig,
         _calling("explain.explanations.job", "explain_with", exact=True),
@@ -202,6 +235,7 @@ KINDS: dict[str, Kind] = {
         _calling("sae.evaluation.evaluate", "evaluate_sae", ranked=True),
         check=check_evaluate,
         ranked=True,
+        stage_in=_stages({one: one for one in EVALUATING}),
     ),
     "steer-sweep": Kind(
         SweepConfig,

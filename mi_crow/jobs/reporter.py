@@ -54,11 +54,12 @@ def update_gap(age_s: float) -> float:
 class Reporter:
     """What the work calls while it runs, and the end of the job.
 
-    `stage_in` gives the stage, in words, that begins with a line of the log; empty for others.
+    `stage_in` gives the stage, in words, that begins with a line of the log: "" for the
+    main work, None where none begins.
     """
 
     def __init__(
-        self, job_dir: Path, attempt: int, stage_in: Callable[[str], str] | None = None
+        self, job_dir: Path, attempt: int, stage_in: Callable[[str], str | None] | None = None
     ) -> None:
         self._job_dir = job_dir
         self._me = ProcessIdentity.mine()
@@ -126,10 +127,12 @@ class Reporter:
 
     def log(self, message: str) -> None:
         text = redact(message)
-        stage = self._stage_in(text) if self._stage_in is not None else ""
-        append_event(self._job_dir, "log", message=text, **({"stage": stage} if stage else {}))
+        stage = self._stage_in(text) if self._stage_in is not None else None
+        append_event(
+            self._job_dir, "log", message=text, **({} if stage is None else {"stage": stage})
+        )
         self._write(text)
-        if stage:
+        if stage is not None:
             self._set(stage=stage)
 
     def _write(self, line: str) -> None:

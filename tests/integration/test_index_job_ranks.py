@@ -13,7 +13,7 @@ from mi_crow.jobs import follow, resume, submit
 from mi_crow.jobs.spec import config_as_json
 from mi_crow.language_model.capture.job import capture_run
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
-from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.config import READING, IndexConfig
 from mi_crow.mechanistic.sae import SaeMetadata, TopKSae
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
@@ -80,7 +80,7 @@ def check(workspace: Workspace) -> None:
 def test_a_killed_rank_leaves_no_index_and_a_resume_builds_it(indexed: Workspace) -> None:
     job = submit(indexed, "index", params(CONFIG), launcher="torchrun", nproc=2)
     events = follow(indexed, job)
-    assert any(event.get("message") == "activations" for event in events)  # stops there
+    assert any(event.get("message") == READING for event in events)  # stops there
     os.kill(rank_pid(indexed, job, 1), signal.SIGKILL)
     last = list(events)[-1]
     assert (last["event"], last["error"]) == ("failed", "rank 1 of 2 was killed (signal 9)")

@@ -14,11 +14,11 @@ from mi_crow.errors import NotFoundError
 from mi_crow.jobs.rate import PERCENT
 from mi_crow.language_model.config import CaptureConfig, DatasetSpec, ModelSpec
 from mi_crow.mechanistic.explain.config import ExplainConfig
-from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.config import NAMING, IndexConfig
 from mi_crow.mechanistic.sae.config import SaeTrainingConfig, TrainConfig
 from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
 from mi_crow.mechanistic.sae.metadata import CONFIG_NAME
-from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.progress import LOADING, Progress, raise_if_stopped
 from mi_crow.store.runs.manifest import RunManifest
 from mi_crow.store.workspace import Workspace
 
@@ -59,7 +59,7 @@ STAGES = {
 
 _LOADING = "load"
 _DOING = {
-    _LOADING: "loading the model",
+    _LOADING: LOADING,
     "capture": "capturing",
     "train": "training",
     "index": "indexing",
@@ -69,10 +69,10 @@ _DOING = {
 }
 
 
-def stage_in(message: str) -> str:
-    """What the demo does from this line of its log on; empty where no stage starts with it."""
+def stage_in(message: str) -> str | None:
+    """What the demo does from this line of its log on; None where no stage starts with it."""
     name, _, rest = message.partition(" ")
-    return _DOING.get(name, "") if rest == "starts" else ""
+    return _DOING.get(name) if rest == "starts" else None
 
 
 @dataclass
@@ -163,7 +163,7 @@ def run_demo(
     if not workspace.index_path(SAE_ID).exists():
         build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
     if not proposals_path(workspace, SAE_ID).exists():
-        stage.log("naming the features")
+        stage.log(NAMING)
         explain_features(workspace, ExplainConfig(SAE_ID, seed))
     config = EvaluateConfig(SAE_ID, device=device, seed=seed)
     evaluation = evaluate_sae(workspace, config, stages.enter("evaluate"), lm=lm)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mi_crow.errors import MiCrowError
 from mi_crow.hub import quiet_downloads
+from mi_crow.progress import OF_WEIGHTS
 from mi_crow.store.free_space import gigabytes
 from mi_crow.store.json_file import read_json
 from mi_crow.store.safetensors_header import read_header
@@ -40,7 +41,7 @@ class Expected:
     def sentence(self, place: str, free: int | None = None) -> str:
         """Where they go, and what is free there."""
         room = "" if free is None else f", of {gigabytes(free)} that are free"
-        return f"{gigabytes(self.bytes)} of weights in {self.dtype} on {place}{room}"
+        return f"{gigabytes(self.bytes)}{OF_WEIGHTS}{self.dtype} on {place}{room}"
 
 
 def expected_weights(folder: Path, asked: str, kind: str) -> Expected | None:

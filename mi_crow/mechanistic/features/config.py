@@ -10,6 +10,12 @@ from mi_crow.language_model.config import LiveTexts
 from mi_crow.mechanistic.sae.config import PRECISIONS
 
 MAPS = ("pca", "umap")
+# What an index job does, in the order in which its log says it.
+OF_WEIGHTS = "directions, neighbours and logits"
+READING = "reading activations"
+COUNTING = "statistics and examples"
+NAMING = "naming the features"
+INDEXING = (OF_WEIGHTS, READING, COUNTING, NAMING)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ ACROSS_ARCHITECTURES: dict[str, tuple[str, ...]] = {
 NONE, KL = "none", "kl"
 FINETUNES = (NONE, KL)
 FINETUNE_STEPS = 100
+ON_HELDOUT = "measuring on held-out tokens"  # what a training does after its last step
 # Where metrics are logged besides our own files, see train/loggers.py.
 LOGGERS = ("none", "tensorboard", "wandb")
 

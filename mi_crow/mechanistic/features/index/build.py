@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import UserError
-from mi_crow.mechanistic.features.config import IndexConfig
+from mi_crow.mechanistic.features.config import COUNTING, OF_WEIGHTS, READING, IndexConfig
 from mi_crow.mechanistic.features.index.codes import CodeStore
 from mi_crow.mechanistic.features.index.encode_pass import EncodePass
 from mi_crow.mechanistic.features.index.primitives import arithmetic_device
@@ -137,13 +137,13 @@ def _fill_tables(
     tables_to: TableWriter = writer if share.alone and writer else Spool(share.own_folder())
     weights = copied
     if weights is None:
-        progress.log("directions, neighbours and logits")
+        progress.log(OF_WEIGHTS)
         weights = write_directions(tables_to, config, sae, progress, share)
         weights |= write_logits(tables_to, config, sae, sources.lm, progress, share)
         weights = share.gather(weights)[0]
         if share.is_first:
             write_layers(tables_to, sae)
-    progress.log("activations")
+    progress.log(READING)
     codes, files = CodeStore(share.folder, sae.n_latents), ChunkFiles(share.own_folder())
     encoding = EncodePass(
         sae,
@@ -162,7 +162,7 @@ def _fill_tables(
         whole = merged(share, corpus, bins, files, sae.n_latents, config.seed, device)
         corpus, bins, codes, numberings = whole.corpus, whole.bins, whole.codes, whole.numberings
         sources.check_any(corpus.n_tokens + corpus.n_outliers)
-    progress.log("statistics and examples")
+    progress.log(COUNTING)
     tables = FeatureTables(tables_to, config, corpus, bins.bins(), weights, share)
     tables.write(codes, progress)
     share.ranks.wait()

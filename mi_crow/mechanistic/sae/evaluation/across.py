@@ -14,7 +14,7 @@ from mi_crow.mechanistic.sae.cross_layer.reading import layers_read
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.cross_layer.shared import SharedCrosscoder
 from mi_crow.mechanistic.sae.cross_layer.two_models import TwoModelCrosscoder
-from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import LOSS, PROBES, RECONSTRUCTION, EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.layers_loss import layers_loss
 from mi_crow.mechanistic.sae.evaluation.measures import model_of, probe_figures
@@ -29,7 +29,7 @@ from mi_crow.mechanistic.sae.quality import (
 )
 from mi_crow.mechanistic.sae.source import HELDOUT, fixed_batches
 from mi_crow.mechanistic.sae.targets import check_same_points
-from mi_crow.progress import Progress, raise_if_stopped
+from mi_crow.progress import LOADING, Progress, raise_if_stopped
 from mi_crow.share import WHOLE, Share
 from mi_crow.store.runs.joined import JoinedReader, JoinedTokens
 from mi_crow.store.workspace import Workspace
@@ -66,12 +66,15 @@ def evaluate_across(
         )
     reader = JoinedReader(tokens.readers[: len(sae.layers)], sae.metadata.hook_name)
     documents = heldout_documents(reader, config.documents, config.seed)
-    lm = lm or model_of(reader.manifest, config)
+    if lm is None:
+        progress.log(LOADING)
+        lm = model_of(reader.manifest, config)
     hint = "leave out --model, or give one with the same tokenizer"
     check_captured_with(lm.model_id, lm.tokenizer_hash, reader.manifest, hint)
     check_same_points(lm, sae, [one.layer for one in reader.readers], config.sae_id)
     figures: dict[str, Any] = {}
     means = torch.zeros(sae.n_outputs)
+    progress.log(RECONSTRUCTION)
     if share.is_first:
         figures, means = _figures(sae, tokens, progress)
     means = torch.from_numpy(share.gather({"means": means.numpy()})[0]["means"])
@@ -79,12 +82,15 @@ def evaluate_across(
         scaling = latent_scaling(sae, tokens, progress)
         scaling.write(sae_dir or workspace.sae_dir(config.sae_id))
         figures["origins"] = scaling.counts()
+    progress.log(LOSS)
     size = loss_batches(config.batch_size, lm.device, progress)
+    losses = layers_loss(lm, sae, means, documents, progress, size, share)
+    progress.log(PROBES)
     return {
         "run_id": tokens.readers[0].manifest.run_id,
         "model_id": lm.model_id,
         **figures,
-        **layers_loss(lm, sae, means, documents, progress, size, share),
+        **losses,
         **size.used(),
         "probes": probe_figures(sae, reader, config.seed, progress, share),
         "documents": len(documents),

@@ -7,6 +7,13 @@ from mi_crow.bounds import COUNT, SEED, SIZE, Limits, Words, check_fields
 from mi_crow.errors import UserError
 from mi_crow.language_model.config import LiveTexts
 from mi_crow.mechanistic.sae.config import PRECISIONS
+from mi_crow.progress import LOADING
+
+# What an evaluation does, in the order in which its log says it.
+RECONSTRUCTION = "measuring the reconstruction"
+LOSS = "measuring the model's loss"
+PROBES = "fitting probes"
+EVALUATING = (LOADING, RECONSTRUCTION, LOSS, PROBES)
 
 
 @dataclass(frozen=True)

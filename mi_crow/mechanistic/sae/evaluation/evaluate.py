@@ -10,7 +10,7 @@ from mi_crow.mechanistic.sae.base import SparseAutoencoder
 from mi_crow.mechanistic.sae.centring import set_centring
 from mi_crow.mechanistic.sae.cross_layer.sae import CrossLayerSae
 from mi_crow.mechanistic.sae.evaluation.across import evaluate_across
-from mi_crow.mechanistic.sae.evaluation.config import EvaluateConfig
+from mi_crow.mechanistic.sae.evaluation.config import LOSS, PROBES, RECONSTRUCTION, EvaluateConfig
 from mi_crow.mechanistic.sae.evaluation.decoder_correlation import decoder_correlation
 from mi_crow.mechanistic.sae.evaluation.documents import heldout_documents
 from mi_crow.mechanistic.sae.evaluation.measures import (
@@ -39,7 +39,7 @@ from mi_crow.mechanistic.sae.rules.rounding import round_product, share_of_other
 from mi_crow.mechanistic.sae.run_tokens import RunTokens, open_tokens
 from mi_crow.mechanistic.sae.substitute import Substitution
 from mi_crow.mechanistic.sae.targets import check_same_point, target_layer
-from mi_crow.progress import NullProgress, Progress, raise_if_stopped
+from mi_crow.progress import LOADING, NullProgress, Progress, raise_if_stopped
 from mi_crow.ranks import ALONE, Ranks
 from mi_crow.share import Share, shared
 from mi_crow.store.atomic import write_json
@@ -121,19 +121,24 @@ def _evaluated(
     tokens = _tokens(workspace, config, sae)
     reader = RunReader(workspace.run_dir(tokens.manifest.run_id), tokens.layer.name)
     documents = heldout_documents(reader, config.documents, config.seed)
-    lm = lm or model_of(tokens.manifest, config)
+    if lm is None:
+        progress.log(LOADING)
+        lm = model_of(tokens.manifest, config)
     substitution = substitution_in(lm, sae, tokens, config.sae_id)
     if centring := set_centring(lm, sae):
         progress.log(centring)
     report_differences(sae.metadata, tokens.manifest, progress)
     outlier_norm = sae.metadata.outlier_norm
 
+    progress.log(RECONSTRUCTION)
     quality = heldout_quality(sae, tokens.source, outlier_norm, share)
     densities = latent_densities(sae, tokens.source, outlier_norm, share)
     mean = mean_target(sae, tokens.source, outlier_norm, share)
     raise_if_stopped(progress, resumable=False)
+    progress.log(LOSS)
     size = loss_batches(config.batch_size, lm.device, progress)
     losses = model_loss(substitution, mean, documents, progress, size, share)
+    progress.log(PROBES)
     probes = probe_figures(sae, reader, config.seed, progress, share)
     if not share.is_first:
         return {}

@@ -10,7 +10,7 @@ import torch
 
 from mi_crow.errors import UserError
 from mi_crow.mechanistic.sae.base import SparseAutoencoder, is_by_latent
-from mi_crow.mechanistic.sae.config import SaeTrainingConfig
+from mi_crow.mechanistic.sae.config import ON_HELDOUT, SaeTrainingConfig
 from mi_crow.mechanistic.sae.parallel.mesh import open_sharing
 from mi_crow.mechanistic.sae.parallel.settings import check_pieces, check_whitened
 from mi_crow.mechanistic.sae.quality import DENSE, heldout_quality, latent_densities
@@ -213,6 +213,7 @@ def train_many(
         training.logger = logger
     with flushed_denormals():
         run_training(trainings, read, progress, feed)
+    progress.log(ON_HELDOUT)
     trained = []
     for sae, training in zip(saes, trainings, strict=True):
         training.state.finish()
