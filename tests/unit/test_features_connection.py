@@ -163,7 +163,7 @@ def test_an_interrupted_query_says_that_it_was_stopped(path: Path) -> None:
             ).fetchall()
         done.set()
         thread.join()
-    assert isinstance(explained(SAE, caught.value), CancelledError)
+    assert isinstance(explained(SAE, caught.value, Path("x")), CancelledError)
 
 
 def test_a_query_beyond_its_memory_says_so(path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_file_of_another_duckdb_is_not_damaged() -> None:
     error = duckdb.IOException(
         "IO Error: Trying to read a database file with version number 99, but we can only read 68."
     )
-    found = explained(SAE, error)
+    found = explained(SAE, error, Path("x"))
     assert isinstance(found, UserError)
     assert "another version of DuckDB" in str(found)
     assert REBUILD in found.hint

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mi_crow.errors import CorruptDataError
+from mi_crow.errors import CorruptDataError, NotFoundError
 from mi_crow.mechanistic.features.beside.proposals import (
     Lines,
     Proposals,
@@ -90,3 +90,31 @@ def test_what_cannot_be_read_at_rest_is_told_to_whoever_asks(
     store.rest()
     with pytest.raises(CorruptDataError):
         store.connection.proposals.texts("name", list(range(N)) * 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (".", "the workspace is gone: '{root}' is not there"),
+        ("saes/s", "SAE 's' is gone"),
+        ("saes/s/names.parquet", "'{root}/saes/s/names.parquet' is gone"),
+    ],
+)
+def test_what_is_gone_is_named(store: FeatureStore, workspace: Workspace, part: str, said: str):
+    assert store.connection.proposals.of(7) is not None
+    there = workspace.root / part
+    there.rename(workspace.root.with_name("away"))
+    with pytest.raises(NotFoundError) as raised:
+        store.connection.proposals.of(7)
+    assert str(raised.value) == said.format(root=workspace.root)
+    workspace.root.with_name("away").rename(there)
+    assert store.connection.proposals.of(7) is not None
+
+
+def test_damaged_names_are_not_called_a_damaged_index(store: FeatureStore, workspace: Workspace):
+    assert store.connection.proposals.of(7) is not None
+    path = proposals_path(workspace, "s")
+    path.write_bytes(b"no table at all")
+    with pytest.raises(CorruptDataError) as raised:
+        store.connection.proposals.of(7)
+    assert str(raised.value).startswith(f"{str(path)!r} is damaged (")

@@ -4,6 +4,7 @@ Torch-free. DuckDB is imported on first use, its core only.
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,7 @@ class IndexConnection:
                 with self._roomy():
                     return read(self._cursor.execute(query, list(values)))
         except duckdb.Error as error:
-            raise explained(self.sae_id, error) from error
+            raise explained(self.sae_id, error, self.path) from error
         except (ArithmeticError, RuntimeError, SystemError, ValueError) as error:
             # The binding's own: text that is not UTF-8, a date that Python does not have, ...
             raise damaged(self.sae_id, error) from error
@@ -272,8 +273,9 @@ def _checked_schema(database: "duckdb.DuckDBPyConnection", sae_id: str) -> int:
     return version
 
 
-def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> MiCrowError:
-    """A DuckDB error on the index of `sae_id` at `path` as an error for the user."""
+def explained(sae_id: str, error: "duckdb.Error", path: Path) -> MiCrowError:
+    """A DuckDB error on the index of `sae_id` at `path`, or on a file beside it, as an error for
+    the user."""
     duckdb = duckdb_core()
 
     text = str(error).strip()
@@ -292,17 +294,20 @@ def explained(sae_id: str, error: "duckdb.Error", path: Path | None = None) -> M
                 hint="close it there and try again",
             )
         if "No such file" in text or "No files found" in text:
-            return _missing(sae_id, path)
+            return _missing(sae_id, path, _beside(path, text))
         if "read a database file with version" in text:
             return UserError(
                 f"the feature index of {sae_id!r} was written by another version of DuckDB",
                 hint=_rebuild(sae_id),
             )
-        place = path or f"the feature index of {sae_id}"
-        if (refused := machine_error(error, place)) is not None:
+        if (refused := machine_error(error, path)) is not None:
             return refused
     if isinstance(error, duckdb.PermissionException):
         return UserError(f"a query reached beyond the index of {sae_id!r} ({first_line})")
+    if beside := _beside(path, text):
+        return CorruptDataError(
+            f"{str(beside)!r} is damaged ({first_line})", hint="move it away, and make it again"
+        )
     return CorruptDataError(
         f"the feature index of {sae_id!r} is damaged ({first_line})", hint=_rebuild(sae_id)
     )
@@ -317,14 +322,29 @@ def damaged(sae_id: str, error: BaseException) -> CorruptDataError:
     )
 
 
-def _missing(sae_id: str, path: Path | None) -> NotFoundError:
-    if path is not None and not path.parent.exists():
+def _missing(sae_id: str, path: Path, beside: Path | None = None) -> NotFoundError:
+    """Which is not there: the workspace, the SAE, a file beside its index, or the index."""
+    root = path.parents[2]
+    if not root.exists():
+        return NotFoundError(
+            f"the workspace is gone: {str(root)!r} is not there",
+            hint="it can be read again once the folder is back",
+        )
+    if not path.parent.exists():
         return NotFoundError(
             f"SAE {sae_id!r} is gone", hint=f"its folder {str(path.parent)!r} is not there"
         )
+    if beside is not None:
+        return NotFoundError(f"{str(beside)!r} is gone", hint="it was there when reading began")
     return NotFoundError(
         f"SAE {sae_id!r} has no feature index", hint=f"mi-crow index --sae {sae_id}"
     )
+
+
+def _beside(path: Path, text: str) -> Path | None:
+    """The file in the folder of the index that an error is about; None where it is the index."""
+    named = re.search(re.escape(f"{path.parent}/") + r"([\w.-]+\.parquet)", text)
+    return path.with_name(named[1]) if named else None
 
 
 def _rebuild(sae_id: str) -> str:
