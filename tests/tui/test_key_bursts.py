@@ -122,7 +122,7 @@ def test_what_a_hand_or_a_script_sends_is_keys():
     held = "jjjjjjjjjj" * 50
     assert read(reader, held, 0.1) == [("j",)] * len(held)
     moves = "\x1b[A\x1b[B" * 100
-    assert len(read(reader, moves + "abcdefgh" * 20, 0.2)) == 200 + 160
+    assert len(read(reader, moves + "abcdefgh" * 10, 0.2)) == 200 + 80
 
 
 def test_a_paste_in_pieces_is_one_until_nothing_comes():
@@ -130,6 +130,25 @@ def test_a_paste_in_pieces_is_one_until_nothing_comes():
     assert read(reader, "The rain fell. " * 10, 1.0) == [("burst", "150")]
     assert read(reader, "qqq", 1.05) == [("burst", "3")]
     assert read(reader, "q", 1.5) == [("q",)]
+
+
+def test_other_keys_within_a_paste_act_no_more_than_its_characters():
+    coloured = "3 tests \x1b[31mfailed\x07\x0c in: n x y\x1b[A\r" * 8
+    reader = BurstReader()
+    [(kind, _)] = read(reader, coloured, 1.0)
+    assert kind == "burst"
+    [(kind, _)] = read(reader, "q\x0cq", 1.1)  # its last piece
+    assert kind == "burst"
+    line = "harbour, mast and keel, " * 5
+    assert read(reader, f"\x15{line}\x1b[A", 9.0) == [("ctrl+u",), ("burst", "120"), ("up",)]
+    assert read(reader, "\x15q", 9.1) == [("ctrl+u",), ("q",)]
+
+
+def test_of_a_paste_its_text_is_kept():
+    prose = "The rain fell.\x07\x0c\tThe hail\r" * 6
+    [found] = BurstReader().read(list(XTermParser().feed(prose)), 0.0)
+    assert isinstance(found, Burst)
+    assert found.text == "The rain fell.\tThe hail\n" * 6
 
 
 def test_a_key_that_is_held_down_after_a_paste_acts_again():

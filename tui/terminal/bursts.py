@@ -27,7 +27,9 @@ class Burst(Event, bubble=False):
     @property
     def text(self) -> str:
         """What was pasted."""
-        return "".join(_OF_TEXTS.get(key.key, key.character or "") for key in self.keys)
+        return "".join(
+            _OF_TEXTS.get(key.key, key.character or "") for key in self.keys if _is_text(key)
+        )
 
 
 class BurstReader:
@@ -40,13 +42,22 @@ class BurstReader:
         """What one piece of the terminal's bytes means, with a Burst in place of the keys of a
         paste; `now` in seconds."""
         keys = [one for one in found if isinstance(one, Key)]
-        if not keys or not all(key.is_printable or key.key in _OF_TEXTS for key in keys):
+        of_text = [place for place, key in enumerate(keys) if _is_text(key)]
+        if not of_text:
             return list(found)
+        first, end = of_text[0], of_text[-1] + 1
         goes_on = now < self._until
-        kinds = len({key.character for key in keys})
-        if (len(keys) < LEAST or kinds < _KINDS) and not goes_on:
+        kinds = len({keys[place].character for place in of_text})
+        few = len(of_text) < LEAST or kinds < _KINDS
+        # Between characters there are other keys in a paste only: a bell, the codes of colours.
+        mixed, ends = end - first > len(of_text), end - first < len(keys)
+        if few and (not goes_on or (ends and not mixed)):
             return list(found)
-        if kinds > 1 or len(keys) >= LEAST:  # else it may be a key that is held down
+        if kinds > 1 or len(of_text) >= LEAST:  # else it may be a key that is held down
             self._until = now + _GOES_ON_S
         others = [one for one in found if not isinstance(one, Key)]
-        return [*others, Burst(keys, goes_on=goes_on)]
+        return [*others, *keys[:first], Burst(keys[first:end], goes_on=goes_on), *keys[end:]]
+
+
+def _is_text(key: Key) -> bool:
+    return key.is_printable or key.key in _OF_TEXTS
