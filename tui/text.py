@@ -1,11 +1,16 @@
 """Text from datasets and models as data: nothing in it can move the cursor or style the screen."""
 
+import re
 import unicodedata
 from time import localtime, strftime
+from typing import Final
 
 from mi_crow.visible import REPLACEMENT, is_blank, is_clean
 
 _SYMBOLS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
+_MOST: Final = 400  # characters of a sentence: five lines of 80 columns
+OF_A_LINE: Final = 200  # of one above or below a field
+_QUOTED = re.compile("(['\"“])(.{80,})(['\"”])", re.DOTALL)
 # Control, format (bidi overrides, zero-width), surrogate, private-use and separator characters.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -32,6 +37,14 @@ def _visible(character: str) -> str:
         return chr(0x2400 + code)  # the block of pictures for control characters
     hidden = unicodedata.category(character) in _HIDDEN or is_blank(character)
     return REPLACEMENT if hidden else character
+
+
+def brief(sentence: str, most: int = _MOST) -> str:
+    """A sentence that a screen has room for: of a long one what it quotes is cut, so that the
+    words behind it, which say what is wrong, are seen; then its end."""
+    if len(sentence) > most:
+        sentence = _QUOTED.sub(lambda found: f"{found[1]}{found[2][:79]}…{found[3]}", sentence)
+    return sentence if len(sentence) <= most else f"{sentence[: most - 1]}…"
 
 
 def count(value: float) -> str:

@@ -33,7 +33,7 @@ from tui.preferences.key_words import speak_of
 from tui.preferences.preferences import Preferences
 from tui.state import SavedState, StateFile
 from tui.terminal.app import TerminalApp
-from tui.text import printable
+from tui.text import brief, printable
 from tui.threads import error_sentence, told_words
 from tui.watch import Scan, ended, look, why_read_only
 from tui.widgets.forms.drafts import take_up_drafts
@@ -126,7 +126,7 @@ class Workbench(OpensSaes, TerminalApp):
         severity = settings.get("severity", "information")
         self.message_log.add(Told(time.time(), message, remedy, severity, place))
         if not quiet:
-            super().notify("; ".join(filter(None, (message, remedy, way))), **settings)
+            super().notify("; ".join(filter(None, (brief(message), remedy, way))), **settings)
         if severity == "error":
             self.call_later(self._refresh_header)
 

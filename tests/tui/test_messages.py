@@ -46,6 +46,20 @@ async def test_what_is_said_again_is_shown_once(app_workspace, run_app):
         ]
 
 
+async def test_a_message_that_repeats_a_paste_leaves_the_screen_free(app_workspace, run_app):
+    pasted = "the harbour at dawn, " * 1000
+    async with run_app(app_workspace) as pilot:
+        pilot.app.notify(f"Not saved: {pasted}", way="! then y copies it")
+        pilot.app.screen.tell(UserError(f"{pasted!r} is not a name", hint="take a shorter one"))
+        await settle(pilot)
+        first, second = (str(one.render()) for one in pilot.app.screen.query(Toast))
+        assert len(first) < 450
+        assert first.endswith("…; ! then y copies it")
+        assert second.endswith("…' is not a name; take a shorter one")
+        kept = [told.sentence for told in pilot.app.message_log.read()]
+        assert kept == [f"{pasted!r} is not a name", f"Not saved: {pasted}"]
+
+
 async def test_enter_goes_to_what_a_job_made(app_workspace, run_app):
     async with run_app(app_workspace) as pilot:
         pilot.app.notify("train smol-sae finished", place=Place("runs", "smol-sae", "saes"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.text import count, duration, number, printable, short_moment, size
+from tui.text import brief, count, duration, number, printable, short_moment, size
 
 
 @given(st.text())
@@ -64,6 +64,13 @@ def test_size(value: float, text: str):
 )
 def test_duration(value: float, text: str):
     assert duration(value) == text
+
+
+def test_of_a_long_sentence_what_it_says_is_kept():
+    short = "'rain' is not a number; " * 5
+    assert brief(short) == short
+    assert brief(f"{'x' * 5000!r} is not a number") == f"'{'x' * 79}…' is not a number"
+    assert brief("x" * 5000, 50) == "x" * 49 + "…"
 
 
 def test_a_missing_number_is_a_dash():

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from tui.actions import bindings
 from tui.terminal.frames import OneFrame
-from tui.text import printable
+from tui.text import OF_A_LINE, brief, printable
 from tui.widgets.field import CompletingField, Field
 
 # Some terminals keep alt+enter to themselves, for the whole screen.
@@ -188,7 +188,7 @@ class PromptLine(Vertical):
     def _say(
         self, trouble: str, place: tuple[int, int] | None = None, ways: Sequence[str] = ()
     ) -> None:
-        self._said = trouble
+        self._said = trouble = brief(trouble, OF_A_LINE)
         self.field.mark(place if trouble else None)
         line = self.query_one(".prompt-hint", Static)
         line.set_class(bool(trouble), "-trouble")

@@ -3,6 +3,7 @@
 from textual.content import Content
 from textual.widgets import Static
 
+from tui.text import brief
 from tui.threads import told_words
 
 
@@ -29,5 +30,5 @@ class Trouble(Static):
 def trouble_content(error: Exception) -> Content:
     """The sentence about `error`, and below it what to do."""
     sentence, remedy = told_words(error)
-    words = Content.styled(sentence, "$error")
+    words = Content.styled(brief(sentence), "$error")
     return Content.assemble(words, "\n", (remedy, "$muted")) if remedy else words

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Label, Static
 
 from tui.actions import bindings
-from tui.text import printable
+from tui.text import OF_A_LINE, brief, printable
 from tui.widgets.field import Field
 from tui.widgets.forms.candidates import CandidateList, matching
 from tui.widgets.forms.fields import Candidate, Default, FormField
@@ -212,7 +212,7 @@ class FieldLine(Horizontal):
 
     def tell_trouble(self, trouble: str) -> bool:
         """Says what is wrong; True when it was something else before."""
-        said = printable(trouble)
+        said = printable(brief(trouble, OF_A_LINE))
         if said == self._said:
             return False
         self._said = said
