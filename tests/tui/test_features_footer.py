@@ -20,6 +20,16 @@ async def test_with_marks_it_offers_what_can_be_done_with_them(open_on):
         assert "unmark" not in footer(pilot)
 
 
+async def test_a_line_that_asks_says_that_escape_leaves_it_and_the_marks(open_on):
+    async with open_on("2", "g", size=(80, 24)) as pilot:
+        await press(pilot, "space")
+        for opens in ("T", "e", "slash", "number_sign"):
+            await press(pilot, opens)
+            assert "esc cancel" in footer(pilot), opens
+            await press(pilot, "escape")
+            assert "esc unmark 1" in footer(pilot), opens
+
+
 async def test_an_open_feature_says_the_way_back_and_leaves_the_hidden_table_alone(open_on):
     async with open_on("2", "g", size=(80, 24)) as pilot:
         ids = list(table(pilot).shown_ids)

@@ -208,10 +208,12 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     def escape_words(self) -> str:
         """What escape does, where it is not seen: for the footer."""
         focused = self.focused
+        if self.prompt.is_open and self.prompt.purpose != "filter":
+            return ""
         if self.is_narrow and focused is not None and self.pane in focused.ancestors:
             return "table"
-        if self._query.search:
-            return "all features"
+        if self._query.search or self.prompt.is_open:
+            return "all features" if self._query.search else ""
         return f"unmark {len(self.table.marks):,}" if self.table.marks else ""
 
     @property
@@ -248,7 +250,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             return f"{number!r} is not a number"
         count = store.meta().n_features if store is not None else None
         if number and count is not None and int(number[:10]) >= count:
-            return f"feature {number} not found; the features are 0 to {count - 1}"
+            shown = number if len(number) <= 12 else f"{number[:11]}…"
+            return f"feature {shown} not found; the features are 0 to {count - 1}"
         return ""
 
     def action_tag(self) -> None:
