@@ -279,6 +279,12 @@ class AppContext:
                 )
             )
 
+    def rename_in_session(self, old: str, new: str) -> None:
+        """The session says of what it holds that it is called `new`. Its file is another one by its
+        path, so that the next request loads the SAE again, into the model that is there."""
+        if self.session_state.sae_id == old:
+            self._set_session(dataclasses.replace(self.session_state, sae_id=new))
+
     def _set_session(self, state: SessionState) -> None:
         self.session_state = state  # one reference: safe to swap from a thread
         self._post(SessionChanged(state))

@@ -66,6 +66,7 @@ class OpensSaes(ThreadWork):
             self.saved_state, screens=_renamed_in(self.saved_state.screens, old, new)
         )
         self.context.publish(messages.SaeRenamed(old, new))
+        self.context.rename_in_session(old, new)
         if old == self.context.sae_id:
             self.open_sae(new)
 

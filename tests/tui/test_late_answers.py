@@ -104,6 +104,32 @@ async def test_the_header_says_which_sae_the_session_holds(run_app, app_workspac
         assert "smol-sae · cuda:0 holds demo-topk" in screen_text(pilot)
 
 
+async def test_control_keeps_what_it_measured_when_the_sae_is_renamed(run_app, app_workspace):
+    async with run_app(app_workspace, size=(120, 40), sae_id="demo-topk") as pilot:
+        session = give_index(pilot.app)
+        answers = {
+            "layers": {"layers": [{"name": "first", "kind": "Block"}]},
+            "hooks": {"hooks": []},
+            "layer_stats": {"layer": "first", "mean_norm": 12.5},
+        }
+        asked, call = [], session.call
+
+        def answer(op, **params):
+            asked.append(op)
+            return answers.get(op) or call(op, **params)
+
+        session.call = answer
+        await press(pilot, "6", "l", "ctrl+r")
+        assert "12.50" in screen_text(pilot)
+        asked.clear()
+        pilot.app.sae_renamed("demo-topk", "harbour")
+        await settle(pilot)
+        assert "12.50" in screen_text(pilot)
+        assert "harbour · cpu" in screen_text(pilot)
+        assert "demo-topk" not in screen_text(pilot)
+        assert asked == []
+
+
 async def test_control_reads_the_tree_again_when_another_model_was_loaded(run_app, app_workspace):
     async with run_app(app_workspace, size=(120, 40), sae_id="demo-topk") as pilot:
         session = give_index(pilot.app)

@@ -74,8 +74,8 @@ async def test_written_texts_are_of_the_renamed_sae(open_steer):
         assert steer._board.plan.sae_id == "harbour"
         assert [one.target for one in steer._board.plan.stacks[0]] == ["feature:harbour/3"]
         assert text_of(pilot, "steered") == session.STEERED
-        rest = screen_text(pilot).partition("\n")[2]  # the session holds it under its old id
-        assert "demo-topk" not in rest
+        assert "demo-topk" not in screen_text(pilot)
+        assert "harbour · cpu" in screen_text(pilot)
 
 
 def test_what_was_read_and_what_wrote_it_are_of_the_renamed_sae(tmp_path):

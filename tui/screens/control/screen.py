@@ -108,6 +108,10 @@ class ControlScreen(WatchesLayers):
         self._know_model()
         self._show_notice()
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        if self._read_for is not None and self._read_for[0] == message.old:
+            self._read_for = (message.new, self._read_for[1])
+
     def on_session_changed(self, _: messages.SessionChanged) -> None:
         self._follow_session()
 
