@@ -37,6 +37,13 @@ def test_the_sae_reconstructs_and_lives(summary: dict[str, Any]) -> None:
     assert summary["loss_recovered"] > 0.95
 
 
+def test_it_says_how_long_its_index_and_its_evaluation_took(summary: dict[str, Any]) -> None:
+    index, evaluation = (summary["stages"][name] for name in ("index", "evaluate"))
+    assert (index["features"], index["tokens"]) == (1536, summary["tokens"])
+    assert evaluation["documents"] > 0
+    assert 0 < index["seconds"] + evaluation["seconds"] < summary["seconds"]
+
+
 def test_topics_have_features_of_their_own(summary: dict[str, Any]) -> None:
     topics = summary["topics"]
     assert len(topics) >= 16

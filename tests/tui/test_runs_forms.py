@@ -646,6 +646,23 @@ def test_a_capture_says_its_tokens_disk_and_time(app_workspace, tmp_path):
     assert advice(form, **other, dataset__limit="10").lines[0] == "about 1,000 tokens"
 
 
+def test_a_demo_is_a_measure_of_index_and_evaluation(app_workspace, fake_jobs):
+    stages = {
+        "index": {"features": 2048, "tokens": 80_300, "seconds": 20.0, "bytes": 2048 * 1000},
+        "evaluate": {"documents": 128, "seconds": 6.0},
+    }
+    fake_jobs.add("finished", "demo", created=NOW, result={"stages": {"index": None}})
+    of_index, of_evaluation = FORMS["index"], FORMS["evaluate"]
+    for form in (of_index, of_evaluation):
+        lines = advice(form(situation(app_workspace, sae_id="demo-topk"))).lines
+        assert any(line.startswith("time not known before") for line in lines)
+    fake_jobs.add("finished", "demo", created=NOW, result={"stages": stages})
+    now = situation(app_workspace, sae_id="demo-topk")
+    assert "about 20s, as measured on 1 index job" in advice(of_index(now)).lines
+    lines = advice(of_evaluation(now), documents="256").lines
+    assert "about 12s, as measured on 1 evaluation" in lines
+
+
 def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
     fake_jobs.add(
         "finished",

@@ -132,7 +132,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Captures, trains, indexes, evaluates, tags and steers on `sample_data`; returns a summary.
 
-    The keys are those of `mi-crow demo --json`. Cross-entropies are in nats per token.
+    The keys are those of `mi-crow demo --json`. Cross-entropies are in nats per token. `stages` has
+    what the stages did and how many seconds they took, by the kind of job that does the same; one
+    that an earlier attempt had finished is not among them.
     """
     progress.log(f"{_LOADING} starts")  # what is imported next takes a while
     from mi_crow.jobs.demo.measures import steer_topic, tag_topics, topic_features
@@ -160,13 +162,19 @@ def run_demo(
     _train(workspace, stage, device, seed)
     sae = load_sae(workspace.sae_dir(SAE_ID), lm.device)
     stage = stages.enter("index", is_over=workspace.index_path(SAE_ID).exists())
+    took: dict[str, dict[str, Any]] = {}
     if not workspace.index_path(SAE_ID).exists():
-        build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
+        built = build_index(workspace, IndexConfig(SAE_ID, device=device), stage, sae=sae, lm=lm)
+        index = built.as_json()
+        took["index"] = {name: index[name] for name in ("features", "tokens", "seconds", "bytes")}
     if not proposals_path(workspace, SAE_ID).exists():
         stage.log(NAMING)
         explain_features(workspace, ExplainConfig(SAE_ID, seed))
     config = EvaluateConfig(SAE_ID, device=device, seed=seed)
-    evaluation = evaluate_sae(workspace, config, stages.enter("evaluate"), lm=lm)
+    stage, begun_at = stages.enter("evaluate"), perf_counter()
+    evaluation = evaluate_sae(workspace, config, stage, lm=lm)
+    seconds = perf_counter() - begun_at
+    took["evaluate"] = {"documents": config.documents, "seconds": seconds}
     stages.enter("topics")
     reader = RunReader(run_dir, LAYER)
     topics, controls = topic_features(sae, reader, seed)
@@ -186,6 +194,7 @@ def run_demo(
         "topics": [topic.as_json() for topic in topics],
         "controls": controls,
         "steering": steering,
+        "stages": took,
     }
 
 

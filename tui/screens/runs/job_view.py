@@ -176,7 +176,8 @@ def _result(kind: str, result: Mapping[str, Any], width: int) -> list[Content]:
             check_evaluation(JsonObject.of(result, "the result"))
             return measured(result, {}, width)
     topics, steering = topics_table(result.get("topics"), width), result.get("steering")
-    known = {"topics"} if topics is not None else set()
+    known = {"stages"}  # what forms expect of the next job by
+    known |= {"topics"} if topics is not None else set()
     known |= {"steering"} if isinstance(steering, Mapping) else set()
     rest = {name: one for name, one in result.items() if name not in known}
     parts = [section("Result", settings(in_words(rest), width))]

@@ -162,10 +162,9 @@ def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
         tokens = manifest.n_tokens if manifest is not None else None
     if tokens is None:
         return (f"{count(sae.n_latents)} latents; how much it reads is not known yet",)
-    finished = _results(at.jobs, "index")
     done = []
     sizes = []
-    for result in finished:
+    for result in _results(at.jobs, "index"):
         features, read = _positive(result, "features"), _positive(result, "tokens")
         if features and read:
             done.append((features * read, float(result["seconds"])))
@@ -191,6 +190,9 @@ def expect_evaluation(at: Situation, params: Mapping[str, Any]) -> tuple[str, ..
         documents = job.params.get("documents")
         if job.kind == "evaluate" and job.status == "finished" and type(documents) is int:
             done.append((float(documents), (job.ended or 0) - (job.started or 0)))
+    for stage in _of_demos(at.jobs, "evaluate"):
+        if read := _positive(stage, "documents"):
+            done.append((read, float(stage["seconds"])))
     documents, live = params["documents"], params.get("live")
     lines = [f"{documents:,} held-out documents", _time(documents, done, "evaluation")]
     if isinstance(live, Mapping):
@@ -268,12 +270,20 @@ def _looked_up(
 
 
 def _results(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
-    """What finished jobs of a kind said of themselves."""
-    return [
-        job.result
-        for job in jobs
-        if job.kind == kind and job.result is not None and _positive(job.result, "seconds")
-    ]
+    """What finished jobs of a kind said of themselves, and demos of the stage that is one."""
+    said = [job.result for job in jobs if job.kind == kind and job.result is not None]
+    return [one for one in said if _positive(one, "seconds")] + _of_demos(jobs, kind)
+
+
+def _of_demos(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
+    """What a stage of each finished demo did, which is what jobs of this kind do."""
+    found = []
+    for job in jobs:
+        stages = (job.result or {}).get("stages") if job.kind == "demo" else None
+        stage = stages.get(kind) if isinstance(stages, Mapping) else None
+        if isinstance(stage, Mapping) and _positive(stage, "seconds"):
+            found.append(dict(stage))
+    return found
 
 
 def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str:
