@@ -30,7 +30,7 @@ from tui.widgets.area import Area
 from tui.widgets.field import Field
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.lists.row_list import RowList
-from tui.widgets.stream_text import StreamText
+from tui.widgets.stream_text import Passage, StreamText
 
 
 def text_of(pilot: Pilot, side: str) -> str:
@@ -130,6 +130,47 @@ def test_a_text_that_the_context_ended_says_so():
     swept = Plan("The harbour", ((),), ("+0.4 max",), SamplingSettings())
     assert passage_title(swept, done) == "+0.4 max · context full after 12 tokens"
     assert reading(single, [PassageDone(0, "a", "b")]) == ""
+
+
+@pytest.mark.slow
+async def test_the_end_is_in_sight_while_a_text_grows_unless_somebody_reads(open_steer):
+    async with open_steer(3) as (pilot, _):
+        long = " ".join(f"word{number}" for number in range(200))
+        text = pilot.app.screen.query_one("#text-steered", StreamText)
+
+        async def seen(growth: int) -> str:
+            text.show([Passage("", long[:growth])], grows=True)
+            await settle(pilot)
+            return screen_text(pilot)
+
+        assert "word0 " in await seen(100)
+        shown = await seen(len(long))
+        assert "word199" in shown
+        assert "word0 " not in shown
+        text.end_growth()
+        await settle(pilot)
+        assert "word0 " in screen_text(pilot)
+        assert "word0 " in await seen(len(long) - 1)  # somebody reads there
+        text.scroll_to(y=3, animate=False, immediate=True)
+        text.end_growth()
+        assert text.scroll_offset.y == 3
+
+
+async def test_of_whole_texts_the_beginnings_are_shown(open_steer):
+    async with open_steer(3) as (pilot, session):
+        long = " ".join(f"word{number}" for number in range(200))
+        session.BASELINE = session.STEERED = f" begin {long} end"
+        await press(pilot, "ctrl+r")
+        for side in ("baseline", "steered"):
+            one = pilot.app.screen.query_one(f"#text-{side}", StreamText)
+            assert one.max_scroll_y > 0
+            assert one.scroll_offset.y == 0
+        assert screen_text(pilot).count("The harbour begin word0") == 2
+        session.STEERED = f" begun {long} end"
+        pilot.app.screen._write_again()
+        await settle(pilot)
+        assert "begun word0" in screen_text(pilot)
+        assert "begin word0" in screen_text(pilot)
 
 
 @pytest.mark.slow

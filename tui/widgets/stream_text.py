@@ -1,4 +1,5 @@
-"""Text that grows while a model writes it; follows its end unless somebody scrolled up."""
+"""Text that grows while a model writes it: its end stays in sight unless somebody scrolled up, and
+its beginning is shown when it is whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ class StreamText(LineView):
 
     BINDINGS = bindings("scroll")
 
-    def __init__(self, id: str | None = None, empty: str = "", *, follows: bool = True) -> None:
-        """`follows`: whether its end stays in sight while it grows."""
+    def __init__(self, id: str | None = None, empty: str = "") -> None:
         super().__init__(id=id)
-        self._follows = follows
         self._passages: list[Passage] = []
+        self._start = 0  # the line with which what was written last begins
+        self._followed_to = 0  # the topmost line when the end was last brought into sight
         self._empty = empty
 
     def say_empty(self, sentence: str) -> None:
@@ -67,25 +68,44 @@ class StreamText(LineView):
             return self._passages[0].text
         return "\n\n".join(f"{passage.title}\n{passage.text}" for passage in self._passages)
 
-    def show(self, passages: Sequence[Passage]) -> None:
-        """Shows these passages; where the end was in sight, it stays so."""
+    def show(self, passages: Sequence[Passage], *, grows: bool = False) -> None:
+        """Shows these passages; of one that `grows` the end stays in sight where it is."""
         if list(passages) == self._passages:
             return
-        at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        grows = len(passages) >= len(self._passages)
+        follows = grows and self._is_followed and len(passages) >= len(self._passages)
         self._passages = [*passages]
         self.rewrap()
-        if self._follows and at_end and grows:
-            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
+        if follows:
+            self._followed_to = self.max_scroll_y
+            self._go_to(self.max_scroll_y)
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether nobody has scrolled away from the end since it was brought into sight."""
+        return self.scroll_offset.y >= min(self._followed_to, self.max_scroll_y) - 1
+
+    def end_growth(self) -> None:
+        """The text is whole: its beginning is shown, unless somebody reads another part of it."""
+        if self._is_followed:
+            self.go_to_start()
+
+    def go_to_start(self) -> None:
+        """Shows the beginning; of a chat that of the last message."""
+        self._go_to(min(self._start, self.max_scroll_y))
+
+    def _go_to(self, line: int) -> None:
+        self.scroll_to(y=line, animate=False, force=True, immediate=True)
 
     def rewrap(self) -> None:
         lines: list[Content] = []
+        self._start = 0
         for passage in self._passages:
             if lines:
                 lines.append(Content(""))
             if passage.title:
                 lines.append(Content.styled(printable(passage.title), "bold $accent"))
             for turn in passage.turns:
+                self._start = len(lines) if len(self._passages) == 1 else 0
                 lines += self._lines_of_turn(*turn)
             lines += self._lines_of(passage)
             for note in passage.notes:

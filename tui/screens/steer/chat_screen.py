@@ -275,6 +275,7 @@ class Chats(WritingScreen):
         for side, messages in zip(SIDES, (said.baseline, said.steered), strict=True):
             turns = turns_of(messages)
             self._text(side).show([Passage(turns=turns)] if turns else [])
+            self._text(side).go_to_start()
 
     def _show_mode(self) -> None:
         """The line over the field: whether it is a message of a chat, and which."""

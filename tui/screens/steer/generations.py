@@ -117,7 +117,7 @@ class ComparePopup(Popup[None]):
         self._pair = pair
 
     def compose_box(self) -> ComposeResult:
-        yield StreamText(follows=False)
+        yield StreamText()
 
     def on_mount(self) -> None:
         text = self.query_one(StreamText)

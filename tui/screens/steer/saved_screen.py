@@ -99,6 +99,7 @@ class SavedTexts(Chats):
         self._opened, self._stopped = (plan, saved), False
         self._share_lines()
         self._show_texts()
+        self._show_starts()
         self._show_titles(saved_words(saved))
         self.refresh_bindings()
         self.call_after_refresh(self._fit_lines)

@@ -47,6 +47,7 @@ class WritingScreen(StackScreen):
         self._board: Board | None = None  # what is being written, or was last
         self._runs = 0
         self._stopped = False
+        self._texts_grow = False
         self._state = ""  # of the writing, in a word
         self._constraint = NO_CONSTRAINT
         self._chosen_model: messages.ModelAlone | None = None  # to be steered without an SAE
@@ -157,7 +158,7 @@ class WritingScreen(StackScreen):
             plan = replace(plan, kept=before.baselines, read_for=read_for)
         sample = min(before.sample, settings.samples - 1) if before is not None else 0
         self._board = Board(plan, sample=sample)
-        self._stopped = False
+        self._stopped, self._texts_grow = False, True
         self.asking(plan)
         if before is None:
             self._share_lines()
@@ -261,6 +262,7 @@ class WritingScreen(StackScreen):
             self._show_texts()
 
     def _written(self, _: object = None) -> None:
+        self._end_growth()
         self._show_titles("stopped" if self._stopped else "")
         self.refresh_bindings()
         self.call_after_refresh(self._fit_lines)
@@ -273,10 +275,16 @@ class WritingScreen(StackScreen):
             return  # that of the changed stack begins when the keys rest
         if isinstance(error, SessionDied):
             error.hint = f"{key('steer.run')} restarts it and writes again"
+        self._end_growth()
         self._trouble.show(error)
         self.tell(error)
         self._show_titles("failed")
         self.refresh_bindings()
+
+    def _end_growth(self) -> None:
+        self._texts_grow = False
+        for side in SIDES:
+            self._text(side).end_growth()
 
     @property
     def can_stop(self) -> bool:
@@ -300,8 +308,14 @@ class WritingScreen(StackScreen):
         """The next or the previous sample, on both sides."""
         if self._board is not None and self._board.turn(steps):
             self._show_texts()
+            self._show_starts()
             self._show_titles()
             self.call_after_refresh(self._fit_lines)
+
+    def _show_starts(self) -> None:
+        """Other texts are shown: their beginnings, unless they are still written."""
+        for side in SIDES if not self._texts_grow else ():
+            self._text(side).go_to_start()
 
     @on(RowList.Highlighted, "#steer-stack")
     def _show_texts(self) -> None:
@@ -310,7 +324,8 @@ class WritingScreen(StackScreen):
             return
         target = target_read(self.intervention, self._board.plan.sae_id)
         for side in SIDES:
-            self._text(side).show(self._board.passages(side, target))
+            passages = self._board.passages(side, target)
+            self._text(side).show(passages, grows=self._texts_grow)
 
     def _show_titles(self, state: str | None = None) -> None:
         """Says over each text what wrote it; `state` None leaves what was said of the writing."""
