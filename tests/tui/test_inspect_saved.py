@@ -1,5 +1,6 @@
 """What was saved on Inspect, opened over another text; and what stays open below an answer."""
 
+import asyncio
 import threading
 from time import monotonic
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mi_crow.mechanistic.concepts.annotations import Annotations
-from tests.tui.driving import notices, press, screen_text, settle
+from tests.tui.driving import drawn, notices, press, screen_text, settle
 from tests.tui.test_inspect_comparing import compare, compared, patched
 from tests.tui.test_inspect_explaining import SAYS, attributed, lens
 from tests.tui.test_inspect_screen import TEXT, inspected
@@ -41,6 +42,33 @@ def held(session: Any, of: str) -> tuple[threading.Event, threading.Event]:
 
     session.call = waiting
     return asked, go_on
+
+
+async def test_while_a_text_is_read_the_footer_says_that_escape_stops_it(open_inspect):
+    async with open_inspect() as (pilot, session):
+        asked, go_on = held(session, "inspect")
+
+        def footer() -> str:
+            return screen_text(pilot).splitlines()[-1]
+
+        field = pilot.app.screen.query_one(Area)
+        field.text = TEXT
+        field.focus()
+        await drawn(pilot.app)
+        assert "esc leave the field" in footer()
+        await pilot.press("ctrl+r")
+        assert await asyncio.to_thread(asked.wait, 60)
+        await drawn(pilot.app)
+        assert "esc stop" in footer()
+        field.focus()
+        await drawn(pilot.app)
+        assert "esc stop" in footer()
+        assert "leave the field" not in footer()
+        go_on.set()
+        await settle(pilot)
+        field.focus()
+        await drawn(pilot.app)
+        assert "esc leave the field" in footer()
 
 
 async def test_a_saved_lens_is_explained_with_its_own_text_and_leaves_the_field_alone(open_inspect):

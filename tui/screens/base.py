@@ -42,6 +42,7 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
         super().__init__()
         self.add_class("screen")
         self._opens_later: list[Callable[[], object]] = []
+        self._could_stop = False  # when the footer was told last
 
     @property
     def mi_crow(self) -> Workbench:
@@ -155,6 +156,11 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
         """Whether something runs on this screen that escape stops. Screens that run override it."""
         return False
 
+    @property
+    def escape_words(self) -> str:
+        """What escape does here that the footer has to say."""
+        return "stop" if self.can_stop else ""
+
     def stop_running(self) -> bool:
         """Stops what runs on this screen; False when nothing does. Screens that run override it."""
         return False
@@ -162,6 +168,9 @@ class MiCrowScreen(ThreadWork, ZoomsPanes, OneFrame[None]):
     def work_changed(self) -> None:
         if self.is_shown and self.app.screen is not self:
             self.app.screen.refresh_bindings()  # a popup says what escape does
+        if (can_stop := self.can_stop) != self._could_stop:
+            self._could_stop = can_stop
+            self.refresh_bindings()  # and so does the footer
 
     def close_popup(self) -> bool:
         """Closes what is open inside this screen (a filter line); False when nothing is."""

@@ -290,11 +290,6 @@ class WritingScreen(StackScreen):
     def can_stop(self) -> bool:
         return self._is_writing and not self._stopped
 
-    @property
-    def escape_words(self) -> str:
-        """What escape does here that the footer has to say."""
-        return "stop" if self.can_stop else ""
-
     def stop_running(self) -> bool:
         if not self.can_stop:
             return False
