@@ -232,6 +232,16 @@ async def test_an_opened_text_shows_what_was_read_in_it(open_steer):
         assert screen_text(pilot).count("#3 peaks at") == 2
 
 
+async def test_an_opened_text_brings_back_its_whole_seed(open_steer):
+    async with open_steer(3) as (pilot, _):
+        seed = pilot.app.screen.query_one("#steer-seed", Field)
+        seed.value = "1234567891"
+        await press(pilot, "ctrl+r", "S")
+        seed.value = "0"
+        await press(pilot, "K", "enter")
+        assert seed.value == "1234567891"
+
+
 async def test_an_opened_text_is_not_saved_again_without_what_wrote_it(open_steer):
     async with open_steer(3) as (pilot, _):
         await press(pilot, "ctrl+r", "S", "K", "enter", "S")

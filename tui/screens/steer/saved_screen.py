@@ -119,7 +119,7 @@ class SavedTexts(Chats):
             "samples": plan.settings.samples,
         }
         for name, field in self._setting_fields().items():
-            field.value = f"{values[name]:g}"
+            field.value = f"{values[name]:.12g}"  # seeds are long
         self.set_stack(plan.stacks[0])
 
     def _written(self, _: object = None) -> None:
