@@ -10,7 +10,7 @@ import pytest
 from mi_crow.errors import MiCrowError
 from mi_crow.hooks.specs import HookSpec
 from tests.tui.driving import notices, press, screen_text, settle
-from tui.screens.control.hooks import nudged
+from tui.screens.control.hooks import from_form, hook_fields, nudged
 from tui.screens.control.profile import profile_charts
 from tui.screens.control.tree import Layer, LayerTree
 from tui.widgets.field import Field
@@ -360,6 +360,36 @@ async def test_a_value_is_changed_by_a_key_and_measured_again(app_workspace, run
         assert session.calls[-1][1]["hooks"][0]["value"] == 0.6
         await press(pilot, "x", "n", "ctrl+r", "greater_than_sign")
         assert session.calls[-1][1]["hooks"][0]["value"] == 0.0  # statistics have no value
+
+
+async def test_the_footer_has_the_keys_of_the_hook_under_the_cursor_and_of_the_model(
+    app_workspace, run_app, session
+):
+    async with run_app(app_workspace, sae_id="demo-topk", size=(200, 60)) as pilot:
+        await press(pilot, "6", "l", "n", "ctrl+r", "n")
+        pilot.app.screen.query_one("#field-kind", Field).value = "scale"
+        await press(pilot, "ctrl+r")
+        pilot.app.screen.query_one("#own-hooks", RowList).focus()
+        for key, has in (("k", False), ("j", True), ("k", False)):
+            await press(pilot, key)
+            assert ("> more" in screen_text(pilot).splitlines()[-1]) is has
+        assert "l load model" not in screen_text(pilot).splitlines()[-1]
+        pilot.app.open_sae("smol-sae")
+        await settle(pilot)
+        assert "l loads that of smol-sae" in screen_text(pilot)
+        assert "l load model" in screen_text(pilot).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        HookSpec("resid_post.1", "neurons", -1234.56789, (3, 17), only_above=1234567.5),
+        HookSpec("resid_post.1", "scale", 0.1),
+        HookSpec("resid_post.1", "statistics", warn_above=1234567.5),
+    ],
+)
+def test_a_hook_that_is_looked_at_in_the_form_stays_as_it_is(spec):
+    assert from_form({field.name: field.text for field in hook_fields("", spec)}) == spec
 
 
 def test_what_neurons_are_set_to_changes_by_a_tenth_of_it():

@@ -61,10 +61,10 @@ def hook_fields(layer: str, spec: HookSpec | None = None) -> tuple[FormField, ..
     """The fields of the form: those of a new hook on `layer`, or filled in from a hook."""
     value = neurons = warn = only = ""
     if spec is not None:
-        value = f"{spec.value:g}" if spec.changes else ""
+        value = f"{spec.value:.12g}" if spec.changes else ""
         neurons = ", ".join(map(str, spec.neurons))
         warn, only = (
-            "" if norm is None else f"{norm:g}" for norm in (spec.warn_above, spec.only_above)
+            "" if norm is None else f"{norm:.12g}" for norm in (spec.warn_above, spec.only_above)
         )
     none = Default("", "none")
     return (

@@ -194,6 +194,7 @@ class ControlScreen(WatchesLayers):
         else:
             text = f"not loaded yet; {load} loads {sae.model_id or 'the model'}"
         self._say_below(text)
+        self.refresh_bindings()  # whether there is a model to load
 
     def _say_below(self, text: str) -> None:
         """Below the tree: what hinders, or else what can be done."""
@@ -250,7 +251,6 @@ class ControlScreen(WatchesLayers):
         self._tree = LayerTree([layer_from_row(row) for row in layers])
         self._fold_blocks(self.context.session_state.layer, select=True)
         self._show_notice()
-        self.refresh_bindings()
 
     def _model_refused(self, of: Of, error: Exception) -> None:
         """The news that the model is loaded may come after this: it is not asked again for that."""

@@ -158,6 +158,10 @@ class WatchesLayers(HasVectors, MiCrowScreen):
             self._specs[place] = replace(spec, enabled=not spec.enabled)
             self._changed()
 
+    @on(RowList.Highlighted, "#own-hooks")
+    def _may_nudge(self) -> None:
+        self.refresh_bindings()
+
     def action_nudge(self, steps: int) -> None:
         """A controller's value a little lower or higher; what that changes is measured again."""
         place = self._place()

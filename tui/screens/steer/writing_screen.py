@@ -363,6 +363,7 @@ class WritingScreen(StackScreen):
         runs = self.context.runs()
         revision = next((r.manifest.revision for r in runs if r.manifest.model_id == model), None)
         self._chosen_model = messages.ModelAlone(model, revision) if model else None
+        self.refresh_bindings()  # whether it can chat
         self._say_empty()
         self._show_titles()
 
