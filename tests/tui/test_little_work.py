@@ -137,12 +137,12 @@ async def test_garbage_is_looked_for_when_nobody_types(run_app, empty_workspace,
     rested: list[float] = []
     monkeypatch.setattr(Garbage, "look_at_rest", lambda _, seconds: rested.append(seconds))
     async with run_app(empty_workspace) as pilot:
-        pilot.app.last_key_at -= 5.0
+        pilot.app.last_key_at -= 10_000
         pilot.app.look_now()
-        assert rested.pop() > 5
+        assert rested.pop() > 10_000
         await press(pilot, "j")
         pilot.app.look_now()
-        assert rested.pop() < 5
+        assert rested.pop() < 10_000
 
 
 @pytest.fixture

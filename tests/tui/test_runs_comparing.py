@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from mi_crow.jobs.renaming import rename_sae
 from mi_crow.mechanistic.sae.evaluation.standing import Standing
 from mi_crow.mechanistic.sae.train.metrics import MetricsTable
 from tests.tui.conftest import EVALUATION, NOW, add_sae
@@ -72,10 +73,16 @@ async def test_an_open_comparison_shows_what_is_evaluated_or_removed_meanwhile(s
         pilot.app.look_now()
         await settle(pilot)
         assert "0.222" in screen_text(pilot)
+        rename_sae(sweep, "sweep-k8", "harbour")
+        pilot.app.look_now()
+        await settle(pilot)
+        assert "harbour" in screen_text(pilot)
+        assert "2 SAEs" in screen_text(pilot)
         shutil.rmtree(sweep.sae_dir("sweep-k16"))
         pilot.app.look_now()
         await settle(pilot)
         assert "SAEs  1" in screen_text(pilot)
+        assert "1 SAE on" in screen_text(pilot)
         await press(pilot, "escape")
         assert isinstance(pilot.app, MiCrowApp)
         assert popup not in pilot.app.context._listeners

@@ -40,6 +40,7 @@ class SaeComparePopup(Popup[str]):
     def __init__(self, found: SaeComparison) -> None:
         super().__init__(classes="comparing")
         self._found = found
+        self._ids = {one.sae_id for one in found.figures}
         self._chosen: Sequence[SaeSummary] = ()  # as they were read last; at first unknown
         self._table = SortedList(found.columns, id="comparing-table")
         self._charts = DetailLines(id="comparing-charts")
@@ -58,10 +59,12 @@ class SaeComparePopup(Popup[str]):
     def on_unmount(self) -> None:
         cast("Workbench", self.app).context.unsubscribe(self)
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        self._ids = {message.new if one == message.old else one for one in self._ids}
+
     def on_workspace_changed(self, message: messages.WorkspaceChanged) -> None:
         """One of them was evaluated meanwhile, or is not there any more."""
-        ids = {one.sae_id for one in self._found.figures}
-        chosen = [sae for sae in message.saes if sae.sae_id in ids]
+        chosen = [sae for sae in message.saes if sae.sae_id in self._ids]
         if chosen and chosen != self._chosen:
             self._chosen = chosen
             read = partial(read_comparison, chosen, message.saes)

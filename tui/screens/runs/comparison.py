@@ -99,7 +99,8 @@ def title_text(found: SaeComparison) -> str:
     places = found.places
     on = f"on {places[0]}" if len(places) == 1 else f"on {len(places)} layers"
     rest = "" if len(places) == 1 else ": L0 and FVU compare on one layer only"
-    return printable(f"{len(found.figures)} SAEs {on}{rest}")
+    saes = "1 SAE" if len(found.figures) == 1 else f"{len(found.figures)} SAEs"
+    return printable(f"{saes} {on}{rest}")
 
 
 def table_rows(found: SaeComparison) -> list[Row]:
