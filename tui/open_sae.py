@@ -126,6 +126,9 @@ def _renamed_in(
     found: dict[str, Mapping[str, Any]] = {}
     for name, saved in screens.items():
         own = {**saved, "sae": new} if saved.get("sae") == old else dict(saved)
+        place = own.get("map")
+        if isinstance(place, dict) and place.get("sae") == old:
+            own["map"] = {**place, "sae": new}
         if isinstance(stack := own.get("stack"), list):
             own["stack"] = stack = [dict(one) if isinstance(one, dict) else one for one in stack]
             rename_in_stack(stack, old, new)

@@ -1,6 +1,7 @@
 """The open SAE, when another program renames or removes it, and what is shown of its folder."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -13,16 +14,19 @@ from tests.tui.driving import notices, press, screen_text, select, settle, table
 from tui import messages
 from tui.app import MiCrowApp
 from tui.history import History, Visited
+from tui.screens.features.map_place import MapPlace
 from tui.screens.steer.stack import of_renamed
 from tui.state import SavedState
 
 
 async def test_the_open_sae_stays_open_when_it_is_renamed_elsewhere(open_index, indexed):
+    place = MapPlace("fixture-sae", (0.0, 0.0, 1.0, 1.0), (0.5, 0.5), 3)
     async with open_index() as pilot:
         app = pilot.app
         await press(pilot, "space", "enter")
         opened = app.screen.open_feature
         assert opened is not None
+        app.screen._map_place = place
         rename_sae(indexed, "fixture-sae", "harbour")
         app.look_now()
         await settle(pilot)
@@ -30,6 +34,7 @@ async def test_the_open_sae_stays_open_when_it_is_renamed_elsewhere(open_index, 
         assert app.context.features.meta().sae_id == "harbour"
         assert app.screen.open_feature == opened
         assert len(table(pilot).marks) == 1
+        assert app.screen.map_place == replace(place, sae_id="harbour")
         header, text = screen_text(pilot).splitlines()[0], screen_text(pilot)
         assert "harbour" in header
         assert "no feature index" not in text
@@ -78,13 +83,18 @@ def test_places_that_were_left_are_those_of_the_renamed_sae():
 
 async def test_screens_that_were_not_opened_yet_take_up_the_new_name(app_workspace):
     held = Intervention("feature:demo-topk/3", "add", 2.0).as_json()
-    screens = {"steer": {"stack": [held, "damaged"]}, "features": {"sae": "demo-topk"}}
+    place = MapPlace("demo-topk", (0.0, 0.0, 1.0, 1.0), (0.5, 0.5), 3).as_json()
+    screens = {
+        "steer": {"stack": [held, "damaged"]},
+        "features": {"sae": "demo-topk", "map": place},
+    }
     app = MiCrowApp(app_workspace, "demo-topk", SavedState(screens=screens))
     async with app.run_test(size=(80, 24)) as pilot:
         app.saved_state = SavedState(screens=screens)
         app.sae_renamed("demo-topk", "harbour")
         await pilot.pause()
         assert app.saved_state.screens["features"]["sae"] == "harbour"
+        assert app.saved_state.screens["features"]["map"] == {**place, "sae": "harbour"}
         stack = app.saved_state.screens["steer"]["stack"]
         assert stack[0]["target"] == "feature:harbour/3"
         assert held["target"] == "feature:demo-topk/3"

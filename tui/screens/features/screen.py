@@ -1,6 +1,7 @@
 """Screen 2, Features: the table of all features beside the open one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -80,6 +81,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
     def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
         if self._sae_id == message.old:  # what is open and marked stays so
             self._sae_id = message.new
+        if self._map_place is not None and self._map_place.sae_id == message.old:
+            self._map_place = replace(self._map_place, sae_id=message.new)
 
     def on_sae_changed(self, message: messages.SaeChanged) -> None:
         if message.sae_id != self._sae_id:
