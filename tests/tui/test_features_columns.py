@@ -1,18 +1,20 @@
 """Columns of one's choice: chosen, ordered, sorted by, kept; each is as wide as what is in it."""
 
+import re
 from collections.abc import Mapping
 
 import pytest
 
 from mi_crow.errors import MiCrowError
 from mi_crow.mechanistic.features.catalogue import COLUMNS, DEFAULT
+from mi_crow.mechanistic.features.records import FeatureRow
 from mi_crow.store.json_object import JsonObject
 from tests.helpers.index_fixture import TOPICS
 from tests.tui.driving import notices, press, screen_text, settle, table
 from tui.screens.features.heading import TableHeading
 from tui.screens.features.marking import saved_columns, saved_marks
 from tui.screens.features.screen import FeaturesScreen
-from tui.widgets.lists.feature_columns import layout, titles_content
+from tui.widgets.lists.feature_columns import layout, row_content, titles_content
 
 LABEL = next(iter(TOPICS))
 EVERYTHING = (*(column.name for column in COLUMNS), f"auroc:{LABEL}")
@@ -147,6 +149,19 @@ def test_a_narrow_table_leaves_out_figures_before_names(width: int):
     needs = {"feature": 5, "layer": 12, "density": 5, "max": 5, "meaning": 40}
     found = layout((DEFAULT[0], "layer", *DEFAULT[1:]), needs, width)
     assert "meaning" in {column.name for column, _ in found.columns}
+
+
+def test_names_and_layers_make_room_for_density_and_maximum():
+    needs = {"feature": 5, "layer": 13, "density": 6, "max": 5, "meaning": 40, "score": 4}
+    found = layout((DEFAULT[0], "layer", *DEFAULT[1:]), needs, 45)  # beside a feature at 120x40
+    widths = {column.name: cells for column, cells in found.columns}
+    assert set(widths) == {"feature", "layer", "density", "max", "meaning"}
+    assert (widths["layer"], widths["meaning"]) == (5, 11)
+    layer = {"layer": "resid_post.11"}
+    row = FeatureRow(7, 10, 0.04, 12.5, 1.0, "gardens", None, None, more=layer)
+    assert re.search(r"  11 +4.0%  12.50  gardens", row_content(7, row, found, " ").plain)
+    wide = layout((DEFAULT[0], "layer", *DEFAULT[1:]), needs, 90)
+    assert "resid_post.11 " in row_content(7, row, wide, " ").plain
 
 
 @pytest.mark.parametrize("width", [34, 80, 200])

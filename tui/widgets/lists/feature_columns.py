@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content, Span
 
-from mi_crow.mechanistic.features.catalogue import FeatureColumn, Kind, column_named
+from mi_crow.mechanistic.features.catalogue import LAYER, FeatureColumn, Kind, column_named
 from mi_crow.mechanistic.features.records import auroc_text
 from tui.text import count, number, printable
+from tui.widgets.lists.layers import brief_layer
 from tui.widgets.lists.row_list import fitted
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ _GAP = 2
 _MARKER = 1
 _LEAST_TEXT = 4  # cells of a text column
 _MOST_TEXT = 60
-# Where the table is too narrow these go first, then those at the right, and the names last.
+# Where the table is too narrow these go first, then those at the right, and the names last. Before
+# one of the figures that are missed most goes, texts are cut shorter, and layers are said in brief.
 _FIRST_TO_GO = ("mean", "fires", "auroc")
 _LAST_TO_GO = ("feature", "meaning")
+_MISSED = ("density", "max")
+_ENOUGH, _CUT, _BRIEF = 12, 8, 5  # cells of texts; of texts that are cut, and of a layer then
 
 
 def density(share: float) -> str:
@@ -144,20 +148,26 @@ def layout(names: Sequence[str], needs: Mapping[str, int], width: int) -> Layout
     columns = [column_of(name) for name in names]
     room = width - 2 * _MARKER
     left_out: list[str] = []
-    while len(columns) > 1 and sum(map(_least(needs), columns)) + _gaps(columns) > room:
+    least, cuts = _least(needs), False
+    while len(columns) > 1 and sum(map(least, columns)) + _gaps(columns) > room:
         rest = [c for c in columns if c.name not in _LAST_TO_GO] or columns[-1:]
         if rest[-1].name == "feature":
             rest = columns[-2:-1]
         gone = next((c for name in _FIRST_TO_GO for c in columns if c.name == name), rest[-1])
+        if gone.name in _MISSED and not cuts:
+            least, cuts = _least(needs, cut=True), True
+            continue
         columns.remove(gone)
         left_out.append(gone.name)
-    widths = {c.name: _least(needs)(c) for c in columns}
+    widths = {c.name: least(c) for c in columns}
     texts = sorted((c for c in columns if not c.is_number), key=_wish(needs))
     rest = room - _gaps(columns) - sum(widths[c.name] for c in columns if c.is_number)
     for place, column in enumerate(texts):
         share = rest // (len(texts) - place)
-        least = widths[column.name]
-        widths[column.name] = max(min(_wish(needs)(column), share), min(least, rest))
+        fewest = widths[column.name]
+        widths[column.name] = max(min(_wish(needs)(column), share), min(fewest, rest))
+        if column.name == LAYER and widths[LAYER] < needs.get(LAYER, 0):
+            widths[LAYER] = min(_BRIEF, rest)
         rest -= widths[column.name]
     if texts:
         last = [c for c in columns if not c.is_number][-1].name
@@ -169,12 +179,13 @@ def _gaps(columns: Sequence[FeatureColumn]) -> int:
     return _GAP * (len(columns) - 1)
 
 
-def _least(needs: Mapping[str, int]) -> Callable[[FeatureColumn], int]:
+def _least(needs: Mapping[str, int], *, cut: bool = False) -> Callable[[FeatureColumn], int]:
     """Numbers are never cut; a feature's number leaves a cell for its mark."""
 
     def least(column: FeatureColumn) -> int:
         if not column.is_number:
-            return max(min(needs.get(column.name, 0), 12), _LEAST_TEXT)
+            most = (_BRIEF if column.name == LAYER else _CUT) if cut else _ENOUGH
+            return max(min(needs.get(column.name, 0), most), _LEAST_TEXT)
         title = min(len(column.title), 12)
         return max(title, needs.get(column.name, 0) + (column.name == "feature"))
 
@@ -206,6 +217,8 @@ def row_content(
             own = cell(column, row)
         elif column.name == "feature":
             own = Content(str(feature))
+        if own.cell_length > width and column.name == LAYER:
+            own = Content.styled(brief_layer(own.plain), "$muted")
         if own.cell_length > width:
             own = own.truncate(width, ellipsis=True)
         pad = " " * (width - own.cell_length)
