@@ -17,7 +17,7 @@ from tui import messages
 from tui.screens.features.content import side_content
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
-from tui.widgets.prompt_line import PromptLine
+from tui.widgets.prompt_line import PromptLine, fitted_hint, fitted_ways
 
 
 def pane(pilot: Pilot) -> FeatureDetailPane:
@@ -379,3 +379,35 @@ async def test_a_large_terminal_shows_all_promoted_and_suppressed_tokens(open_fe
         shown = screen_text(pilot)
         for token, value in (*detail.promoted, *detail.suppressed):
             assert f"{value:+.2f}" in shown, token
+
+
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        (60, "words of a name · enter keeps them · esc shows all"),
+        (40, "words of a name · esc shows all"),
+        (31, "words of a name · esc shows all"),
+        (20, "esc shows all"),
+        (12, ""),
+    ],
+)
+def test_a_hint_that_is_too_long_says_how_to_leave(room: int, said: str):
+    assert fitted_hint("words of a name · enter keeps them · esc shows all", room) == said
+    assert fitted_hint("enter reads it", 14) == "enter reads it"
+
+
+def test_ways_to_go_on_are_whole():
+    ways = ["label:", "like:", "layer:"]
+    told = [fitted_ways(ways, room) for room in (21, 20, 15, 8)]
+    assert told == ["label:  like:  layer:", "label:  like:  …", "label:  …", ""]
+
+
+async def test_what_is_said_beside_a_query_is_whole_in_forty_columns(open_index):
+    async with open_index((40, 10)) as pilot:
+        await press(pilot, "slash")
+        assert "esc clears" in screen_text(pilot).splitlines()[-2]
+        await press(pilot, "l")
+        assert screen_text(pilot).splitlines()[-2].rstrip().endswith("label:  like:  …")
+        assert "esc" in screen_text(pilot).splitlines()[-1]
+        await press(pilot, *"abel:w")
+        assert screen_text(pilot).splitlines()[-2].rstrip().endswith("esc clears")

@@ -31,6 +31,28 @@ class Mistake:
     end: int
 
 
+def fitted_hint(hint: str, room: int) -> str:
+    """The parts of a hint that are whole in `room` cells; first of all how to leave."""
+    parts = hint.split(" · ")
+    first = next((one for one in parts if one.startswith("esc ")), parts[0])
+    kept: list[str] = []
+    for one in (first, *parts):
+        more = [part for part in parts if part in (*kept, one)]
+        if cell_len(" · ".join(more)) <= room:
+            kept = more
+    return " · ".join(kept) if first in kept else ""
+
+
+def fitted_ways(ways: Sequence[str], room: int) -> str:
+    """As many ways to go on as are whole in `room` cells."""
+    said = "  ".join(ways)
+    for shown in range(len(ways) - 1, 0, -1):
+        if cell_len(said) <= room:
+            return said
+        said = "  ".join((*ways[:shown], "…"))
+    return said if cell_len(said) <= room else ""
+
+
 def _place_of(mistake: str | Mistake) -> tuple[int, int] | None:
     return (mistake.start, mistake.end) if isinstance(mistake, Mistake) else None
 
@@ -83,6 +105,7 @@ class PromptLine(Vertical):
         self._trouble = ""
         self._said = ""  # of it: a text that may still become right is not found fault with
         self._ways: Callable[[str], Sequence[str]] | None = None
+        self._told_ways: Sequence[str] = ()
         self._opens = self._again = False
         self._back: Widget | None = None
         self._waits_for_focus = False
@@ -190,13 +213,15 @@ class PromptLine(Vertical):
     ) -> None:
         self._said = trouble = brief(trouble, OF_A_LINE)
         self.field.mark(place if trouble else None)
-        line = self.query_one(".prompt-hint", Static)
-        line.set_class(bool(trouble), "-trouble")
-        hint = "  ".join(ways) if len(ways) > 1 else self._hint
-        if line.content != (words := printable(trouble or hint)):
-            line.update(words)
-            self.query_one(".prompt-trouble", Static).update(printable(trouble))
+        self._told_ways = [printable(way) for way in ways] if len(ways) > 1 else ()
+        self.query_one(".prompt-hint", Static).set_class(bool(trouble), "-trouble")
+        self._update(".prompt-trouble", trouble)
         self._make_room()
+
+    def _update(self, of: str, words: str) -> None:
+        line = self.query_one(of, Static)
+        if line.content != (words := printable(words)):
+            line.update(words)
 
     def _ways_on(self) -> list[str]:
         """The last words of the first texts that complete what is typed, each once."""
@@ -219,17 +244,19 @@ class PromptLine(Vertical):
             self.explain("")
 
     def _make_room(self) -> None:
-        """Leaves out the hint where the text would not fit beside it; what is wrong is always
-        there, and whole."""
-        hint = self.query_one(".prompt-hint", Static)
+        """Says beside the text what is whole there, as the text needs its room; what is wrong is
+        always there, and whole."""
         width = self.size.width or self.screen.size.width - 2  # before it is shown
-        long = cell_len(str(hint.content))
-        room = width - cell_len(self._label) - min(long, width // 2) - 2  # the gaps at the field
-        fits = cell_len(self.field.value) < room
-        above = bool(self._said) and (long > width // 2 or not fits)
+        beside = width - cell_len(self._label) - cell_len(self.field.value) - 3  # gaps, cursor
+        room = min(beside, width // 2)
+        trouble = printable(self._said)
+        above = bool(trouble) and cell_len(trouble) > room
+        fitted = fitted_ways(self._told_ways, room) if self._told_ways else ""
+        words = trouble or fitted or fitted_hint(self._hint, room)
+        self._update(".prompt-hint", words)
         self.query_one(".prompt-trouble", Static).display = above
         self.screen.set_class(self.display and above, "-told-above")  # messages go higher
-        hint.display = fits and not above
+        self.query_one(".prompt-hint", Static).display = bool(words) and not above
 
     def on_resize(self) -> None:
         self._make_room()
