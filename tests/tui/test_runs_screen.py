@@ -407,19 +407,23 @@ async def test_lists_share_the_lines_of_a_terminal_that_shrank_meanwhile(app_wor
 
 async def test_what_is_not_whole_is_not_opened(app_workspace, run_app, fake_jobs):
     for parent in (app_workspace.saes_dir, app_workspace.activations_dir):
-        for name in ("half-done", "lone"):
+        for name in ("half-done", "lone", "fetched", "demo-topk-2"):
             (parent / name).mkdir()
             (parent / name / "begun.safetensors").write_bytes(b"0" * 2048)
     (app_workspace.saes_dir / "damaged").mkdir()
     (app_workspace.saes_dir / "damaged" / "cfg.json").write_text("[")
     fake_jobs.add("cancelled", "train", name="half-done")
     fake_jobs.add("cancelled", "capture", name="half-done")
+    fake_jobs.add("cancelled", "import", name="fetched")
+    fake_jobs.add("cancelled", "demo")
     async with run_app(app_workspace, size=(120, 40)) as pilot:
         app = pilot.app
         open_one = app.context.sae_id
         for name, key, said in (
             ("saes", "half-done", "opened before it is whole; resume its training with R"),
             ("saes", "lone", "opened before it is whole; no job can finish it; x removes it"),
+            ("saes", "fetched", "opened before it is whole; resume its import with R"),
+            ("saes", "demo-topk-2", "opened before it is whole; no job can finish it"),
             ("saes", "damaged", "damaged cannot be read; x removes it"),
             ("runs", "half-done", "trained on before it is whole; resume its capture with R"),
             ("runs", "lone", "trained on before it is whole; no job can finish it"),

@@ -91,12 +91,23 @@ class StartsJobs(_Screen):
 
     def say_not_whole(self, what: str, name: str) -> None:
         """Why nothing can be done with this run or SAE yet, and what finishes it."""
-        kind, done = {"run": ("capture", "trained on"), "SAE": ("train", "opened")}[what]
-        goes_on = {"capture": "its capture", "train": "its training", "demo": "the demo"}
+        from mi_crow.jobs.demo.run import RUN_ID, SAE_ID
+
+        kinds, done, of_demo = {
+            "run": (("capture",), "trained on", RUN_ID),
+            "SAE": (("train", "import"), "opened", SAE_ID),
+        }[what]
+        goes_on = {
+            "capture": "its capture",
+            "train": "its training",
+            "import": "its import",
+            "demo": "the demo",
+        }
         makes = [
             one
             for one in self.context.jobs()
-            if (one.kind == kind and name in (one.output, one.name)) or one.kind == "demo"
+            if (one.kind in kinds and name in (one.output, one.name))
+            or (one.kind == "demo" and name == of_demo)
         ]
         said = f"{name} cannot be {done} before it is whole"
         if any(name == one.name for one in self.context.unreadable(what)):
