@@ -69,7 +69,9 @@ def parse_json(
         _check(value, 0 if long_integers else _MOST_INTEGER)
         return clean_values(value) if _SURROGATE.search(text) else value
     except json.JSONDecodeError as fault:
-        raise error(f"{what} is not valid JSON ({fault})") from fault
+        line = f"line {fault.lineno}, " if "\n" in fault.doc.strip() else ""
+        where = f"{line}column {fault.colno}: {fault.msg}"
+        raise error(f"{what} is not valid JSON ({where})") from fault
     except UnicodeDecodeError as fault:
         raise error(f"{what} is not valid JSON (byte {fault.start} is not UTF-8)") from fault
     except RecursionError:

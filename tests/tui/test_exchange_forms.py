@@ -302,7 +302,9 @@ async def test_w_exports_the_sae_under_the_cursor(app_workspace, run_app, monkey
 @pytest.mark.parametrize("kind", ["import", "export"])
 def test_a_form(snap_compare, app_workspace, monkeypatch, tmp_path, kind, size):
     usage = Usage(9**12, 0, 52 * 10**9)
-    monkeypatch.setattr("tui.screens.runs.forms.estimates.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(
+        "tui.screens.runs.forms.expected.estimates.shutil.disk_usage", lambda _: usage
+    )
     monkeypatch.chdir(SAES)
     place = str(tmp_path)
     command = shlex.join

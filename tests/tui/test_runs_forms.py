@@ -15,6 +15,7 @@ from mi_crow.jobs.device_lock import QueueLook
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.launch import checked
 from mi_crow.jobs.spec import JobSpec, config_as_json
+from mi_crow.jobs.status import JobState
 from mi_crow.store.runs.manifest import LayerSpec
 from mi_crow.store.workspace import Workspace
 from tests.helpers import made_files
@@ -296,10 +297,10 @@ def test_defaults_say_where_they_come_from(app_workspace):
     found = advice(FORMS["train"](at)).defaults
     assert str(found["run_id"]) == "demo  ·  under the cursor"
     assert str(found["layer"]) == "resid_post.2  ·  the only one of demo"
-    passes = "2 passes over 72.3k tokens to train on"
-    assert str(found["training.steps"]) == f"400  ·  {passes}, at least 400"
+    assert str(found["training.steps"]) == "400  ·  the least; 2 passes would be fewer"
     more = advice(FORMS["train"](at), training__batch_size="64").defaults
-    assert more["training.steps"].text == "2260"
+    passes = "2 passes over 72.3k tokens to train on"
+    assert str(more["training.steps"]) == f"2260  ·  {passes}"
     assert "training.steps" not in advice(FORMS["train"](at), training__epochs="2").defaults
 
 
@@ -659,8 +660,66 @@ def test_a_demo_is_a_measure_of_index_and_evaluation(app_workspace, fake_jobs):
     fake_jobs.add("finished", "demo", created=NOW, result={"stages": stages})
     now = situation(app_workspace, sae_id="demo-topk")
     assert "about 20s, as measured on 1 index job" in advice(of_index(now)).lines
-    lines = advice(of_evaluation(now), documents="256").lines
-    assert "about 12s, as measured on 1 evaluation" in lines
+    lines = advice(of_evaluation(now), documents="64").lines
+    assert "about 3s, as measured on 1 evaluation" in lines
+
+
+def finished(kind: str, took: float, params: dict[str, Any], **result: Any) -> JobState:
+    return JobState(
+        f"{kind}-{took}",
+        kind,
+        "finished",
+        started=NOW,
+        ended=NOW + took,
+        params=params,
+        result=result,
+    )
+
+
+def test_the_time_of_a_job_has_what_it_takes_to_start(app_workspace):
+    sample = {"model": {"model": "sample"}}
+    jobs = (
+        finished("capture", 21.0, sample, seconds=15.0),
+        finished("capture", 90.0, {"model": {"model": "another"}}, seconds=15.0),
+        finished("index", 9.0, {}, seconds=3.0, features=2048, tokens=80_300),
+    )
+    at = replace(situation(app_workspace, sae_id="demo-topk"), jobs=jobs)
+    lines = advice(FORMS["capture"](at), model__model="sample", layers="resid_post.2").lines
+    assert "about 21s, as measured on 1 capture of this model" in lines
+    assert "about 9s, as measured on 1 index job" in advice(FORMS["index"](at)).lines
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.01, "at most 8m 20s"), (1, "about 5s"), (50, "at least 0s")]
+)
+def test_work_of_another_size_only_bounds_the_time(app_workspace, share, said):
+    at = situation(app_workspace, sae_id="demo-topk")
+    (run,) = [one for one in at.runs if one.run_id == "demo"]
+    tokens = share * run.manifest.n_tokens
+    job = finished("index", 5.0, {}, seconds=5.0, features=2048, tokens=tokens)
+    far = finished("index", 500.0, {}, seconds=500.0, features=2048, tokens=1e12)
+    at = replace(at, jobs=(job, far))
+    assert f"{said}, as measured on 1 index job" in advice(FORMS["index"](at)).lines
+
+
+def test_an_evaluation_reads_no_more_documents_than_are_held_out(app_workspace):
+    done = finished("evaluate", 30.0, {"documents": 128}, documents=60)
+    at = replace(situation(app_workspace, sae_id="demo-topk"), jobs=(done,))
+    (run,) = [one for one in at.runs if one.run_id == "demo"]
+    few = round(run.manifest.n_documents / 10)
+    form = FORMS["evaluate"](at)
+    lines = advice(form, documents="100000").lines
+    assert lines[0] == f"about {few} held-out documents, all of the run's"
+    assert lines[1] == f"about {few // 2}s, as measured on 1 evaluation"
+    assert advice(form, documents="30").lines[0] == "30 held-out documents"
+
+
+def test_a_form_says_why_its_texts_cannot_be_read(app_workspace, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "fine"}\n{"text": broken}\n')
+    form = FORMS["capture"](situation(app_workspace))
+    found = advice(form, model__model="sample", dataset__source=str(texts)).lines[0]
+    assert "line 2 is not valid JSON (column 10: Expecting value)" in found
 
 
 def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
@@ -672,7 +731,7 @@ def test_memory_is_what_the_last_job_alike_used(app_workspace, fake_jobs):
         metrics={"memory_peak": 812e6},
     )
     form = FORMS["evaluate"](situation(app_workspace, sae_id="demo-topk"))
-    assert "812 MB of memory, as the last one alike" in advice(form).lines
+    assert "812 MB of memory, as the last similar job took" in advice(form).lines
 
 
 def test_an_evaluation_without_a_run_says_what_goes_through_the_model(app_workspace):

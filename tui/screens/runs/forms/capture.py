@@ -139,7 +139,7 @@ class CaptureForm(JobForm):
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from mi_crow.jobs.spec import config_from_json
-        from tui.screens.runs.forms.estimates import expect_capture
+        from tui.screens.runs.forms.expected.estimates import expect_capture
 
         config = config_from_json(self.config, spec.params)
         found = finding.outline(config.model.model, config.model.revision, config.model.gguf_file)

@@ -48,7 +48,7 @@ class ExportForm(JobForm):
         }
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
-        from tui.screens.runs.forms.estimates import disk
+        from tui.screens.runs.forms.expected.estimates import disk
 
         weights = self.at.workspace.sae_dir(spec.params["sae_id"]) / WEIGHTS_NAME
         needed = weights.stat().st_size if weights.is_file() else 0

@@ -159,7 +159,7 @@ class ImportForm(JobForm):
         texts = {"path": spec.params["path"], "layer": spec.params.get("layer") or ""}
         texts |= {"revision": spec.params.get("revision") or ""}
         texts |= {"offline": "yes" if spec.params.get("offline") else "no"}
-        from tui.screens.runs.forms.estimates import disk
+        from tui.screens.runs.forms.expected.estimates import disk
 
         found = self._look(Reading(self._by_name, texts, {}))
         if found is None:

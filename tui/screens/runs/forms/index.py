@@ -135,7 +135,7 @@ class IndexForm(TextsForm):
         )
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
-        from tui.screens.runs.forms.estimates import expect_index
+        from tui.screens.runs.forms.expected.estimates import expect_index
 
         return expect_index(self.at, spec.params)
 
@@ -191,7 +191,7 @@ class EvaluateForm(TextsForm):
             yield WrongValueError("model", said, hint="empty it")
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
-        from tui.screens.runs.forms.estimates import expect_evaluation
+        from tui.screens.runs.forms.expected.estimates import expect_evaluation
 
         return expect_evaluation(self.at, spec.params)
 

@@ -160,7 +160,7 @@ class JobForm:
         except (MiCrowError, OSError) as error:
             said = {self._place_of(error): self.in_words(sentence_of(error))}
             return replace(found, troubles=said)
-        from tui.screens.runs.forms.estimates import turn
+        from tui.screens.runs.forms.expected.estimates import turn
 
         lines = [*self.expect(specs[0]), *filter(None, [turn(specs[0])])]
         if len(specs) > 1:

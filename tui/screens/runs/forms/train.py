@@ -94,9 +94,12 @@ class TrainForm(JobForm):
         if run.manifest.layers:
             reading.defaults["layer"] = first_layer(run)
         batch = reading.get("training.batch_size") or 2048
+        steps = default_steps(run.manifest.n_tokens, batch)
         trained = count(run.manifest.n_tokens * TRAINED_SHARE)
-        why = f"{CLI_PASSES} passes over {trained} tokens to train on, at least {CLI_MIN_STEPS}"
-        return Default(str(default_steps(run.manifest.n_tokens, batch)), why)
+        why = f"{CLI_PASSES} passes over {trained} tokens to train on"
+        if steps == CLI_MIN_STEPS:
+            why = f"the least; {CLI_PASSES} passes would be fewer"
+        return Default(str(steps), why)
 
     def _rate_default(self, reading: Reading, run: RunSummary | None) -> None:
         latents, steps = reading.get("n_latents"), reading.get("training.steps")
@@ -248,7 +251,7 @@ class TrainForm(JobForm):
 
     def expect(self, spec: "JobSpec") -> tuple[str, ...]:
         from mi_crow.jobs.spec import config_from_json
-        from tui.screens.runs.forms.estimates import expect_training
+        from tui.screens.runs.forms.expected.estimates import expect_training
 
         config = config_from_json(self.config, spec.params)
         run = self.at.run(config.run_id)

@@ -30,6 +30,7 @@ from mi_crow.store.runs.manifest import RunManifest, run_bytes
 from mi_crow.store.settings import SPREAD
 from mi_crow.store.workspace import RunSummary
 from tui.screens.runs.forms import finding
+from tui.screens.runs.forms.expected.times import positive, starts_of, time_of
 from tui.screens.runs.forms.finding import Situation
 from tui.text import count, duration, size
 
@@ -55,20 +56,18 @@ _PEAKS = ("gpu_memory_peak", "memory_peak")
 _SPEEDS = 50.0, 2.0  # of a device and a disk; they decide only times, which are measured here
 _MOST_SAMPLED = 200  # documents that are read to know how long they are
 _TOKEN_CHARACTERS = 4.3  # of running English, in the usual vocabularies
+_UNKNOWN = "how much it reads is not known yet"
 _LARGEST_COUNTED = 200 << 20  # bytes of a file that is read to count its documents
-
-Measured = tuple[float, float]
-"""An amount of work and the seconds that it took."""
 
 
 def expect_capture(
     at: Situation, config: CaptureConfig, outline: Outline | None
 ) -> tuple[str, ...]:
     """Tokens, disk, time and memory of a capture, as far as they can be known."""
-    tokens = expected_tokens(at, config.dataset, config.context_length, config.long_documents)
+    tokens, why = _readable(at, config.dataset, config.context_length, config.long_documents)
     lines = []
     if tokens is None:
-        lines.append("how much it reads is not known yet")
+        lines.append(why)
     else:
         lines.append(f"about {count(tokens)} tokens")
         widths = dict(outline.points()) if outline is not None else {}
@@ -77,7 +76,8 @@ def expect_capture(
             lines.append(disk(at, needed))
         same = [run for run in at.runs if run.manifest.model_id == config.model.model]
         done = [(float(run.manifest.n_tokens), run.manifest.seconds) for run in same]
-        lines.append(_time(tokens, done, "capture", " of this model"))
+        starts = starts_of(at.jobs, "capture", config.model.model)
+        lines.append(time_of(tokens, done, "capture", " of this model", starts=starts))
     memory = _memory(at.jobs, "capture", ("model.model", "batch_size", "context_length"), config)
     if memory:
         lines.append(memory)
@@ -117,7 +117,7 @@ def expect_training(
     lines = [_read(cost.steps, config, manifest)]
     expected = expected_time(config, cost, at.saes, manifest)
     if expected is None:
-        lines.append(_time(cost.work, (), "finetune" if config.finetune != NONE else "training"))
+        lines.append(time_of(cost.work, (), "finetune" if config.finetune != NONE else "training"))
     else:
         about = "at least" if expected.at_least else "about"
         lines.append(f"{about} {duration(expected.seconds)}, {expected.why}")
@@ -155,23 +155,25 @@ def expect_index(at: Situation, params: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if isinstance(live, Mapping):
         spec = DatasetSpec(**live["dataset"])
-        tokens = expected_tokens(at, spec, live["context_length"], live["long_documents"])
+        tokens, why = _readable(at, spec, live["context_length"], live["long_documents"])
     else:
+        why = _UNKNOWN
         run = at.run(params.get("run_id") or sae.run_id)
         manifest = run.manifest if run is not None else None
         tokens = manifest.n_tokens if manifest is not None else None
     if tokens is None:
-        return (f"{count(sae.n_latents)} latents; how much it reads is not known yet",)
+        return (f"{count(sae.n_latents)} latents; {why}",)
     done = []
     sizes = []
     for result in _results(at.jobs, "index"):
-        features, read = _positive(result, "features"), _positive(result, "tokens")
+        features, read = positive(result, "features"), positive(result, "tokens")
         if features and read:
             done.append((features * read, float(result["seconds"])))
-            if taken := _positive(result, "bytes"):
+            if taken := positive(result, "bytes"):
                 sizes.append(taken / features)
     lines = [f"{count(sae.n_latents)} latents over {count(tokens)} tokens"]
-    lines.append(_time(sae.n_latents * tokens, done, "index job"))
+    starts = starts_of(at.jobs, "index")
+    lines.append(time_of(sae.n_latents * tokens, done, "index job", starts=starts, fixed=True))
     config = config_from_json(IndexConfig, dict(params), "index")
     outline = finding.outline(sae.model_id, None, None)
     counted = replace(expected_sizes(sae, manifest, outline), tokens=tokens)
@@ -187,27 +189,48 @@ def expect_evaluation(at: Situation, params: Mapping[str, Any]) -> tuple[str, ..
     """Time and memory of an evaluation."""
     done = []
     for job in at.jobs:
-        documents = job.params.get("documents")
-        if job.kind == "evaluate" and job.status == "finished" and type(documents) is int:
-            done.append((float(documents), (job.ended or 0) - (job.started or 0)))
+        if job.kind == "evaluate" and job.status == "finished":
+            read = positive(job.result or {}, "documents") or positive(job.params, "documents")
+            if read:
+                done.append((read, (job.ended or 0) - (job.started or 0)))
     for stage in _of_demos(at.jobs, "evaluate"):
-        if read := _positive(stage, "documents"):
+        if read := positive(stage, "documents"):
             done.append((read, float(stage["seconds"])))
     documents, live = params["documents"], params.get("live")
-    lines = [f"{documents:,} held-out documents", _time(documents, done, "evaluation")]
+    sae = at.sae(params.get("sae_id"))
+    run = at.run(params.get("run_id") or (sae.run_id if sae is not None else None))
+    said = f"{documents:,} held-out documents"
+    if run is not None and not isinstance(live, Mapping):
+        held_out = round(run.manifest.n_documents * (1 - TRAINED_SHARE))
+        if 0 < held_out < documents:
+            documents, said = held_out, f"about {held_out:,} held-out documents, all of the run's"
+    lines = [said, time_of(documents, done, "evaluation", fixed=True)]
     if isinstance(live, Mapping):
         spec = DatasetSpec(**live["dataset"])
-        tokens = expected_tokens(at, spec, live["context_length"], live["long_documents"])
-        lines += [] if tokens is None else [f"about {count(tokens)} tokens through the model first"]
+        tokens, why = _readable(at, spec, live["context_length"], live["long_documents"])
+        known = tokens is not None or why != _UNKNOWN
+        through = f"about {count(tokens)} tokens through the model first" if tokens else why
+        lines += [through] if known else []
     lines.extend(filter(None, [_memory(at.jobs, "evaluate", ("sae_id",), params)]))
     return tuple(lines)
+
+
+def _readable(
+    at: Situation, dataset: DatasetSpec, context: int, long_documents: str
+) -> tuple[int | None, str]:
+    """How many tokens the texts have, or else why that is not known."""
+    try:
+        return expected_tokens(at, dataset, context, long_documents), _UNKNOWN
+    except MiCrowError as error:
+        return None, error.sentence
 
 
 def expected_tokens(
     at: Situation, dataset: DatasetSpec, context: int, long_documents: str
 ) -> int | None:
     """How many tokens the texts have: as in an earlier run over them, else from a look at the
-    files. None for texts that are not on this machine."""
+    files. None for texts that are not on this machine. Raises MiCrowError where one of them cannot
+    be read."""
     per_document, documents = _known(at, dataset, context, long_documents)
     if per_document is None:
         per_document, documents = _looked_up(dataset, context, long_documents)
@@ -260,7 +283,7 @@ def _looked_up(
         rows = islice((row for file in files for row in file_rows(file, fields)), _MOST_SAMPLED)
         lengths = [len(str(text)) / _TOKEN_CHARACTERS for text, _ in rows]
         documents = sum(count_records(file, fields) for file in files)
-    except (MiCrowError, OSError):
+    except OSError:
         return None, None
     if not lengths:
         return None, None
@@ -272,7 +295,7 @@ def _looked_up(
 def _results(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
     """What finished jobs of a kind said of themselves, and demos of the stage that is one."""
     said = [job.result for job in jobs if job.kind == kind and job.result is not None]
-    return [one for one in said if _positive(one, "seconds")] + _of_demos(jobs, kind)
+    return [one for one in said if positive(one, "seconds")] + _of_demos(jobs, kind)
 
 
 def _of_demos(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
@@ -281,18 +304,9 @@ def _of_demos(jobs: "Iterable[JobState]", kind: str) -> list[dict[str, Any]]:
     for job in jobs:
         stages = (job.result or {}).get("stages") if job.kind == "demo" else None
         stage = stages.get(kind) if isinstance(stages, Mapping) else None
-        if isinstance(stage, Mapping) and _positive(stage, "seconds"):
+        if isinstance(stage, Mapping) and positive(stage, "seconds"):
             found.append(dict(stage))
     return found
-
-
-def _time(work: float, done: Sequence[Measured], what: str, of: str = "") -> str:
-    """How long it takes at the speed of what was done before; says what that was."""
-    speeds = [amount / seconds for amount, seconds in done if amount > 0 and seconds > 0]
-    if not speeds:
-        return f"time not known before a first {what}{of} here"
-    measured = f"{len(speeds)} {what}{'' if len(speeds) == 1 else 's'}{of}"
-    return f"about {duration(work / median(speeds))}, as measured on {measured}"
 
 
 def turn(spec: "JobSpec") -> str:
@@ -332,7 +346,7 @@ def _memory(jobs: "Sequence[JobState]", kind: str, alike: Sequence[str], wanted:
         )
         for peak in _PEAKS if same else ():
             if used := job.metrics.get(peak):
-                return f"{size(used)} of memory, as the last one alike"
+                return f"{size(used)} of memory, as the last similar job took"
     return ""
 
 
@@ -343,10 +357,3 @@ def _at(params: object, path: str) -> Any:
         else:
             params = getattr(params, name, None)
     return tuple(params) if isinstance(params, list) else params
-
-
-def _positive(values: Mapping[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        return None
-    return float(value)
