@@ -116,6 +116,18 @@ async def test_a_search_begins_at_its_best_match_and_giving_it_up_leads_back(ope
         assert table(pilot).feature == best
 
 
+async def test_a_search_that_follows_before_the_table_is_back_begins_at_its_best_match(
+    open_features,
+):
+    async with open_features() as pilot:
+        await press(pilot, "slash", *"sail", "enter", "G", "escape", "slash")
+        await type_in(pilot, "sail")
+        for text in ("", "sail"):  # quicker than the table is read
+            pilot.app.screen.search_while_typed(text)
+        await settle(pilot)
+        assert table(pilot).cursor == 0
+
+
 async def test_a_filter_says_that_what_it_finds_is_not_among_those_that_are_shown(open_features):
     async with open_features() as pilot:
         await press(pilot, "slash")

@@ -84,6 +84,8 @@ class FeatureListScreen(OpenFeatureScreen):
         """Shows what a query finds so far; without one, the cursor goes back to where it was."""
         if not text and self._query.search and self._restored is None:
             self._restored, self._restored_detail = self._left, False
+        elif text and self._restored == self._left:
+            self._restored = None  # the table was not read before this was typed
         self.search(text)
 
     @property
