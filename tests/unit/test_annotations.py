@@ -473,6 +473,22 @@ def test_presets_and_generations_follow_a_renamed_sae(annotations: Annotations) 
     ]
 
 
+def test_lists_of_generations_do_without_what_was_read_in_them(
+    annotations: Annotations,
+) -> None:
+    readings = {"readings": {"targets": ["feature:3"], "steered": {"acts": [[0.5] * 4096]}}}
+    for figures in ({"kl": 0.5}, {"kl": float("nan")}):  # which SQLite does not take for JSON
+        annotations.save_generation(
+            model_id="m", prompt="p", baseline="b", steered="s", metrics=figures | readings
+        )
+    other, first = annotations.generations(readings=False)
+    assert first.metrics == {"kl": 0.5}
+    assert (first.prompt, first.id) == ("p", 1)
+    assert other.metrics["kl"] != other.metrics["kl"]
+    assert annotations.generations()[1].metrics == {"kl": 0.5, **readings}
+    assert annotations.generation(first.id).metrics == {"kl": 0.5, **readings}
+
+
 def test_nothing_is_replaced_unasked(annotations: Annotations, tmp_path: Path) -> None:
     annotations.set_concept("sae", 1, "sea", note="mine")
     path = tmp_path / "concepts.json"

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from mi_crow.clean_text import clean_text
@@ -137,9 +138,15 @@ class SavedSteering:
             )
         return int(cursor.lastrowid or 0)
 
-    def generations(self, limit: int = 100) -> list[SavedGeneration]:
-        """The latest saved generations, newest first."""
-        query = "SELECT * FROM generations ORDER BY id DESC LIMIT ?"
+    def generations(self, limit: int = 100, *, readings: bool = True) -> list[SavedGeneration]:
+        """The latest saved generations, newest first. What was read in their texts, token by token,
+        is with them unless a list has no use for so much."""
+        columns = {one.name: one.name for one in fields(SavedGeneration)}
+        if not readings:
+            without = f"json_remove(metrics, '$.{READINGS}')"
+            columns["metrics"] = f"CASE WHEN json_valid(metrics) THEN {without} ELSE metrics END"
+        selected = ", ".join(f"{what} AS {name}" for name, what in columns.items())
+        query = f"SELECT {selected} FROM generations ORDER BY id DESC LIMIT ?"
         return [generation_of(row) for row in self._database.rows(query, (limit,))]
 
     def generation(self, number: int) -> SavedGeneration:

@@ -117,7 +117,7 @@ class TakesTexts(Explains):
             self.app.push_screen(TextsPopup(title, rows), self._chosen_text)
 
     def _generations(self) -> "list[SavedGeneration]":
-        return self.context.annotations.generations(_LISTED)
+        return self.context.annotations.generations(_LISTED, readings=False)
 
     def _list_generations(self, found: "Sequence[SavedGeneration]") -> None:
         rows = [

@@ -47,9 +47,8 @@ class SavedTexts(Chats):
 
     def action_kept(self) -> None:
         """Lists the saved generations, newest first."""
-        self.in_thread(
-            lambda: self.context.annotations.generations(1000), self._list, group="kept", opens=True
-        )
+        read = partial(self.context.annotations.generations, 1000, readings=False)
+        self.in_thread(read, self._list, group="kept", opens=True)
 
     def _list(self, found: "Sequence[SavedGeneration]") -> None:
         self.app.push_screen(GenerationsPopup(found), self._chosen)
@@ -72,7 +71,9 @@ class SavedTexts(Chats):
                 select=True,
             )
         else:
-            self._open(choice.generations[0], run=choice.action == "again")
+            whole = partial(self.context.annotations.generation, choice.generations[0].id)
+            opened = partial(self._open, run=choice.action == "again")
+            self.in_thread(whole, opened, group="kept")
 
     def _open(self, saved: "SavedGeneration", *, run: bool) -> None:
         """Shows a saved text with all that made it, or writes it again."""
@@ -171,4 +172,8 @@ class SavedTexts(Chats):
         def done(where: Path) -> None:
             self.notify(f"Wrote {len(found)} to {where}")
 
-        self.in_thread(lambda: write_generations(path, found), done)
+        def written() -> Path:
+            whole = (self.context.annotations.generation(one.id) for one in found)
+            return write_generations(path, tuple(whole))
+
+        self.in_thread(written, done)
