@@ -90,6 +90,32 @@ def test_a_page_says_what_the_index_knows(store: FeatureStore, tmp_path: Path) -
     assert f"{best.activation:#.3g}" in read.text
 
 
+@pytest.mark.slow
+def test_related_features_have_their_names_and_every_link_its_place(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    write_features(store, range(64), path := tmp_path / "features.html")
+    page = path.read_text()
+    read = Reader(page)
+    places = {value for name, value in read.attributes if name == "id"}
+    assert {value[1:] for name, value in read.attributes if name == "href"} <= places
+    nearest = {one.feature for one in store.detail(FEATURE).neighbours}
+    names = [row.meaning for row in store.rows(sorted(nearest)) if row.meaning]
+    section = page.partition(f'id="f{FEATURE}"')[2].partition("</article>")[0]
+    related = Reader(section.partition("Nearest (cosine)")[2]).text
+    assert names
+    assert all(name in related for name in names)
+
+
+def test_a_narrow_page_leaves_columns_out_and_words_whole() -> None:
+    row = _table_row(FeatureRow(3, 5, 0.1, 2.5, 1.5, None, None, None, proposed="rain"))
+    assert '<td class="more">5</td>' in row
+    assert '<td class="more">1.50</td>' in row
+    narrow = STYLE.partition("@media (max-width:40rem)")[2]
+    assert ".all .more{display:none}" in narrow
+    assert "min-width" in STYLE.partition(".text{")[2].partition("}")[0]
+
+
 def test_the_table_of_a_page_has_proposed_names_where_there_is_no_other() -> None:
     row = FeatureRow(3, 9, 0.1, 2.0, 1.0, None, "weather", 0.9, proposed="“rain” & hail")
     assert "“rain” &amp; hail" in _table_row(row)

@@ -5,7 +5,7 @@ Every text of models, data and people goes through `_safe`; nothing else writes 
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mi_crow.mechanistic.features.records import Example, FeatureDetail, FeatureRow, IndexMeta
 
 HEAT_STEPS = 7
-_OPEN_EXAMPLES = 8  # the others are folded
+_OPEN_EXAMPLES = 12  # the others are folded
 _LONGEST_TOKEN = 80
 
 
@@ -48,7 +48,7 @@ def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
     facts = {
         "Model": meta.model_id,
         "Layer": meta.layer,
-        "Features": f"{meta.n_features:,}",
+        "Features": f"{len(rows):,} of {meta.n_features:,}",
         "Indexed": f"{meta.n_tokens:,} tokens of {meta.n_documents:,} documents",
         "Index built": time.strftime("%Y-%m-%d", time.gmtime(meta.built_at)),
     }
@@ -64,11 +64,12 @@ def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
 <style>{STYLE}</style>
 </head>
 <body>
-<header><h1>{_safe(title)}</h1>{_facts(facts)}</header>
+<header id="top"><h1>{_safe(title)}</h1>{_facts(facts)}</header>
 <main>
 <table class="all"><thead><tr><th class="id">Feature</th>
 <th class="text">Name, proposed name or top label</th>
-<th>Density</th><th>Fires</th><th>Max</th><th>Mean</th><th>AUROC</th></tr></thead>
+<th>Density</th><th class="more">Fires</th><th>Max</th><th class="more">Mean</th>
+<th>AUROC</th></tr></thead>
 <tbody>{lines}</tbody></table>
 """
 
@@ -76,7 +77,8 @@ def page_start(meta: "IndexMeta", rows: "Sequence[FeatureRow]") -> str:
 def page_end(meta: "IndexMeta") -> str:
     return (
         "</main>\n<footer>Heat and bold numbers show activations; a token is shaded by its share "
-        "of the feature&#x27;s maximum. AUROC is measured on held-out documents. Written by "
+        "of the feature&#x27;s maximum. AUROC is that of the label which the feature tells best, "
+        "on held-out documents. Written by "
         f"mi-crow from the index of {_safe(meta.sae_id)}.</footer>\n</body>\n</html>\n"
     )
 
@@ -85,30 +87,38 @@ def _table_row(row: "FeatureRow") -> str:
     name = row.meaning or ("" if row.fires else "never fires")
     kind = "name" if row.concept else "muted"
     cells = (
-        _share(row.density),
-        f"{row.fires:,}",
-        _number(row.max_act),
-        _number(row.mean_act),
-        _score(row.top_auroc),
+        f"<td>{_share(row.density)}</td>",
+        f'<td class="more">{row.fires:,}</td>',
+        f"<td>{_number(row.max_act)}</td>",
+        f'<td class="more">{_number(row.mean_act)}</td>',
+        f"<td>{_score(row.top_auroc)}</td>",
     )
     return (
         f'<tr><td class="id"><a href="#f{row.feature}">#{row.feature}</a></td>'
         f'<td class="text {kind}">{_safe(name)}</td>'
-        f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+        f"{''.join(cells)}</tr>\n"
     )
 
 
 def feature_section(
-    detail: "FeatureDetail", examples: "Sequence[Example]", shown: frozenset[int]
+    detail: "FeatureDetail",
+    examples: "Sequence[Example]",
+    shown: frozenset[int],
+    names: Mapping[int, str],
 ) -> str:
-    """One feature. `shown` are the features of the page, which it can link to."""
+    """One feature. `shown` are the features of the page, which it can link to; `names` says what
+    related ones stand for."""
     row = detail.row
-    title = f"<h2>#{row.feature} <span>{_safe(row.meaning)}</span></h2>"
+    kind = "name" if row.concept else "muted"
+    name = f'<span class="{kind}">{_safe(row.meaning)}</span>'
+    title = f'<h2><a class="top" href="#top">all features</a>#{row.feature} {name}</h2>'
     logits = _tokens("Promoted tokens", detail.promoted, "up") + _tokens(
         "Suppressed tokens", detail.suppressed, "down"
     )
-    related = _related("Nearest (cosine)", [one[:2] for one in detail.neighbours], shown)
-    related += _related("Co-active (Jaccard)", [one[:2] for one in detail.coactivations], shown)
+    nearest = [one[:2] for one in detail.neighbours]
+    together = [one[:2] for one in detail.coactivations]
+    related = _related("Nearest (cosine)", nearest, shown, names)
+    related += _related("Co-active (Jaccard)", together, shown, names)
     return (
         f'<article id="f{row.feature}">{title}{_names(detail)}{_facts(_figures(detail))}'
         f'<div class="body"><div class="texts">{_examples(examples, row.max_act)}</div>'
@@ -189,12 +199,18 @@ def _tokens(title: str, tokens: Sequence[tuple[str, float]], kind: str) -> str:
     return f'<section><h3>{title}</h3><ol class="tokens">{lines}</ol></section>' if lines else ""
 
 
-def _related(title: str, others: Sequence[tuple[int, float]], shown: frozenset[int]) -> str:
+def _related(
+    title: str,
+    others: Sequence[tuple[int, float]],
+    shown: frozenset[int],
+    names: Mapping[int, str],
+) -> str:
     parts = []
     for feature, value in others:
         name = f"#{feature}"
         link = f'<a href="#f{feature}">{name}</a>' if feature in shown else name
-        parts.append(f'<li>{link} <span class="muted">{value:.2f}</span></li>')
+        known = f'<span class="known muted">{_safe(names.get(feature, ""))}</span>'
+        parts.append(f"<li>{link} {known} <span>{value:.2f}</span></li>")
     lines = "".join(parts)
     return f'<section><h3>{title}</h3><ul class="related">{lines}</ul></section>' if lines else ""
 

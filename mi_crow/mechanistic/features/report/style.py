@@ -52,17 +52,19 @@ body{margin:0 auto;max-width:76rem;padding:2rem 1.25rem 4rem;background:var(--gr
 color:var(--ink);font:16px/1.55 ui-sans-serif,system-ui,sans-serif}
 h1{font-size:1.7rem;margin:0 0 .75rem;overflow-wrap:anywhere}
 h2{font-size:1.25rem;margin:0 0 .5rem;color:var(--link);overflow-wrap:anywhere}
-h2 span,.name{color:var(--name)}
+h2 span,.name{color:var(--name)}h2 .muted{font-weight:400}
+h2 .top{float:right;margin-left:1rem;font-size:.8rem;font-weight:400}
 h3{font-size:.8rem;margin:0 0 .4rem;color:var(--muted);font-weight:600;letter-spacing:.02em}
 a{color:var(--link)}
-.muted,dt,footer{color:var(--muted)}
+.muted,h2 .muted,dt,footer{color:var(--muted)}
 .facts{display:flex;flex-wrap:wrap;gap:.35rem 1.75rem;margin:0 0 1rem}
 .facts dt{font-size:.8rem}.facts dd{margin:0;font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;width:100%;margin:1.5rem 0 2.5rem;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
 th{font-size:.8rem;color:var(--muted);font-weight:600}
 .id{text-align:left}
-.text{text-align:left;white-space:normal;overflow-wrap:anywhere;width:50%}
+.text{text-align:left;white-space:normal;overflow-wrap:break-word;min-width:7rem;max-width:38rem;
+width:50%}
 article{border-top:2px solid var(--rule);padding:1.5rem 0 2rem}
 .body{display:flex;gap:2.5rem;align-items:flex-start}
 .texts{flex:1 1 0;min-width:0}.side{flex:0 0 23rem}
@@ -90,9 +92,12 @@ summary{cursor:pointer;color:var(--link);padding:.6rem 0}
 .tokens span{text-align:right;font-variant-numeric:tabular-nums}
 .track{background:var(--panel);height:.6rem}
 .track span{display:block;height:100%}.up{background:var(--up)}.down{background:var(--down)}
-.related{display:flex;flex-wrap:wrap;gap:.2rem 1rem}
+.related li{display:flex;gap:.6rem;font-variant-numeric:tabular-nums}
+.related .known{flex:1 1 0;min-width:0;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 footer{border-top:2px solid var(--rule);padding-top:1rem;font-size:.85rem}
 @media (max-width:60rem){.body{display:block}.side{margin-top:1.5rem}}
+@media (max-width:40rem){body{padding:1rem .9rem 3rem}.all .more{display:none}
+.all td,.all th{padding:.3rem .25rem}.example{display:block}.value{display:flex;gap:.6rem}}
 @media print{.example,section{break-inside:avoid-page}body{max-width:none}.body{display:block}}
 """
 )

@@ -60,7 +60,10 @@ def _html(store: "FeatureStore", features: Sequence[int]) -> Iterator[str]:
     yield page_start(store.meta(), store.rows(features))
     shown = frozenset(features)
     for feature in features:
-        yield feature_section(store.detail(feature), store.examples(feature, limit=EXAMPLES), shown)
+        detail, examples = store.detail(feature), store.examples(feature, limit=EXAMPLES)
+        related = {one[0] for one in (*detail.neighbours, *detail.coactivations)}
+        names = {row.feature: row.meaning for row in store.rows(sorted(related))}
+        yield feature_section(detail, examples, shown, names)
     yield page_end(store.meta())
 
 
