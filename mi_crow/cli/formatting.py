@@ -46,8 +46,10 @@ def features_counted(features: int) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A reading in `digits` significant digits; a dash for None."""
-    return "-" if value is None else f"{value:.{digits}g}"
+    """A reading in `digits` significant digits, or whole where it has more; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def reading(name: str, value: float, digits: int = 3) -> str:

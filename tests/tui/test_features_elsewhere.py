@@ -87,6 +87,22 @@ async def test_an_sae_without_index_or_weights_says_so(run_app, two_saes: Worksp
 
 
 @pytest.mark.slow
+async def test_escape_keeps_a_filter_that_is_not_seen(run_app, two_saes: Workspace) -> None:
+    (two_saes.saes_dir / WIDE / "features.duckdb").unlink()
+    async with run_app(two_saes, size=(120, 40), sae_id=SAE) as pilot:
+        await press(pilot, "2", "slash", *"max>1", "enter")
+        assert "esc all features" in screen_text(pilot)
+        pilot.app.open_sae(WIDE)
+        await settle(pilot)
+        assert "has no feature index yet" in screen_text(pilot)
+        assert "all features" not in screen_text(pilot)
+        await press(pilot, "escape")
+        pilot.app.open_sae(SAE)
+        await settle(pilot)
+        assert "max>1" in screen_text(pilot)
+
+
+@pytest.mark.slow
 async def test_alone_in_its_workspace_an_sae_has_no_such_list(open_index) -> None:
     async with open_index() as pilot:
         assert "In other SAEs" not in screen_text(pilot)

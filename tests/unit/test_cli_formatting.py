@@ -50,6 +50,12 @@ def test_durations(seconds: float | None, expected: str) -> None:
 def test_readings() -> None:
     assert words.number(0.123456) == "0.1235"
     assert words.number(None) == "-"
+    assert [words.number(one) for one in (80945.4, -9850.0, 999.94)] == [
+        "80,945",
+        "-9,850",
+        "999.9",
+    ]
+    assert words.number(float("inf")) == "inf"
     assert words.share(0.0123) == "1.23%"
     assert words.count(1234567) == "1,234,567"
     assert words.moment(None) == "-"

@@ -164,6 +164,18 @@ def test_any_file_of_an_sae_stands_for_it(tmp_path: Path) -> None:
                 assert torch.equal(load_sae(file).W_dec, whole.W_dec), file
 
 
+def test_a_file_that_is_called_the_same_in_every_sae_is_named_after_its_folder(
+    tmp_path: Path,
+) -> None:
+    MAKERS["saelens_gated"](tmp_path / "lens")
+    MAKERS["dictionary_topk"](tmp_path / "dict.v2")
+    own = tmp_path / "dict.v2" / "mine.pt"
+    own.write_bytes((tmp_path / "dict.v2/ae.pt").read_bytes())
+    files = ("lens/sae_weights.safetensors", "lens/cfg.json", "dict.v2/ae.pt", "dict.v2/mine.pt")
+    names = [open_sae_files(str(tmp_path / file)).name for file in files]
+    assert names == ["lens", "lens", "dict.v2", "mine"]
+
+
 def test_a_folder_that_is_an_sae_is_meant_before_those_below_it(tmp_path: Path) -> None:
     MAKERS["saelens_gated"](tmp_path)
     MAKERS["saelens_layer_norm"](tmp_path / "checkpoints" / "step-3")

@@ -130,7 +130,8 @@ class RemoteCommands:
         action = BY_ID.get(name)
         if action is None:
             raise NotFoundError(
-                f"there is no action {name[:80]!r}", hint=f"there is {nearest(name, BY_ID)}"
+                f"there is no action {name[:80]!r}",
+                hint=f"there is {nearest(name, BY_ID)}; mi-crow app actions lists them",
             )
         if name == "app.quit":
             return await self._quit(request)

@@ -192,6 +192,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
             if prompt.purpose == "filter":
                 self.search_while_typed("")
             return prompt.close()
+        if self.context.features is None:
+            return False  # the filter is kept for the next table
         focused = self.focused
         if focused is not None and self.pane in focused.ancestors:
             if self.is_narrow:
@@ -213,6 +215,8 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         focused = self.focused
         if self.prompt.is_open and self.prompt.purpose != "filter":
             return ""
+        if self.context.features is None and not self.prompt.is_open:
+            return ""  # no table is seen that could be cleared
         if self.is_narrow and focused is not None and self.pane in focused.ancestors:
             return "table"
         if self._query.search or self.prompt.is_open:

@@ -26,6 +26,10 @@ _WEIGHTS_OF = {
     LLAMA_SCOPE.config: LLAMA_SCOPE.weights,
     CIRCUIT_TRACER.config: "layer_0.safetensors (it may name them in another repository)",
 }
+# What files of an SAE are called in all its folders, by whatever format, without their ending.
+_OF_ANY_SAE = frozenset(
+    ["sae_weights", "cfg", "config", "hyperparams", "sae", "ae", "params", "model"]
+)
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?")
 
 
@@ -93,16 +97,21 @@ class LocatedFiles:
         )
 
     def name_of(self, found: FoundSae) -> str:
-        """What to call it: the last part of the given path, and which of several it is.
+        """What to call it: the last part of the given path, and which of several it is. A file that
+        is called the same in every SAE of its format is called after its folder.
 
         Within a repository all parts are kept: the last one is often just `average_l0_82`.
         """
+        file = self.only in self.names
+        only, place = self.only, expanded(self.given).resolve()
+        if file and place.stem in _OF_ANY_SAE:
+            file, only, place = False, only.rpartition("/")[0], place.parent
         if self.repository is not None:
-            name = self.only.replace("/", "-") or self.repository.rpartition("/")[2]
+            name = only.replace("/", "-") or self.repository.rpartition("/")[2]
         else:
-            name = expanded(self.given).resolve().name
+            name = place.name
         if self.only in self.names:
-            return name.rpartition(".")[0]
+            return name.rpartition(".")[0] if file else name
         several = sum(_within(one.weights, self.only) for one in find_saes(self.names)) > 1
         inside = found.label.removeprefix(self.only).strip("/")
         return f"{name}-{inside.replace('/', '-')}" if several and inside else name
