@@ -205,7 +205,7 @@ class MiCrowApp(Workbench):
     def action_palette(self) -> None:
         from tui.widgets.frame.palette import PalettePopup
 
-        if not isinstance(self.screen, PalettePopup):
+        if not any(isinstance(one, PalettePopup) for one in self.screen_stack):
             self.push_screen(PalettePopup(self.screen, self.keymap), self._run_chosen)
 
     async def _run_chosen(self, chosen: tuple[str, Widget | None] | None) -> None:
@@ -309,7 +309,7 @@ class MiCrowApp(Workbench):
             if path is not None:
                 self.notify(printable(f"Saved the picture to {path}"))
 
-        if isinstance(self.screen, PicturePopup):
+        if any(isinstance(one, PicturePopup) for one in self.screen_stack):
             return  # it would be of the question where to write one
         self.push_screen(PicturePopup(*taken(self), picture_name(self.current_mode)), saved)
 

@@ -5,6 +5,7 @@ import pytest
 from tests.tui.driving import press, screen_text, settle
 from tui.actions import SCREENS
 from tui.widgets.frame.jump import JumpLabel, JumpPopup, targets
+from tui.widgets.frame.palette import PalettePopup
 from tui.widgets.lists.row_list import RowList
 
 
@@ -64,3 +65,13 @@ async def test_the_labels_go_when_what_they_stand_over_moves(run_app, app_worksp
         await pilot.resize_terminal(120, 40)
         await settle(pilot)
         assert not isinstance(pilot.app.screen, JumpPopup)
+
+
+async def test_labels_under_a_popup_leave_it_when_they_move(run_app, app_workspace):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "apostrophe", "ctrl+p")
+        await pilot.resize_terminal(120, 40)
+        await settle(pilot)
+        assert [type(one) for one in pilot.app.screen_stack[1:]] == [JumpPopup, PalettePopup]
+        await press(pilot, "escape")
+        assert len(pilot.app.screen_stack) == 1

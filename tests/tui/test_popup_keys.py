@@ -8,6 +8,7 @@ from tui.actions import BY_ID
 from tui.app import MiCrowApp
 from tui.screens.base import MiCrowScreen
 from tui.screens.features.map_popup import MapPopup
+from tui.screens.picture import PicturePopup
 from tui.widgets.forms.popup import FormPopup
 from tui.widgets.frame.help import HelpPopup
 from tui.widgets.frame.jump import JumpPopup
@@ -159,3 +160,40 @@ async def test_the_palette_opens_over_what_a_row_opens(run_app, app_workspace, n
         await press(pilot, "n" if name == "runs" else "l", "colon")
         assert isinstance(pilot.app.screen, PalettePopup)
         await press(pilot, "escape")
+
+
+async def test_what_closes_under_others_closes_them_and_answers_once(run_app, app_workspace):
+    answers: list[object] = []
+    async with run_app(app_workspace) as pilot:
+        app = pilot.app
+        for ends in ("below", "twice"):
+            question = Confirm("Remove it?")
+            app.push_screen(question, answers.append)
+            await press(pilot, "exclamation_mark", "ctrl+p")
+            assert over(pilot) == [Confirm, MessagesPopup, PalettePopup]
+            question.dismiss(True)
+            if ends == "twice":
+                question.dismiss(False)
+            await settle(pilot)
+            assert over(pilot) == []
+        assert answers == [True, True]
+
+
+async def test_what_ends_while_another_screen_is_shown_waits_for_its_own(run_app, app_workspace):
+    answers: list[object] = []
+    async with run_app(app_workspace) as pilot:
+        question = Confirm("Remove it?")
+        pilot.app.push_screen(question, answers.append)
+        await pilot.app.go("control")
+        await settle(pilot)
+        question.dismiss(True)
+        await settle(pilot)
+        assert (pilot.app.current_mode, answers) == ("control", [])
+        await press(pilot, "1")
+        assert (pilot.app.current_mode, over(pilot), answers) == ("runs", [], [True])
+
+
+async def test_of_palettes_and_pictures_one_is_open(run_app, app_workspace):
+    async with run_app(app_workspace) as pilot:
+        await press(pilot, "ctrl+p", "f8", "ctrl+p", "f8")
+        assert over(pilot) == [PalettePopup, PicturePopup]

@@ -51,9 +51,16 @@ class JumpPopup(Popup[Widget | str]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action not in ("jump", "help", "messages")  # a key is for the labels
 
-    def on_resize(self, event: events.Resize) -> None:
-        if event.size != self._drawn_for and self.is_current:
-            self.dismiss(None)  # what the letters are over has moved
+    def on_resize(self) -> None:
+        self._go_when_moved()
+
+    def on_screen_resume(self) -> None:
+        self._go_when_moved()
+
+    def _go_when_moved(self) -> None:
+        """What the letters are over is elsewhere on a terminal of another size."""
+        if self.app.size != self._drawn_for and self.is_active:
+            self.dismiss(None)
 
     def on_key(self, event: events.Key) -> None:
         key = event.key

@@ -1,9 +1,12 @@
 """What opens over a screen: the frame of popups, and the question with yes or no."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
@@ -34,6 +37,7 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
         "app", "copy", "help", "messages", "jump", "suspend"
     )
 
+    _later: Callable[[], object] | None = None  # what closes it once it is shown
     _has_stopped: bool = False  # work that is told to stop may take a while to do so
 
     @property
@@ -73,6 +77,24 @@ class Popup(ThreadWork, ModalScreen[Result | None], OneFrame[Result | None]):
             self.refresh_bindings()
             return
         self.dismiss(None)
+
+    def dismiss(self, result: Result | None = None) -> AwaitComplete:
+        """Closes it once, with what is open over it: Textual would close the uppermost instead,
+        and give it the result twice. While another screen is shown, it waits for its own."""
+        stack = self.app.screen_stack
+        if self not in stack:
+            if any(self in other for other in self.app._screen_stacks.values()):
+                self._later = partial(self.dismiss, result)
+            return AwaitComplete()
+        for above in reversed(stack[stack.index(self) + 1 :]):
+            if isinstance(above, Popup):
+                above.leave()
+        return super().dismiss(result)
+
+    def on_screen_resume(self) -> None:
+        later, self._later = self._later, None
+        if later is not None:
+            later()
 
     def leave(self) -> None:
         """Closes it from elsewhere, as escape does when nothing else is left to do."""
