@@ -104,7 +104,7 @@ class LocatedFiles:
         """
         file = self.only in self.names
         only, place = self.only, expanded(self.given).resolve()
-        if file and place.stem in _OF_ANY_SAE:
+        if place.stem in _OF_ANY_SAE and (file or place.is_file()):
             file, only, place = False, only.rpartition("/")[0], place.parent
         if self.repository is not None:
             name = only.replace("/", "-") or self.repository.rpartition("/")[2]
