@@ -119,6 +119,10 @@ def _update_references(workspace: Workspace, renaming: Renaming) -> None:
                 annotations.rename_sae(old, new)
             finally:
                 annotations.close()
+        from mi_crow.mechanistic.steering.measure.results import FOLDER, rename_in_measurement
+
+        for measured in (workspace.root / FOLDER).glob("*.json"):
+            _edit_json(measured, lambda data: rename_in_measurement(data, old, new))
         for sweep in workspace.saes_dir.glob("*/sweep.json"):
             _edit_json(sweep, lambda data: _in_sweep(data, old, new))
     for job in workspace.jobs_dir.glob("*"):
@@ -179,9 +183,12 @@ def _in_job(data: Any, renaming: Renaming) -> bool:
     """A job's spec names what it reads, its status and output what it makes."""
     old, new = renaming.old, renaming.new
     makes = {"run": ("run",), "SAE": ("sae", "SAE")}[renaming.what]
-    changed = [
-        _replace(data.get("params", {}), name, old, new) for name in PARAMETERS[renaming.what]
-    ]
+    params = data.get("params", {})
+    changed = [_replace(params, name, old, new) for name in PARAMETERS[renaming.what]]
+    if renaming.what == "SAE":
+        from mi_crow.mechanistic.concepts.annotations_saved import rename_in_stack
+
+        changed.append(rename_in_stack(params.get("interventions"), old, new))
     if data.get("what") in makes:
         changed.append(_replace(data, "id", old, new))
     if "heartbeat" in data or "status" in data:

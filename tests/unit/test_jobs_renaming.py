@@ -17,6 +17,7 @@ from mi_crow.jobs.renaming import rename_run, rename_sae
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import write_status
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.steering.measure.results import list_measurements, open_measurement
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import RENAMING_NAME, Workspace, read_sae_summary
 from tests.helpers.made_files import add_run, add_sae
@@ -123,6 +124,34 @@ def test_what_names_an_sae_follows_it(workspace: Workspace) -> None:
     assert names_of_sae(workspace.root) == {"new"}
     rename_sae(workspace, "new", "old")
     assert names_of_sae(workspace.root) == {"old"}
+
+
+def test_what_was_measured_of_an_sae_follows_it(workspace: Workspace) -> None:
+    beside = {"target": "feature:old/3", "op": "add", "value": 1.0, "sae": "old"}
+    own = {"target": "feature:4", "op": "add", "value": 1.0}
+    for name, sae_id in (("own", "old"), ("beside", "other")):
+        config = {"sae_id": sae_id, "interventions": [beside, own]}
+        instead = {"feature:old/3": "feature:old/9", "vector:calm": "vector:calm"}
+        open_measurement(workspace, name, "sweep", config).finish(
+            {"sae_id": sae_id, "control_targets": instead, "arms": [{"interventions": [beside]}]}
+        )
+    job = workspace.make_job_dir("steer-sweep")
+    JobSpec("steer-sweep", {"sae_id": "other", "interventions": [beside]}).save(job)
+    rename_sae(workspace, "old", "new")
+    found = {one["name"]: one for one in list_measurements(workspace)}
+    assert found["own"]["config"]["sae_id"] == found["own"]["result"]["sae_id"] == "new"
+    assert found["beside"]["result"]["sae_id"] == "other"
+    for one in found.values():
+        assert [held["target"] for held in one["config"]["interventions"]] == [
+            "feature:new/3",
+            "feature:4",
+        ]
+        result = one["result"]
+        assert result["arms"][0]["interventions"][0]["sae"] == "new"
+        assert result["control_targets"]["feature:new/3"] == "feature:new/9"
+        assert len(result["control_targets"]) == 2
+    [held] = JobSpec.load(job).params["interventions"]
+    assert (held["target"], held["sae"]) == ("feature:new/3", "new")
 
 
 def test_an_index_finds_a_renamed_run_under_its_old_id(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_crow.errors import NotFoundError, nearest
+from mi_crow.mechanistic.concepts.annotations_saved import rename_in_stack, renamed_target
 from mi_crow.store.atomic import write_json
 from mi_crow.store.ids import validate_id
 from mi_crow.store.json_file import read_object
@@ -84,6 +85,26 @@ def list_measurements(workspace: Workspace) -> list[dict[str, Any]]:
                 }
             )
     return sorted(found, key=lambda one: one["updated"] or 0.0)
+
+
+def rename_in_measurement(held: Any, sae_id: str, new: str) -> bool:
+    """Renames an SAE wherever a measurement names it, in place; True if it did anywhere."""
+    if isinstance(held, list):
+        each = [rename_in_measurement(one, sae_id, new) for one in held]
+        return any(each)
+    if not isinstance(held, dict):
+        return False
+    found = rename_in_stack(held.get("interventions"), sae_id, new)
+    if held.get("sae_id") == sae_id:
+        held["sae_id"], found = new, True
+    if isinstance(stand_ins := held.get("control_targets"), dict):
+        held["control_targets"] = {
+            renamed_target(target, sae_id, new): renamed_target(str(other), sae_id, new)
+            for target, other in stand_ins.items()
+        }
+        found = found or held["control_targets"] != stand_ins
+    inside = [rename_in_measurement(one, sae_id, new) for one in held.values()]
+    return found or any(inside)
 
 
 def by_pattern(result: Mapping[str, Any]) -> bool:
