@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from mi_crow.bounds import COUNT, FEATURE, PROCESSES, SEED, SIZE, Bounds, Limits
-from mi_crow.errors import UserError
+from mi_crow.errors import UserError, nearest
 from mi_crow.language_model.config import MODEL_DTYPES, QUANTIZED
 from mi_crow.paths import check_folder_of
 from mi_crow.store.workspace import DEFAULT_NAME, ENVIRONMENT_NAME, Workspace
@@ -395,6 +395,5 @@ def pick_sae(workspace: Workspace, sae_id: str | None) -> str:
         return known[0]
     if not known:
         raise UserError("this workspace has no SAEs", hint="train one: mi-crow train --help")
-    raise UserError(
-        f"there are {len(known)} SAEs", hint=f"choose one with --sae: {', '.join(known)}"
-    )
+    names = nearest("", known, 8)
+    raise UserError(f"there are {len(known)} SAEs", hint=f"choose one with --sae: {names}")

@@ -13,6 +13,7 @@ from mi_crow.mechanistic.concepts.annotations import Annotations
 from mi_crow.mechanistic.steering.measure.results import open_measurement
 from mi_crow.store.workspace import Workspace
 from mi_crow.visible import visible
+from tests.helpers.index_runs import identity_sae, save_sae
 from tests.helpers.printed import Say, saying
 from tests.helpers.session_fixture import add_tiny_sae
 
@@ -252,3 +253,30 @@ def test_a_search_shows_its_winner_and_how_it_was_rated(measured: Workspace, say
 def test_without_a_measurement_it_is_said_how_to_make_one(workspace: Workspace, say: Say) -> None:
     assert say("results") == "nothing measured yet; mi-crow steer evaluate\n"
     assert json.loads(say("results", "--json")) == []
+
+
+@pytest.mark.parametrize(("named", "taken"), [(("b",), "b"), (("a", "b"), None), ((), None)])
+def test_a_stack_of_one_sae_is_measured_on_it(
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: tuple[str, ...],
+    taken: str | None,
+) -> None:
+    for sae_id in ("a", "b"):
+        save_sae(workspace, identity_sae(), sae_id)
+    stack = [{"target": "feature:3", "op": "add", "value": 1.0, "sae": one} for one in named]
+    path = tmp_path / "stack.json"
+    path.write_text(json.dumps(stack or [{"target": "feature:3", "op": "add", "value": 1.0}]))
+    asked: list[Any] = []
+
+    def run_job(_: Workspace, kind: str, config: Any, *rest: Any) -> int:
+        asked.append((kind, config.sae_id))
+        return 0
+
+    monkeypatch.setattr("mi_crow.cli.commands.steer.measuring.run_job", run_job)
+    words = ["--workspace", str(workspace.root), "steer", "evaluate", str(path)]
+    assert main(words) == (0 if taken else 2)
+    assert asked == ([("steer-sweep", taken)] if taken else [])
+    assert ("choose one with --sae: a, b" in capsys.readouterr().err) == (taken is None)

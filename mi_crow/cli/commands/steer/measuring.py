@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.bounds import AMOUNT, COUNT, FACTOR, FEATURE, SHARE, SIZE, TEMPERATURE, TOP_P, Bounds
 from mi_crow.cli.arguments import (
@@ -42,6 +42,9 @@ from mi_crow.mechanistic.steering.measure.config import (
 )
 from mi_crow.mechanistic.steering.measure.results import by_pattern
 from mi_crow.same_fields import same_fields
+
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.steering.measure.stacks import NamedStack
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -204,7 +207,8 @@ def run(options: Namespace) -> int:
     workspace = open_workspace(options)
     if options.command == "steer results":
         return _results(workspace, options)
-    sae_id = pick_sae(workspace, options.sae)
+    stack = None if options.command == "steer auto" else _stack(workspace, options)
+    sae_id = pick_sae(workspace, options.sae or _only_sae(stack))
     trial = same_fields(Trial, options, prompts=prompts_of(options), control=not options.no_control)
     shared: dict[str, Any] = {
         "sae_id": sae_id,
@@ -214,33 +218,42 @@ def run(options: Namespace) -> int:
         "device": device_of(options),
         "name": options.name,
     }
-    if options.command == "steer auto":
+    if stack is None:
         config: Any = same_fields(
             AutoConfig, options, pattern=options.regex, preset=options.save, **shared
         )
         return run_job(workspace, "steer-auto", config, options, show_auto)
-    config = _sweep(workspace, options, shared)
+    config = _sweep(stack, options, shared)
     return run_job(workspace, "steer-sweep", config, options, show_sweep)
 
 
-def _sweep(workspace: Any, options: Namespace, shared: dict[str, Any]) -> SweepConfig:
+def _only_sae(stack: "NamedStack | None") -> str | None:
+    """The SAE that a stack names, where it is one."""
+    interventions = stack.interventions if stack is not None else ()
+    saes = {one["sae"] for one in interventions if one.get("sae")}
+    return str(*saes) if len(saes) == 1 else None
+
+
+def _stack(workspace: Any, options: Namespace) -> "NamedStack":
+    """What is measured. Raises UserError, and NotFoundError for an unknown preset."""
     from mi_crow.mechanistic.steering.interventions import parse_intervention
-    from mi_crow.mechanistic.steering.measure.stacks import stack_named
+    from mi_crow.mechanistic.steering.measure.stacks import NamedStack, stack_named
 
     if bool(options.feature) == (options.preset is not None):
         raise UserError("give a preset or --feature", hint="e.g. --feature '42=floor 0.3norm'")
-    stack = tuple(parse_intervention(text).as_json() for text in options.feature)
-    plausible, budgets = options.plausible, options.kl_budget
     if options.preset is not None:
-        named = stack_named(workspace, options.preset)
-        stack = named.interventions
-        plausible = plausible or ((named.plausible,) if named.plausible else ())
-        budgets = budgets or ((named.kl_budget,) if named.kl_budget else ())
+        return stack_named(workspace, options.preset)
+    return NamedStack(tuple(parse_intervention(text).as_json() for text in options.feature))
+
+
+def _sweep(stack: "NamedStack", options: Namespace, shared: dict[str, Any]) -> SweepConfig:
+    plausible = options.plausible or ((stack.plausible,) if stack.plausible else ())
+    budgets = options.kl_budget or ((stack.kl_budget,) if stack.kl_budget else ())
     varied = options.strengths or options.operations or options.schedules
     return same_fields(
         SweepConfig,
         options,
-        interventions=stack,
+        interventions=stack.interventions,
         strengths=STRENGTHS if options.sweep and not varied else options.strengths,
         plausible=plausible,
         kl_budgets=budgets,
