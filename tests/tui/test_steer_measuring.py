@@ -137,6 +137,12 @@ async def test_the_figures_of_the_stack_stand_over_the_texts_with_the_controls(
         assert over("baseline") == "sweep-1 · hits 5% of 64 texts"
         steered = "sweep-1 · hits 62% of 64 texts (random feature 3%) · perplexity × 1.21 (1.08)"
         assert steered in over("steered")
+        renamed = [raised | {"target": "feature:harbour/3"}]
+        arms = [arm(0.4, 0.62, 1.21, interventions=renamed)]
+        measurement(app_workspace, sae_id="harbour", arms=arms)
+        pilot.app.sae_renamed("demo-topk", "harbour")
+        await settle(pilot)
+        assert steered in over("steered")
         await press(pilot, "l")
         assert over("steered") == ""  # another strength was not measured
 

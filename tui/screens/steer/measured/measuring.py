@@ -53,6 +53,9 @@ class MeasuresStacks(WritingScreen):
             self.read_measured()
         self.refresh_bindings()
 
+    def on_sae_renamed(self, message: messages.SaeRenamed) -> None:
+        self.read_measured()
+
     def _active_job(self) -> "JobState | None":
         return next((one for one in self.context.jobs() if one.active and one.kind in KINDS), None)
 
