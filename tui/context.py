@@ -251,12 +251,14 @@ class AppContext:
                 loaded = client.call("load", **asked, device=self.device)
             except (MiCrowError, OSError) as error:
                 detail = sentence_of(error)
-                self._set_session(SessionState("died", sae_id, detail=detail, alone=alone))
+                called = self.session_state.sae_id  # it may have been renamed meanwhile
+                self._set_session(SessionState("died", called, detail=detail, alone=alone))
                 raise
+            called = self.session_state.sae_id
             self._set_session(
                 SessionState(
                     "ready",
-                    sae_id,
+                    called,
                     str(loaded.get("model_id", "")),
                     str(loaded.get("layer", "")),
                     str(loaded.get("device", "")),

@@ -1,5 +1,6 @@
 """An answer that comes after another SAE, index or row was opened never shows as if it were its."""
 
+import asyncio
 import threading
 
 import pytest
@@ -102,6 +103,20 @@ async def test_the_header_says_which_sae_the_session_holds(run_app, app_workspac
         pilot.app.open_sae("smol-sae")
         await settle(pilot)
         assert "smol-sae · cuda:0 holds demo-topk" in screen_text(pilot)
+
+
+async def test_an_sae_renamed_while_its_model_loads_is_held_by_its_new_id(run_app, app_workspace):
+    async with run_app(app_workspace, sae_id="demo-topk") as pilot:
+        context, call = pilot.app.context, give_index(pilot.app).call
+
+        def renamed_meanwhile(op, **params):
+            if op == "load":
+                context.rename_in_session("demo-topk", "harbour")
+            return call(op, **params)
+
+        context.session.call = renamed_meanwhile
+        await asyncio.to_thread(context.ready_session)
+        assert (context.session_state.phase, context.session_state.sae_id) == ("ready", "harbour")
 
 
 async def test_control_keeps_what_it_measured_when_the_sae_is_renamed(run_app, app_workspace):
