@@ -77,7 +77,7 @@ def outline_of(
     """The outline of a model whose files are on this machine; None without them, or where they do
     not say. Never asks the network, never raises for damaged files."""
     try:
-        place = place_of(model.removeprefix(_RANDOM), revision)
+        place = place_of(model, revision)
         if place is None:
             return None
         if place.is_file() or gguf_file is not None:
@@ -91,7 +91,7 @@ def has_chat_template(model: str, revision: str | None = None) -> bool | None:
     """Whether the files of a model's tokenizer have a chat template; None where they do not say.
     Never asks the network, never raises for damaged files."""
     try:
-        place = place_of(model.removeprefix(_RANDOM), revision)
+        place = place_of(model, revision)
         if place is None or not (settings := place / "tokenizer_config.json").is_file():
             return None
         if [*place.glob("chat_template*"), *place.glob("tekken*"), *place.glob("additional_chat*")]:
@@ -168,7 +168,9 @@ def _cache() -> Path:
 
 
 def place_of(model: str, revision: str | None) -> Path | None:
-    """The folder or the .gguf file of a model; None when it is not here."""
+    """The folder or the .gguf file of a model, of one with random weights those of which it has the
+    architecture; None when it is not here."""
+    model = model.removeprefix(_RANDOM)
     if not model.strip():
         return None
     if model == "sample":

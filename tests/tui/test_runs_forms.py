@@ -455,6 +455,17 @@ def test_each_wrong_field_has_its_own_sentence(app_workspace):
     assert found.troubles["device"].startswith("device 'tpu' is not known")
 
 
+def test_a_model_with_random_weights_is_where_its_architecture_is(app_workspace):
+    at = situation(app_workspace)
+    (run,) = [one for one in at.runs if one.run_id == "demo"]
+    control = replace(run, manifest=replace(run.manifest, model_id="random:sample"))
+    form = FORMS["capture"](replace(at, runs=(control,)))
+    found = advice(form, model__offline="yes")
+    assert str(found.defaults["model.model"]) == "random:sample  ·  as run demo"
+    assert not found.troubles
+    assert "--model random:sample --layer resid_post.2" in found.command
+
+
 @pytest.mark.parametrize(
     ("kind", "texts", "model"),
     [

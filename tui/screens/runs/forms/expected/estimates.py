@@ -90,7 +90,7 @@ def expect_capture(
 
 def _weights(spec: ModelSpec) -> str:
     """What a model's weights will take on its device; empty where their files do not say."""
-    place = finding.place(spec.model.removeprefix("random:"), spec.revision)
+    place = finding.place(spec.model, spec.revision)
     if place is None or not place.is_dir() or spec.gguf_file is not None:
         return ""
     device = device_key(spec.device)
