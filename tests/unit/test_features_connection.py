@@ -258,3 +258,29 @@ def test_a_damaged_replacement_leaves_the_old_index_open(path: Path) -> None:
     with pytest.raises(CorruptDataError):
         store.reopen()
     assert store.detail(3).row.feature == 3
+
+
+def test_blocks_that_nobody_asked_for_lately_are_given_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mi_crow.mechanistic.features.connection._LEAST", 0)
+    connection = connect(path, SAE)
+    rows = "SELECT count(hash(t)) FROM idx.examples AS t"
+    memory = "SELECT tag, memory_usage_bytes FROM duckdb_memory() WHERE memory_usage_bytes > 0"
+
+    def kept() -> dict[str, int]:
+        """Asked past the connection, for which it is no query."""
+        return dict(connection.database.execute(memory).fetchall())
+
+    connection.replace_table("mine", {"n": ("INTEGER", range(200_000))})
+    expected = connection.rows(rows)
+    before = kept()
+    connection.rest()
+    assert kept() == before
+    connection.rest()
+    after = kept()
+    assert after.get("BASE_TABLE", 0) <= before["BASE_TABLE"] // 2
+    assert after["IN_MEMORY_TABLE"] == before["IN_MEMORY_TABLE"]
+    assert connection.rows(rows) == expected
+    assert connection.rows("SELECT current_setting('memory_limit')") == [("15.2 MiB",)]
+    connection.database.close()

@@ -5,10 +5,13 @@ read first, which runs no code from the file. Torch-free.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mi_crow.errors import CorruptDataError
+from mi_crow.mechanistic.features.records import CofiringTokens, IndexMeta
 from mi_crow.mechanistic.features.schema import VIEWS
+from mi_crow.store.field_types import check_moment, check_types
+from mi_crow.store.json_file import parse_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,6 +24,7 @@ _MOST_ROWS = {
     "labels": 1 << 20,
     "tokens": 1 << 25,
 }
+_META_KEYS = ("sae_id", "model_id", "layer", "n_features", "n_tokens", "n_documents", "built_at")
 _COLUMNS = """
 SELECT table_name, column_name, data_type, column_default FROM duckdb_columns()
 WHERE database_name = 'idx' AND schema_name = 'main'
@@ -85,3 +89,49 @@ def _wrong(sae_id: str, what: str, hint: str) -> CorruptDataError:
     return CorruptDataError(
         f"features.duckdb of {sae_id!r} is a database, but not a feature index: {what}", hint=hint
     )
+
+
+def checked_meta(
+    sae_id: str, values: Mapping[str, Any], labels: tuple[str, ...], n_features: int
+) -> IndexMeta:
+    """What is known about a whole index, from the `values` of its table `meta`. Raises
+    CorruptDataError."""
+    try:
+        other = {
+            key: value
+            for key, value in values.items()
+            if key not in (*_META_KEYS, "sources", "schema_version", "histogram_edges", "bands")
+        }
+        meta = IndexMeta(
+            sae_id=sae_id,  # the SAE may have been renamed since
+            model_id=values["model_id"],
+            layer=values["layer"],
+            n_features=int(values["n_features"]),
+            n_tokens=int(values["n_tokens"]),
+            n_documents=int(values["n_documents"]),
+            built_at=float(values["built_at"]),
+            sources=tuple(parse_json(values["sources"], "sources")),
+            schema_version=int(values["schema_version"]),
+            edges=tuple(parse_json(values["histogram_edges"], "histogram_edges")),
+            labels=labels,
+            bands=int(values["bands"]),
+            cofiring=CofiringTokens(
+                int(values.get("coactivation_tokens", values["n_tokens"])), int(values["n_tokens"])
+            ),
+            other=other,
+            layers=tuple(parse_json(values.get("layers", "[]"), "layers")),
+            first_features=tuple(parse_json(values.get("first_features", "[]"), "first_features")),
+        )
+        check_types(meta, "meta")
+        check_moment(meta.built_at, "meta: built_at")
+        if meta.n_features != n_features:
+            raise CorruptDataError(
+                f"metadata lists {meta.n_features} features, the table has {n_features}"
+            )
+        return meta
+    except (KeyError, TypeError, ValueError, OverflowError, CorruptDataError) as error:
+        reason = error if isinstance(error, CorruptDataError) else repr(error)
+        raise CorruptDataError(
+            f"the feature index of {sae_id!r} cannot be read ({reason})",
+            hint=f"mi-crow index --sae {sae_id} builds it again; concepts stay",
+        ) from error

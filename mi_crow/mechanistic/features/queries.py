@@ -21,8 +21,9 @@ from mi_crow.mechanistic.features.columns import (
     ordered,
 )
 from mi_crow.mechanistic.features.concept_source import ConceptSource
-from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity, read_meta
+from mi_crow.mechanistic.features.connection import IndexConnection, connect, identity
 from mi_crow.mechanistic.features.feature_map import FeatureMap, read_map
+from mi_crow.mechanistic.features.index_check import checked_meta
 from mi_crow.mechanistic.features.more_columns import more_values
 from mi_crow.mechanistic.features.on_text import features_on_text
 from mi_crow.mechanistic.features.one_feature import (
@@ -217,9 +218,10 @@ class FeatureStore:
     # The table.
 
     def rest(self) -> None:
-        """Gives back what only searches need, where none has come for a while, and reads the rest
-        of what the first answers were part of."""
+        """Gives back what only searches need, where none has come for a while, and what was kept
+        of the file, and reads the rest of what the first answers were part of."""
         self._held[0].searched.rest()
+        self._held[0].connection.rest()
         self._held[0].connection.proposals.read_begun()
 
     def ids(
@@ -388,7 +390,9 @@ def _open(path: Path, sae_id: str) -> _Opened:
     try:
         with connection.fitting():
             columns = FeatureColumns.read(connection)
-            return _Opened(connection, read_meta(connection, columns.labels, len(columns)), columns)
+            values = dict(connection.rows("SELECT key, value FROM idx.meta"))
+            meta = checked_meta(sae_id, values, columns.labels, len(columns))
+            return _Opened(connection, meta, columns)
     except MiCrowError:
         connection.database.close()  # else the file stays attached as long as the error exists
         raise
