@@ -294,6 +294,7 @@ def open_on(run_app: RunApp, app_workspace: Workspace) -> RunApp:
             if before is not None:
                 before(pilot.app)
             give_index(pilot.app)
+            pilot.app.look_now()  # the index is noticed now, not at some moment of the test
             await settle(pilot)
             await press(pilot, *keys)
             yield pilot
