@@ -57,8 +57,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         ("relative_norm<1", "no feature has a value of relative_norm: only crosscoders of two"),
         ("feature:64-70,99", "the features are 0 to 63"),
         ("tag:x output>1", "no tag “x”"),
-        ("feature:3,99 max>1e9", ""),
-        ("max>1e9 -output>1", ""),
+        ("feature:3,99 max=1e9", ""),
+        ("max=1e9 -output>1", ""),
+        ("rain max>2.5M", "no feature has max>2500000: the greatest is "),
+        ("fires>=2k density<1e-9", "no feature has fires>=2000: the greatest is "),
+        ("norm<=1e-12 max>0", "no feature has norm<=1e-12: the least is "),
+        ("-max>=-1", ""),
     ],
 )
 def test_a_figure_that_no_feature_has_is_told(store: FeatureStore, query: str, says: str) -> None:
@@ -66,6 +70,13 @@ def test_a_figure_that_no_feature_has_is_told(store: FeatureStore, query: str, s
     found = why_none(store, parse_query(query))
     assert found.startswith(says)
     assert bool(found) == bool(says)
+
+
+def test_the_bound_of_a_figure_is_the_one_that_can_be_reached(store: FeatureStore) -> None:
+    told = why_none(store, parse_query("density>1"))
+    greatest = told.rpartition(" ")[2]
+    assert len(store.find(parse_query(f"density>={float(greatest) * 0.999}"))) >= 1
+    assert why_none(store, parse_query(f"density>{float(greatest) * 0.9}")) == ""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mi_crow.errors import nearest
 from mi_crow.mechanistic.features.catalogue import OF_TWO_MODELS
-from mi_crow.mechanistic.features.query_language import NUMBERS, FeatureQuery, ranges_in
+from mi_crow.mechanistic.features.query_language import NUMBERS, Condition, FeatureQuery, ranges_in
 from mi_crow.mechanistic.features.records import Concept
 from mi_crow.visible import quoted
 
@@ -37,14 +37,33 @@ def _unknown_figure(store: "FeatureStore", query: FeatureQuery) -> str:
     for one in query.conditions:
         if one.negated:
             continue
-        if one.name in _MADE_BY:
+        if one.name in NUMBERS and not isinstance(one.value, str):
             values = columns.numbers(NUMBERS[one.name][0], store.connection)
-            if (values != values).all():  # only NaN: NumPy is not imported for this
-                return f"no feature has a value of {one.name}: {_MADE_BY[one.name]}"
+            known = values[values == values]  # without NaN: NumPy is not imported for this
+            if not len(known):
+                made_by = _MADE_BY.get(one.name, "this index was made without it")
+                return f"no feature has a value of {one.name}: {made_by}"
+            if beyond_all := _beyond_all(one, float(known.min()), float(known.max())):
+                return beyond_all
         beyond = one.name == "feature" and (found.start for found in ranges_in(str(one.value)))
         if beyond and min(beyond) >= len(columns):
             return f"the features are 0 to {len(columns) - 1}"
     return ""
+
+
+def _beyond_all(one: Condition, least: float, greatest: float) -> str:
+    """A sentence about a bound that no value reaches; nothing about any other condition."""
+    bound = float(one.value)
+    above = (one.sign == ">" and greatest <= bound) or (one.sign == ">=" and greatest < bound)
+    below = (one.sign == "<" and least >= bound) or (one.sign == "<=" and least > bound)
+    if not above and not below:
+        return ""
+    there_is = f"the greatest is {_said(greatest)}" if above else f"the least is {_said(least)}"
+    return f"no feature has {one.name}{one.sign}{bound:.10g}: {there_is}"
+
+
+def _said(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def unknown_value(query: FeatureQuery, concepts: Iterable[Concept]) -> str:
