@@ -11,6 +11,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from mi_crow.errors import MachineError, MiCrowError
 
@@ -115,7 +116,18 @@ def explained(error: BaseException) -> BaseException:
 def sentence_of(error: BaseException) -> str:
     """One line about `error` for the user."""
     shown = explained(error)
-    return shown.sentence if isinstance(shown, MiCrowError) else str(shown)
+    if isinstance(shown, MiCrowError):
+        return shown.sentence
+    if isinstance(shown, OSError) and shown.strerror:  # as text it begins with "[Errno 20]"
+        words = shown.strerror[:1].lower() + shown.strerror[1:]
+        named = shown.filename2 or shown.filename
+        return f"{os.fsdecode(named)!r} cannot be used ({words})" if _is_path(named) else words
+    return str(shown)
+
+
+def _is_path(named: object) -> TypeGuard[str | bytes | os.PathLike[str]]:
+    """Whether it is the name of a file: an open one may be named by its number."""
+    return isinstance(named, str | bytes | os.PathLike)
 
 
 def out_of_memory(error: BaseException) -> bool:

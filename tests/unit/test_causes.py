@@ -76,6 +76,17 @@ def test_what_the_system_did_not_refuse_stays_what_it_was() -> None:
     damaged.__cause__ = OSError(errno.EACCES, "Permission denied")
     assert explained(damaged) is damaged
     assert sentence_of(UserError("no", hint="yes")) == "no; yes"
+
+
+def test_a_system_error_without_a_sentence_of_its_own_has_no_number(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(NotADirectoryError) as raised:
+        (file / "folder").mkdir()
+    assert sentence_of(raised.value) == f"'{file}/folder' cannot be used (not a directory)"
+    assert sentence_of(OSError(errno.EBUSY, "Device or resource busy")) == "device or resource busy"
+    assert sentence_of(OSError(errno.EBADF, "Bad file descriptor", 7)) == "bad file descriptor"
+    assert sentence_of(OSError("no such thing")) == "no such thing"
     # What was tried first and answered otherwise is not why it failed then.
     later = ValueError("not JSON")
     later.__context__ = FileNotFoundError(errno.ENOENT, "No such file", "/w/x")
