@@ -14,7 +14,7 @@ from mi_crow.mechanistic.features.records import Example, Explanation
 from tests.tui.driving import press, screen_text, settle, table
 from tests.tui.stand_ins import DEAD, N_FEATURES, give_index
 from tui import messages
-from tui.screens.features.content import side_content
+from tui.screens.features.content import _explained, side_content
 from tui.screens.features.detail import FeatureDetailPane
 from tui.screens.features.screen import FeaturesScreen
 from tui.widgets.prompt_line import PromptLine, fitted_hint, fitted_ways
@@ -376,6 +376,18 @@ async def test_a_chat_model_s_name_has_its_own_score(open_features):
         await press(pilot, "t", "right", "enter")
         [concept] = context.annotations.concepts("demo-topk")
         assert (concept.name, concept.confidence) == ("utter nonsense", 0.31)
+
+
+async def test_each_score_of_an_explanation_has_its_interval_where_one_was_measured(open_features):
+    async with open_features(size=(120, 40)) as pilot:
+        read = pane(pilot).shown
+        assert read is not None
+        assert read.detail is not None
+        said = Explanation(
+            *(3, "boats", "llm", 0, True), detection=0.75, fuzzing=0.5, fuzzing_interval=0.125
+        )
+        [_, (facts, _)] = _explained(replace(read.detail, explanation=said))
+        assert "by llm, detection 0.75, fuzzing 0.50 ± 0.12" in facts
 
 
 async def test_a_large_terminal_shows_all_promoted_and_suppressed_tokens(open_features):

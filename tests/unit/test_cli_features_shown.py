@@ -93,11 +93,17 @@ def test_a_proposed_name_says_what_it_is_worth(workspace: Workspace, say: Say) -
 
 def test_an_explanation_stands_with_its_scores(workspace: Workspace, say: Say) -> None:
     some = [
-        Explanation(3, "boats \x1b[31m", "rules", 0, True, detection=0.75, shuffled=0.5),
+        Explanation(
+            *(3, "boats \x1b[31m", "rules", 0, True),
+            detection=0.75,
+            shuffled=0.5,
+            intruder=0.4,
+            intruder_interval=0.125,
+        ),
         Explanation(4, "bread", "rules", 0, False),
     ]
     write_explanations(explanations_path(workspace, SAE), some, built_at(workspace))
-    said = "explained boats ␛[31m (by rules, detection 0.75, shuffled 0.5)\n"
-    assert said in say("feature", "3")
+    said = "explained boats ␛[31m (by rules, detection 0.75, shuffled 0.5, intruder 0.4 ± 0.12)"
+    assert said in " ".join(say("feature", "3").split())
     assert "explained bread (by rules)\n" in say("feature", "4")
     assert "explained" not in say("feature", "5")

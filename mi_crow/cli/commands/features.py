@@ -321,7 +321,7 @@ def _explained(detail: "FeatureDetail") -> dict[str, str]:
     facts = [f"by {visible(found.explainer)}"]
     for name, said in SCORES.items():
         if (value := getattr(found, name)) is not None:
-            facts.append(f"{said} {number(value, 2)}")
+            facts.append(f"{said} {number(value, 2)}{found.interval(name)}")
     if detail.explained_on:
         facts.append(f"on {detail.explained_on}")
     return {"explained": f"{visible(found.text)} ({', '.join(facts)})"}

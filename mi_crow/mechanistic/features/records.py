@@ -214,6 +214,12 @@ class Explanation(JsonRecord):
     index_built_at: float = 0.0  # of the index that it was made from
     weights: str = ""  # of the SAE, as that index says
 
+    def interval(self, score: str) -> str:
+        """` ± 0.05`, half of the 95 percent interval of one of SCORES; nothing where it is not
+        known."""
+        half = getattr(self, f"{score}_interval", None)
+        return "" if half is None else f" ± {half:.2f}"
+
 
 class LayerNorm(NamedTuple):
     """How long the decoder row of a feature is in one of several layers."""

@@ -75,15 +75,16 @@ def _explained(detail: "FeatureDetail") -> list[tuple[str, str]]:
         return []
     facts = [f"by {printable(found.explainer)}"]
     if found.detection is not None:
-        facts.append(f"detection {score(found.detection)} ± {score(found.detection_interval)}")
+        facts.append(f"detection {score(found.detection)}{found.interval('detection')}")
     if found.shuffled is not None:
         facts.append(f"another's {score(found.shuffled)}")
     if found.fuzzing is not None:
-        facts.append(f"fuzzing {score(found.fuzzing)}")
+        facts.append(f"fuzzing {score(found.fuzzing)}{found.interval('fuzzing')}")
     if found.intruder is not None:
-        facts.append(f"intruder {score(found.intruder)} (chance .2)")
+        told = f"{score(found.intruder)}{found.interval('intruder')}"
+        facts.append(f"intruder {told} (chance .2)")
     if found.nearness is not None:
-        facts.append(f"nearness {score(found.nearness)} ± {score(found.nearness_interval)}")
+        facts.append(f"nearness {score(found.nearness)}{found.interval('nearness')}")
     if found.nearness_shuffled is not None:
         facts.append(f"another's {score(found.nearness_shuffled)}")
     if detail.explained_on:

@@ -167,8 +167,11 @@ def _said(detail: "FeatureDetail") -> dict[str, str]:
     """The name by a chat model and the one without, each with its own scores."""
     told, proposal, facts = detail.explanation, detail.proposal, dict[str, str]()
     if told is not None:
-        known = ((said, getattr(told, name)) for name, said in SCORES.items())
-        scores = [f"{said} {_score(value)}" for said, value in known if value is not None]
+        scores = [
+            f"{said} {_score(value)}{told.interval(name)}"
+            for name, said in SCORES.items()
+            if (value := getattr(told, name)) is not None
+        ]
         scores += [f"on {detail.explained_on}"] if detail.explained_on else []
         facts["Explained"] = f"{told.text} ({', '.join([f'by {told.explainer}', *scores])})"
     if proposal is not None and proposal.name:
