@@ -46,9 +46,7 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
     """
     check_there(workspace)
     job_marks = _marks(workspace.jobs_dir, ("spec.json", "status.json", "events.jsonl", "cancel"))
-    store_marks = _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
-        workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
-    )
+    store_marks = _store_marks(workspace)
     folder_marks = _folder_marks(workspace.activations_dir, workspace.saes_dir)
     same_jobs = before is not None and job_marks == before.job_marks
     # Whether a running job is lost shows in its lock, not in a file's time.
@@ -65,8 +63,11 @@ def look(workspace: Workspace, before: Scan | None) -> Scan:
             folder_marks=folder_marks,
             unfinished=unfinished,
         )
-    runs, unread_runs = workspace.scan_runs()
-    saes, unread_saes = workspace.scan_saes()
+    (runs, unread_runs), (saes, unread_saes) = workspace.scan_runs(), workspace.scan_saes()
+    if (marks := _store_marks(workspace)) != store_marks:
+        # Something was renamed meanwhile: its id and its mark would be of two moments.
+        store_marks = marks
+        (runs, unread_runs), (saes, unread_saes) = workspace.scan_runs(), workspace.scan_saes()
     unreadable = (*unread_runs, *unread_saes)
     return Scan(
         jobs,
@@ -180,6 +181,12 @@ def _marks(parent: Path, names: tuple[str, ...]) -> Marks:
                 continue
             marks.append((f"{folder}/{name}", stat.st_mtime_ns, stat.st_ino))
     return tuple(marks)
+
+
+def _store_marks(workspace: Workspace) -> Marks:
+    return _marks(workspace.activations_dir, ("manifest.json",)) + _marks(
+        workspace.saes_dir, ("cfg.json", "evaluation.json", "features.duckdb")
+    )
 
 
 def _folder_marks(*parents: Path) -> Marks:

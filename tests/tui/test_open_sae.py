@@ -9,6 +9,7 @@ from mi_crow.jobs.renaming import rename_sae
 from mi_crow.mechanistic.steering.interventions import Intervention, parse_intervention
 from mi_crow.mechanistic.steering.schedules import parse_condition
 from mi_crow.store.notes import write_note
+from mi_crow.store.workspace import Workspace
 from tests.tui.conftest import NOW, add_sae
 from tests.tui.driving import notices, press, screen_text, select, settle, table
 from tui import messages
@@ -17,6 +18,7 @@ from tui.history import History, Visited
 from tui.screens.features.map_place import MapPlace
 from tui.screens.steer.stack import of_renamed
 from tui.state import SavedState
+from tui.watch import look, renamed
 
 
 async def test_the_open_sae_stays_open_when_it_is_renamed_elsewhere(open_index, indexed):
@@ -58,6 +60,26 @@ async def test_marks_and_interventions_follow_an_sae_that_is_renamed(empty_works
         assert app.context.sae_id == "harbour"
         assert [one.sae for one in app.context.steered] == ["harbour"]
         assert runs.state()["marks"] == ["sails"]
+
+
+def test_an_sae_that_is_renamed_during_a_look_is_found_under_its_new_name(
+    empty_workspace, monkeypatch
+):
+    add_sae(empty_workspace, "demo-topk", "sample", "demo", NOW)
+    first = look(empty_workspace, None)
+    add_sae(empty_workspace, "another", "sample", "demo", NOW)
+    scan = Workspace.scan_saes
+
+    def scanned(workspace):
+        folder = workspace.saes_dir / "demo-topk"
+        if folder.exists():
+            folder.rename(workspace.saes_dir / "harbour")
+        return scan(workspace)
+
+    monkeypatch.setattr(Workspace, "scan_saes", scanned)
+    second = look(empty_workspace, first)
+    assert {sae.sae_id for sae in second.saes} == {"another", "harbour"}
+    assert renamed(first, second) == {"demo-topk": "harbour"}
 
 
 def test_a_stack_follows_an_sae_under_its_new_name():
