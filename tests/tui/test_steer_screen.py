@@ -1,6 +1,7 @@
 """The Steer screen: a stack of interventions, two texts that grow, stop, sweep, keep."""
 
 from dataclasses import replace
+from threading import Event
 
 import pytest
 from textual.pilot import Pilot
@@ -201,23 +202,25 @@ async def test_a_change_of_the_stack_leaves_the_keys_where_they_are(open_steer):
         assert pilot.app.screen.focused is stack_list
 
 
-def while_it_loads(session: ScriptedSession) -> None:
-    """The next request is interrupted before it has an answer."""
-    answer = session.request
+async def while_it_loads(pilot: Pilot, session: ScriptedSession) -> None:
+    """A request is under way, and interrupted before it has an answer."""
+    answer, asked = session.request, Event()
 
     def interrupted(op: str, **params: object):
         session.request = answer
+        asked.set()
         session._interrupted.wait(60)  # the model still loads
         raise CancelledError("interrupted", resumable=False)
 
     session.request = interrupted  # type: ignore[method-assign]
+    await pilot.press("ctrl+r")
+    while not asked.is_set():
+        await pilot.pause()
 
 
 async def test_a_text_that_is_interrupted_for_a_refused_one_is_stopped(open_steer):
     async with open_steer(3) as (pilot, session):
-        while_it_loads(session)
-        await pilot.press("ctrl+r")
-        await pilot.pause()
+        await while_it_loads(pilot, session)
         pilot.app.screen.query_one("#steer-tokens", Field).value = "many"
         await press(pilot, "l")
         assert "tokens 'many' is not a whole number" in notices(pilot)
@@ -225,11 +228,28 @@ async def test_a_text_that_is_interrupted_for_a_refused_one_is_stopped(open_stee
         assert "stopped" in screen_text(pilot)
 
 
+@pytest.mark.slow
+async def test_stopped_it_is_too_where_the_model_was_not_asked_yet(open_steer, monkeypatch):
+    async with open_steer(3) as (pilot, _):
+        context, loaded = pilot.app.context, Event()
+        ready = context.ready_session
+        loads = lambda *of: (loaded.wait(60), ready(*of))[1]  # noqa: E731
+        monkeypatch.setattr(context, "ready_session", loads)
+        try:
+            await pilot.press("ctrl+r")
+            pilot.app.screen.query_one("#steer-tokens", Field).value = "many"
+            await pilot.press("l")
+            while "stopped" not in screen_text(pilot):
+                await pilot.pause(0.01)
+        finally:
+            loaded.set()
+        await settle(pilot)
+        assert "stopped" in screen_text(pilot)
+
+
 async def test_a_change_of_the_stack_says_nothing_of_what_it_interrupts(open_steer):
     async with open_steer(3) as (pilot, session):
-        while_it_loads(session)
-        await pilot.press("ctrl+r")
-        await pilot.pause()
+        await while_it_loads(pilot, session)
         await press(pilot, "l")
         assert text_of(pilot, "steered") == session.STEERED
         assert notices(pilot) == ""

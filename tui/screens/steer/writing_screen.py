@@ -262,6 +262,8 @@ class WritingScreen(StackScreen):
             self._show_texts()
 
     def _written(self, _: object = None) -> None:
+        if self._is_outdated and not self._stopped:
+            return  # it ended before the model was asked; that of the changed stack comes
         self._end_growth()
         self._show_titles("stopped" if self._stopped else "")
         self.refresh_bindings()
