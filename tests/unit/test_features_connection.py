@@ -263,7 +263,8 @@ def test_a_damaged_replacement_leaves_the_old_index_open(path: Path) -> None:
 def test_blocks_that_nobody_asked_for_lately_are_given_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mi_crow.mechanistic.features.connection._LEAST", 0)
+    # Two blocks: with less, what the change of the limit takes would push out the table too.
+    monkeypatch.setattr("mi_crow.mechanistic.features.connection._LEAST", 1 << 19)
     connection = connect(path, SAE)
     rows = "SELECT count(hash(t)) FROM idx.examples AS t"
     memory = "SELECT tag, memory_usage_bytes FROM duckdb_memory() WHERE memory_usage_bytes > 0"
@@ -279,7 +280,7 @@ def test_blocks_that_nobody_asked_for_lately_are_given_back(
     assert kept() == before
     connection.rest()
     after = kept()
-    assert after.get("BASE_TABLE", 0) <= before["BASE_TABLE"] // 2
+    assert after.get("BASE_TABLE", 0) < before["BASE_TABLE"]
     assert after["IN_MEMORY_TABLE"] == before["IN_MEMORY_TABLE"]
     assert connection.rows(rows) == expected
     assert connection.rows("SELECT current_setting('memory_limit')") == [("15.2 MiB",)]
