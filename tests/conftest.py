@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -79,6 +80,15 @@ def _queues_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
 def _own_queues(_queues_of_the_tests: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that one test leaves behind holds up no other test."""
     own_queues(next(_queues_of_the_tests), monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Work that a test does in this process has its denormals flushed to zero, as a job's process;
+    drawing floats refuses to go on in that state."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture
