@@ -8,7 +8,8 @@ last, a colour is sent only where it changes, and a long blank is erased instead
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby
+from itertools import compress
+from operator import ne
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -92,7 +93,9 @@ class SentFrame:
             if self._lines[y].has(x, strip.cell_length, strip._segments):
                 continue
             cells = _cells(strip, how)[: max(size[0] - x, 0)]
-            drawn.setdefault(y, self._lines[y].cells.copy())[x : x + len(cells)] = cells
+            if (line := drawn.get(y)) is None:
+                line = drawn[y] = self._lines[y].cells.copy()
+            line[x : x + len(cells)] = cells
             spans.append((y, x, x + len(cells)))
         parts: list[str] = []
         scroll = scroll_between([line.cells for line in self._lines], drawn, _UNKNOWN)
@@ -122,10 +125,12 @@ class SentFrame:
     def _write(self, cells: Sequence[_Cell], look: _Look, parts: list[str]) -> tuple[_Look, int]:
         """Adds what writes `cells` where the terminal writes in `look`; in what it does then, and
         how far it has gone: it stands before what it erased last."""
-        gone, passed = 0, 0
-        for cell, same in groupby(cells):
-            count = sum(1 for _ in same)
-            text, wanted = cell
+        gone, passed, at, end = 0, 0, 0, len(cells)
+        while at < end:
+            first, (text, wanted) = at, cells[at]
+            at += 1
+            while at < end and cells[at][1] is wanted:
+                at += 1
             if wanted is not look and wanted != look:
                 turned = _on(look, wanted)
                 if turned != look:
@@ -133,13 +138,13 @@ class SentFrame:
                     look = turned
             if passed:
                 parts.append(f"\x1b[{passed}C")
-            gone, passed = gone + passed, 0
-            if count < _LONG or text != " " or wanted.foreground != _ANY or not self._erases:
-                parts.append(text * count)
-                gone += count
-            else:
+            gone, passed, count = gone + passed, 0, at - first
+            if wanted.foreground == _ANY and count >= _LONG and self._erases:
                 parts.append(f"\x1b[{count}X")
                 passed = count
+            else:
+                parts.append(text if count == 1 else "".join([c[0] for c in cells[first:at]]))
+                gone += count
         return look, gone
 
     def _scrolled(self, scroll: Scroll) -> None:
@@ -212,16 +217,22 @@ def _cells(strip: Strip, how: ColorSystem) -> list[_Cell]:
         if text.isascii():
             found += map(cell_of, text)
             continue
-        widths = [cell_len(character) for character in text]
-        whole = cell_len(text)
-        if 0 in widths or sum(widths) != whole:  # characters that make one cell together
-            found += [cell_of(text), *[cell_of("")] * (whole - 1)][: max(whole, 1)]
-            continue
-        for character, width in zip(text, widths, strict=True):
-            found.append(cell_of(character))
-            if width > 1:
-                found.append(cell_of(""))
+        found += map(cell_of, _by_cell(text))
     return found
+
+
+@lru_cache(4096)
+def _by_cell(text: str) -> Sequence[str]:
+    """What is written into each cell of a text: nothing to the right of a wide character."""
+    widths = [cell_len(character) for character in text]
+    whole = cell_len(text)
+    if 0 in widths or sum(widths) != whole:  # characters that make one cell together
+        return [text, *[""] * (whole - 1)][: max(whole, 1)]
+    return [
+        cell
+        for character, width in zip(text, widths, strict=True)
+        for cell in (character, "")[:width]
+    ]
 
 
 def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[int, int]]:
@@ -229,10 +240,10 @@ def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[
     if before == now:
         return
     first = last = -1
-    pairs = enumerate(zip(before, now, strict=True))
-    places = [at for at, (old, new) in pairs if old is not new and old != new]
-    blank = [text == " " for text, _ in now]
-    for place in places:
+    blank = [cell[0] == " " for cell in now]
+    for place in compress(range(len(now)), map(ne, before, now)):
+        if place < last:
+            continue  # in a word that is sent
         if first >= 0 and place - last > _NEAR:
             yield first, last
             first = -1
@@ -240,10 +251,9 @@ def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[
             first = place
             while first > max(last, 0) and not (blank[first] or blank[first - 1]):
                 first -= 1
-        if place >= last:
-            last = place + 1
-            while last < len(now) and not (blank[last - 1] or blank[last]):
-                last += 1
+        last = place + 1
+        while last < len(now) and not (blank[last - 1] or blank[last]):
+            last += 1
     if first >= 0:
         yield first, last
 

@@ -11,6 +11,7 @@ from textual.style import Style
 from textual.widget import Widget, _RenderCache
 
 from tui.actions import ACTIONS, NO_KEY, key_label
+from tui.terminal.frames import OneFrame
 from tui.terminal.keys import is_field, takes_key
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ class FooterBar(Widget):
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self._keys_may_differ())
 
     def _keys_may_differ(self) -> None:
-        """Told several times for one move of the focus, most of which change nothing."""
-        if self._looks_as() != self._shown_as:
+        """Told several times for one move of the focus, most of which change nothing; of a frame
+        that is held it is looked at once, when that is drawn."""
+        held = isinstance(self.screen, OneFrame) and self.screen.holds_frame
+        if held or self._looks_as() != self._shown_as:
             self.refresh()
 
     def _looks_as(self) -> object:
