@@ -1,6 +1,8 @@
 """The open feature: head, examples with token heat, and what belongs to it."""
 
+from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
@@ -29,6 +31,18 @@ from tui.widgets.lists.row_list import RowList
 from tui.widgets.trouble import Trouble
 from tui.widgets.words import Words
 
+if TYPE_CHECKING:
+    from mi_crow.mechanistic.features.records import FeatureDetail
+
+
+class _Made(NamedTuple):
+    """What was made of a feature for a room."""
+
+    detail: "FeatureDetail"
+    room: object
+    side: Content
+    head: Content
+
 
 class SideFacts(DetailScroll):
     """The histogram and the logits: with the focus, to scroll, while the side is zoomed."""
@@ -55,6 +69,7 @@ class FeatureDetailPane(Container):
     def __init__(self, id: str, classes: str = "") -> None:
         super().__init__(id=id, classes=classes)
         self._read: DetailRead | None = None
+        self._made: deque[_Made] = deque(maxlen=2)  # the open feature, and that drawn ahead
 
     def compose(self) -> ComposeResult:
         yield Trouble(id="feature-trouble")
@@ -154,19 +169,38 @@ class FeatureDetailPane(Container):
         look = "" if self.examples.look == "windows" else f"  {self.examples.look}"
         return Content.assemble((words[0], "bold $primary"), (words[1] + look, "$muted"))
 
+    def draw_ahead(self, read: DetailRead, more_lines: int) -> None:
+        """Draws what `show` will be asked for soon, when the pane has `more_lines`."""
+        if read.detail is None or not self.query_one("#feature-panes").display:
+            return
+        self.examples.draw_ahead_of(read.examples, read.detail.row.max_act)
+        made = self._made_of(read.detail, more_lines)
+        self.query_one("#side-facts", Words).draw_ahead(made.side)
+        self.query_one("#feature-head", Words).draw_ahead(made.head)
+
     def _show_side(self) -> None:
         if self._read is None or self._read.detail is None:
             return
-        detail = self._read.detail
-        scroll = self.query_one(SideFacts)
+        made = self._made_of(self._read.detail)
+        self.query_one("#side-facts", Words).update(made.side)
+        self.query_one("#feature-head", Words).update(made.head)
+
+    def _made_of(self, detail: "FeatureDetail", more_lines: int = 0) -> _Made:
+        scroll, head = self.query_one(SideFacts), self.query_one("#feature-head", Words)
+        width = scroll.text_width if scroll.is_zoomed else max(scroll.size.width, 18)
+        height, others = self.size.height + more_lines, len(self.elsewhere)
+        width, head_width = width - 2, max(head.container_size.width - 2, 20)  # without padding
+        room = scroll.is_zoomed, width, height, others, head_width
+        for made in self._made:
+            if made.detail is detail and made.room == room:
+                return made
         if scroll.is_zoomed:
-            content = whole_side_content(detail, scroll.text_width - 2)  # without its padding
+            side = whole_side_content(detail, width)
         else:
-            width = max(scroll.size.width - 2, 16)
-            content = side_content(detail, width, self.size.height, len(self.elsewhere))
-        self.query_one("#side-facts", Words).update(content)
-        head = self.query_one("#feature-head", Words)
-        head.update(head_content(detail, max(head.container_size.width - 2, 20)))
+            side = side_content(detail, width, height, others)
+        made = _Made(detail, room, side, head_content(detail, head_width))
+        self._made.append(made)
+        return made
 
     @on(SideFacts.WidthChanged)
     def _side_changed(self, event: SideFacts.WidthChanged) -> None:

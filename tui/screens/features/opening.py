@@ -108,6 +108,8 @@ class OpenFeatureScreen(PromptScreen):
         self._ahead = read
         if self._reading == self._expected:
             self._open_again()
+        else:
+            self.pane.draw_ahead(read, self.prompt.outer_size.height)
 
     def _show_feature(self, read: DetailRead) -> None:
         if read.request == self._request:

@@ -67,6 +67,8 @@ class FeatureTable(ThreadWork, CursorList):
         self._blocks: LRUCache[int, tuple[FeatureRow, ...]] = LRUCache(_KEPT_BLOCKS)
         self._stale: set[int] = set()
         self._expected: int | None = None  # the row that the cursor may go to next
+        self._to_draw: int | None = None  # that, until what is around it is drawn
+        self._found_last = 0  # the row of the feature that was looked for last
         self.columns: tuple[str, ...] = DEFAULT
         self._needs: dict[str, int] = {}  # the widest cell of each column so far
         self._layout: tuple[int, Layout] | None = None  # and the width it is for
@@ -87,7 +89,7 @@ class FeatureTable(ThreadWork, CursorList):
             self._needs, self._layout = {}, None  # another index
         self._ids, self._fetch, self._empty = ids, fetch, empty
         self._generation += 1
-        self._expected = None
+        self._expected = self._to_draw = None
         self._blocks.clear()
         self._stale.clear()
         place = None if before is None or first else self.place_of(before)
@@ -163,10 +165,13 @@ class FeatureTable(ThreadWork, CursorList):
 
     def place_of(self, feature: int) -> int | None:
         """The row of a feature, None when the filter hides it."""
-        try:
-            return self._ids.index(feature)
-        except ValueError:
-            return None
+        place = self._found_last  # a feature is asked for several times; a look takes milliseconds
+        if place >= len(self._ids) or self._ids[place] != feature:
+            try:
+                place = self._found_last = self._ids.index(feature)
+            except ValueError:
+                return None
+        return place
 
     def go_to(self, feature: int) -> bool:
         """Puts the cursor on a feature; False when the filter hides it."""
@@ -176,8 +181,9 @@ class FeatureTable(ThreadWork, CursorList):
         return place is not None
 
     def expect(self, feature: int) -> None:
-        """Reads what is around a feature that the cursor may go to next."""
-        self._expected = self.place_of(feature)
+        """Reads and draws what is around a feature that the cursor may go to next."""
+        self._expected = self._to_draw = self.place_of(feature)
+        self._draw_expected()
         self._read_visible()
 
     def row_at(self, place: int) -> "FeatureRow | None":
@@ -221,6 +227,19 @@ class FeatureTable(ThreadWork, CursorList):
         wanted = [range(a // BLOCK_ROWS, b // BLOCK_ROWS + 1) for a, b in ends]
         return list(dict.fromkeys(block for blocks in wanted for block in blocks))
 
+    def _draw_expected(self) -> None:
+        """Draws the screenful that the cursor brings when it goes to the expected row, once it is
+        read: the row is the first of it or the last, or it is on the screen already."""
+        place, height = self._to_draw, self.size.height
+        first = round(self.scroll_offset.y)
+        if place is None or first <= place < first + height:
+            return
+        begin = place if place < first else max(place - height + 1, 0)
+        lines = range(begin, min(begin + height, len(self._ids)))
+        if lines and all(self.row_at(line) is not None for line in (lines[0], lines[-1])):
+            self._to_draw = None
+            self.draw_ahead(lines)
+
     def _more(self) -> tuple[str, ...]:
         return tuple(n for n in self.columns if column_of(n).key not in _IN_EVERY_ROW)
 
@@ -238,6 +257,7 @@ class FeatureTable(ThreadWork, CursorList):
                 lines = range(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
                 self.forget_lines(lines)
                 self.refresh_lines(lines.start, len(lines))
+            self._draw_expected()
         self._read_visible()
 
     def _rows_failed(self, generation: int, error: Exception) -> None:

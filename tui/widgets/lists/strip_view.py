@@ -1,6 +1,6 @@
 """Lines that scroll: drawn when they come on the screen, kept until they change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from rich.segment import Segment
 from rich.style import Style as GroundStyle
@@ -184,6 +184,17 @@ class StripView(ScrollView, can_focus=True):
         before, self._selection = self._selection, selection
         for lines in {one.lines for one in (before, selection) if one is not None}:
             self.refresh_lines(lines.start, len(lines))
+
+    def draw_ahead(self, lines: Iterable[int]) -> None:
+        """Draws lines that come on the screen soon, as they look without the cursor."""
+        self._look_at_colours()
+        width = self._drawn_width = self.text_width
+        try:
+            for line in lines:
+                if (key := (line, width, "")) not in self._strips:
+                    self._strips[key] = self._strip(self.line_content(line, ""), width)
+        finally:
+            self._drawn_width = None
 
     def forget_lines(self, lines: Collection[int]) -> None:
         """Forgets how some lines were drawn."""
