@@ -5,9 +5,12 @@ import pytest
 from mi_crow.mechanistic.sae.library.published import search
 from tests.tui.driving import press, screen_text, settle
 from tui.app import MiCrowApp
+from tui.screens.runs import library
 from tui.screens.runs.library import LibraryPopup
+from tui.terminal import frames
 from tui.widgets.field import Field
 from tui.widgets.lists.row_list import ListHeading, RowList
+from tui.widgets.lists.sorted_list import SortedList
 
 SEARCH = "gemma-2-2b layer:12 width:65k l0<60"
 
@@ -42,6 +45,26 @@ async def test_the_chosen_one_goes_into_the_form_of_an_import(app_workspace):
         assert "google/gemma-2-2b" in texts.values()
         # A value longer than its field is seen, with its end at the cursor.
         assert source[-30:] in screen_text(pilot)
+
+
+@pytest.mark.slow
+async def test_it_is_drawn_once_it_is_read(app_workspace, monkeypatch):
+    monkeypatch.setattr(frames, "HELD_S", 60.0)
+    monkeypatch.setattr(library, "is_offline", lambda: False)  # all that is known, not the cache's
+    drawn: list[int] = []
+    render = SortedList.render_lines
+
+    def noting(self: SortedList, crop):
+        drawn.append(self.row_count)
+        return render(self, crop)
+
+    monkeypatch.setattr(SortedList, "render_lines", noting)
+    async with MiCrowApp(app_workspace).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "1", "n")
+        drawn.clear()
+        await press(pilot, "l")
+        assert drawn
+        assert all(drawn)
 
 
 def shown(pilot) -> list[str]:

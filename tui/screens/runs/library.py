@@ -82,6 +82,7 @@ class LibraryPopup(Popup[PublishedSae]):
 
     def on_mount(self) -> None:
         self.query_one(PaletteField).focus()
+        self.hold_frame()  # the list is read in less time than it takes to draw it empty
         self.watch(self.query_one(SortedList), "order", self._ordered, init=False)
         self._read()
 
@@ -116,6 +117,8 @@ class LibraryPopup(Popup[PublishedSae]):
         self.query_one(ListHeading).refresh()  # how many there are
         self.query_one("#library-count", Words).update(self._counted())
         self._tell_chosen()
+        self.lay_out()
+        self.call_later(self.let_frame_go_soon)
 
     def _counted(self) -> str:
         found = self._found
