@@ -33,6 +33,7 @@ class StripView(ScrollView, can_focus=True):
         super().__init__(id=id, classes=classes)
         self._strips: LRUCache[tuple[int, int, str], Strip] = LRUCache(_KEPT_STRIPS)
         self._drawn_in: object = None  # the colours of the strips
+        self._grounded: LRUCache[tuple[Style, str | Style], GroundStyle] = LRUCache(_KEPT_STRIPS)
         self._pressed: Place | None = None  # where the button was, while it is down
         self._selection: TextSelection | None = None
         self._drawn_width: int | None = None  # while lines are drawn
@@ -103,12 +104,31 @@ class StripView(ScrollView, can_focus=True):
         style = self.get_visual_style(look) if styled else self.visual_style
         if styled and self.get_component_styles(look).text_style.reverse:  # Textual leaves it out
             style += Style(reverse=True)
-        segments = [
-            Segment(text, (style + own).rich_style)
-            for text, own in content.render(style, end="", parse_style=self._get_style)
-            if text
-        ]
-        return Strip(segments).adjust_cell_length(width, style.rich_style)
+        return Strip(self._segments(content, style)).adjust_cell_length(width, style.rich_style)
+
+    def _segments(self, content: Content, base: Style) -> list[Segment]:
+        """The content on a ground. Where its spans follow each other, in a third of the time that
+        Textual takes for spans that may be within others."""
+        text, at = content.plain, 0
+        segments: list[Segment] = []
+        for start, end, style in content.spans:
+            if not at <= start < end <= len(text):
+                styled = content.render(base, end="", parse_style=self._get_style)
+                return [Segment(part, (base + own).rich_style) for part, own in styled if part]
+            if start > at:
+                segments.append(Segment(text[at:start], self._on_ground(base, "")))
+            segments.append(Segment(text[start:end], self._on_ground(base, style)))
+            at = end
+        if at < len(text):
+            segments.append(Segment(text[at:], self._on_ground(base, "")))
+        return segments
+
+    def _on_ground(self, base: Style, style: str | Style) -> GroundStyle:
+        found = self._grounded.get((base, style))
+        if found is None:
+            own = base + self._get_style(style) if style else base
+            found = self._grounded[base, style] = (base + own).rich_style
+        return found
 
     def set_line_count(self, count: int) -> None:
         """How many lines there are. Textual lays out the whole screen for another number of them;
@@ -208,4 +228,5 @@ class StripView(ScrollView, can_focus=True):
         colours = self.visual_style, looks, self.app.theme, self.app.theme_variables
         if colours != self._drawn_in:
             self._drawn_in = colours
+            self._grounded.clear()
             self.forget_strips()
