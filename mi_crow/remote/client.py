@@ -1,5 +1,6 @@
 """Finding an open app and asking it for one thing; what `mi-crow app` does."""
 
+import contextlib
 import os
 import socket
 import time
@@ -121,7 +122,8 @@ class _Connection:
 
     def ask(self, request: bytes) -> dict[str, Any]:
         self._socket.settimeout(GREETING_S)
-        self._socket.sendall(request)
+        with contextlib.suppress(BrokenPipeError):  # a busy app says so before it is asked
+            self._socket.sendall(request)
         answer = read_answer(self._line(MOST_ANSWER, ANSWER_S))
         self._wait_for_end()
         return answer

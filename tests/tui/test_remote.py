@@ -243,17 +243,28 @@ async def test_clients_that_hang_or_crowd_hold_up_nobody(
     drive: Drive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "REQUEST_S", 0.5)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
     async with drive(None) as (pilot, app):
         quiet = [await asyncio.open_unix_connection(str(app.path)) for _ in range(30)]
         await press(pilot, "5")
         assert pilot.app.current_mode == "concepts"
         ends = [await reader.read() for reader, _ in quiet]
-        greeted = [one for one in ends if one]
-        assert len(greeted) <= server.MOST_CONNECTIONS
-        assert all(b"no request came" in one for one in greeted)
+        waited = [one for one in ends if b"no request came" in one]
+        assert len(waited) <= server.MOST_CONNECTIONS
+        assert all(b"the app is busy" in one for one in ends if one not in waited)
         for _, writer in quiet:
             writer.close()
         assert (await asked(app, "state"))["screen"] == "concepts"
+
+
+async def test_one_call_too_many_is_told_that_the_app_is_busy(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with drive(None) as (_, app):
+        monkeypatch.setattr(server, "MOST_CONNECTIONS", 0)
+        assert not (await asyncio.to_thread(open_apps)).silent
+        with pytest.raises(MiCrowError, match="the app is busy"):
+            await asked(app, "state")
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from tui.threads import error_sentence
 if TYPE_CHECKING:
     from tui.app import MiCrowApp
 
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 32
 REQUEST_S = 5.0  # for a client to say what it wants, and to take the answer
 WORK_S = 60.0  # for the app to do it
 
@@ -92,7 +92,7 @@ class RemoteControl:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
         try:
-            if self._connections <= MOST_CONNECTIONS and _is_ours(writer):
+            if _is_ours(writer):
                 await self._talk(reader, writer)
         except (OSError, TimeoutError):  # the client went away or hangs
             writer.transport.abort()
@@ -106,6 +106,9 @@ class RemoteControl:
         workspace = str(self._app.context.workspace.root)
         greeting = Greeting(os.getpid(), mi_crow.__version__, workspace, self._started)
         await _send(writer, greeting_line(greeting))
+        if self._connections > MOST_CONNECTIONS:  # each holds what it sent: told, and let go
+            await _send(writer, error_line(MiCrowError("the app is busy", hint="try again")))
+            return
         try:
             request = read_request(await _request(reader))
             async with asyncio.timeout(WORK_S), self._turn:
