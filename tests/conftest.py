@@ -29,9 +29,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says something about the machine, not about the code.
-settings.register_profile("mi-crow", deadline=None, max_examples=25)
-settings.register_profile("thorough", deadline=None)
+# How long an example takes says something about the machine, not about the code. The same examples
+# are drawn each time, so that a change is judged by what it changed; `exploring` draws others.
+settings.register_profile("mi-crow", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("thorough", deadline=None, derandomize=True)
+settings.register_profile("exploring", deadline=None, max_examples=400)
 settings.load_profile("mi-crow")  # `--hypothesis-profile thorough` has the last word
 
 MOST_PROCESSES = 4  # each holds torch and a model or two: about 1.5 GB
