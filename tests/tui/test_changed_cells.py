@@ -30,7 +30,7 @@ STYLES = (
     Style.parse("italic red on blue"),
 )
 WORDS = ("a word", "and ", "another", "  ", " " * 14, "wide 漢字", "é", "👩\u200d🔬")
-_PART = re.compile("\x1b\\[([0-9;]*)([HmrLMXC])|([^\x1b])")
+_PART = re.compile("\x1b\\[([0-9;]*)([HmrLMXCG])|([^\x1b])")
 
 
 class Shown:
@@ -58,6 +58,8 @@ class Shown:
                 self.cells |= {(y, at): blank for at in range(x, x + int(values))}
             elif kind == "C":
                 x += int(values)
+            elif kind == "G":
+                x = int(values) - 1
             else:
                 for _ in range(max(cell_len(character), 1)):
                     self.cells[y, x] = (character, self._seen(character))
@@ -132,6 +134,29 @@ def test_after_any_frames_the_terminal_shows_the_last_of_them() -> None:
         whole = Shown()
         whole.read(sent(SentFrame(), update(lines)))
         assert shown.cells == whole.cells
+
+
+@pytest.mark.parametrize("emoji", ["\U0001f3f3\ufe0f", "\U0001f44d\U0001f3fd", "q\u0301", "👩"])
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_what_is_behind_an_emoji_stands_where_it_belongs_however_wide_the_terminal_takes_it(
+    monkeypatch: pytest.MonkeyPatch, emoji: str, width: int
+) -> None:
+    own = cell_len(emoji)
+    monkeypatch.setattr(f"{__name__}.cell_len", lambda text: width if text in emoji else 1)
+    frame, shown = SentFrame(), Shown()
+    lines = [f"a {emoji} one two {emoji}three", "another line", f"a{emoji} four", "plain"]
+    for text in lines:
+        shown.read(sent(frame, update([Strip([Segment(text)]).adjust_cell_length(WIDTH)])))
+        at = 0
+        for part in re.split(f"({emoji})", text):
+            if part == emoji:
+                at += own
+                continue
+            for letter in part:
+                if letter != " ":
+                    assert shown.cells[0, at][0] == letter
+                at += 1
+        assert all(shown.cells[0, x][0] == " " for x in range(at, WIDTH))
 
 
 def test_a_frame_that_stands_already_sends_nothing() -> None:

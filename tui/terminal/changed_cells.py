@@ -5,6 +5,7 @@ one waits for: here the cells of what is not drawn as before are compared with t
 last, a colour is sent only where it changes, and a long blank is erased instead of written.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,7 +13,7 @@ from itertools import compress
 from operator import ne
 from typing import NamedTuple
 
-from rich.cells import cell_len
+from rich.cells import cell_len, split_graphemes
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.segment import Segment
@@ -43,6 +44,7 @@ _NOWHERE = -1, 0
 _ANY = "any"  # of a blank: what it would look like if it were a character
 _ENDS = {"1": "22", "3": "23"}  # bold, italic: shorter than all colours anew
 _SEEN_ON_BLANKS = frozenset(("4", "7", "9", "21", "53"))  # lines and reversed colours
+_FAR = re.compile("[\U0001f000-\U0010ffff]")  # emoji, and what is newer than many terminals
 _UNKNOWN: _Cell = "", _Look("unknown", "", "")
 
 
@@ -113,7 +115,8 @@ class SentFrame:
                 parts.append(
                     f"\x1b[{forward}C" if forward > 0 else f"\x1b[{y + 1};{x + first + 1}H"
                 )
-                look, written = self._write(now[first:last], look, parts)
+                last += _behind(drawn[y], x + last)
+                look, written = self._write(drawn[y][x + first : x + last], x + first, look, parts)
                 at = y, x + first + written
                 if at[1] >= size[0]:
                     at = _NOWHERE  # behind the last column terminals differ
@@ -122,12 +125,14 @@ class SentFrame:
             parts.append("\x1b[0m")
         return "".join(parts)
 
-    def _write(self, cells: Sequence[_Cell], look: _Look, parts: list[str]) -> tuple[_Look, int]:
-        """Adds what writes `cells` where the terminal writes in `look`; in what it does then, and
-        how far it has gone: it stands before what it erased last."""
+    def _write(
+        self, cells: Sequence[_Cell], x: int, look: _Look, parts: list[str]
+    ) -> tuple[_Look, int]:
+        """Adds what writes `cells` from column `x` on where the terminal writes in `look`; in what
+        it does then, and how far it has gone: it stands before what it erased last."""
         gone, passed, at, end = 0, 0, 0, len(cells)
         while at < end:
-            first, (text, wanted) = at, cells[at]
+            first, wanted = at, cells[at][1]
             at += 1
             while at < end and cells[at][1] is wanted:
                 at += 1
@@ -143,7 +148,7 @@ class SentFrame:
                 parts.append(f"\x1b[{count}X")
                 passed = count
             else:
-                parts.append(text if count == 1 else "".join([c[0] for c in cells[first:at]]))
+                parts.append(_written([c[0] for c in cells[first:at]], x + first))
                 gone += count
         return look, gone
 
@@ -227,12 +232,50 @@ def _by_cell(text: str) -> Sequence[str]:
     widths = [cell_len(character) for character in text]
     whole = cell_len(text)
     if 0 in widths or sum(widths) != whole:  # characters that make one cell together
+        spans = split_graphemes(text)[0]
+        if all(width for _, _, width in spans):
+            return [c for first, end, n in spans for c in (text[first:end], *[""] * (n - 1))]
         return [text, *[""] * (whole - 1)][: max(whole, 1)]
     return [
         cell
         for character, width in zip(text, widths, strict=True)
         for cell in (character, "")[:width]
     ]
+
+
+def _is_unsure(text: str) -> bool:
+    """Whether terminals differ in how wide it is: marks and joined characters, and emoji."""
+    return len(text) > 1 or _FAR.match(text) is not None
+
+
+def _written(texts: Sequence[str], x: int) -> str:
+    """The texts of cells from column `x` on as they are sent. Where a terminal may take one for
+    wider or narrower, its cells are blanked first, and the place behind it is said."""
+    plain = "".join(texts)
+    if plain.isascii() or (max(map(len, texts)) < 2 and not _FAR.search(plain)):
+        return plain
+    parts: list[str] = []
+    for place, text in enumerate(texts):
+        if not _is_unsure(text):
+            parts.append(text)
+            continue
+        end = place + 1
+        while end < len(texts) and not texts[end]:
+            end += 1
+        blank = " " * (end - place)
+        parts.append(f"{blank}\x1b[{x + place + 1}G{text}\x1b[{x + end + 1}G")
+    return "".join(parts)
+
+
+def _behind(line: Sequence[_Cell], end: int) -> int:
+    """How many cells from `end` on are sent too: those that a terminal may have written over."""
+    start = end - 1
+    while start > 0 and not line[start][0]:
+        start -= 1
+    if not _is_unsure(line[start][0]):
+        return 0
+    known = [cell for cell in line[end : end + 2] if cell != _UNKNOWN]
+    return len(known)
 
 
 def _differing(before: Sequence[_Cell], now: Sequence[_Cell]) -> Iterator[tuple[int, int]]:
