@@ -4,6 +4,7 @@ Python accepts `nan`, `1e308` and integers of any length, which later overflow i
 result into NaN. A number outside its bounds is refused in one sentence.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -13,6 +14,17 @@ from typing import Any
 from mi_crow.errors import UserError
 
 _SHOWN = 40  # characters of a wrong number in its sentence
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(?![\d,]).*", re.DOTALL)
+
+
+def without_commas(number: str) -> str:
+    """What a person typed as a number without the commas between its thousands. Another comma
+    stays, so that it is no number: who types 0,05 means neither 5 nor 0.
+
+    >>> without_commas("12,000"), without_commas("0,05")
+    ('12000', '0,05')
+    """
+    return number.replace(",", "") if _THOUSANDS.fullmatch(number) else number
 
 
 @dataclass(frozen=True)

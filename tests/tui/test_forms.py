@@ -325,6 +325,8 @@ def test_numbers_are_read_as_people_write_them(text, value):
     ("field", "text", "sentence"),
     [
         (FormField("n", "steps", bounds=SIZE), "1.5", "steps must be a whole number, not '1.5'"),
+        (FormField("n", "width", bounds=EXPANSION), "0,5", "width must be a number, not '0,5'"),
+        (FormField("n", "steps", bounds=SIZE), "1,5", "steps must be a whole number, not '1,5'"),
         (FormField("n", "steps", bounds=SIZE), "1e999", "steps must be a whole number"),
         (FormField("n", "steps", bounds=SIZE), "0", "steps must be at least 1, not 0"),
         (FormField("n", "width", bounds=EXPANSION), "nan", "width must be"),

@@ -89,6 +89,8 @@ def test_a_line_is_words_conditions_and_an_order() -> None:
         ("rain densty<3", (5, 13), "'densty' is not a condition (character 6); there is density"),
         ("density:3", (0, 9), "'density' is a number (character 1); compare it: density>3"),
         ("max>x", (0, 5), "'x' is not a number"),
+        ("max>0,5", (0, 7), "'0,5' is not a number"),
+        ("fires<1,00", (0, 10), "'1,00' is not a number"),
         ("max>nan", (0, 7), "'nan' is not a number"),
         ('a "b', (2, 4), "a quote is not closed (character 3)"),
         ("sort:foo", (0, 8), "'foo' is not an order"),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mi_crow.bounds import without_commas
 from mi_crow.errors import UserError, nearest
 from mi_crow.mechanistic.features.catalogue import (
     BY_LABEL,
@@ -287,7 +288,7 @@ def _float(raw: str) -> float:
     unit = raw[-1:]
     number = raw[:-1] if unit == "%" or unit in _UNITS else raw
     try:
-        value = float(number.replace(",", ""))
+        value = float(without_commas(number))
         return value / 100 if unit == "%" else value * _UNITS.get(unit, 1)
     except ValueError:
         return float("nan")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mi_crow.bounds import Bounds
+from mi_crow.bounds import Bounds, without_commas
 from mi_crow.errors import UserError
 
 Values = Mapping[str, Any]
@@ -101,7 +101,7 @@ class FormField:
 
     def _number(self, text: str, bounds: Bounds) -> Any:
         """A number: 2,000, 2_000, 2k and 1e-3 are understood."""
-        plain = text.replace("_", "").replace(",", "")
+        plain = without_commas(text.replace("_", ""))
         factor = _MULTIPLES.get(plain[-1:], 1)
         try:
             value = float(plain[:-1] if factor > 1 else plain) * factor
