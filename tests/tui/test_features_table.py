@@ -11,6 +11,7 @@ from mi_crow.errors import CorruptDataError
 from mi_crow.mechanistic.features.catalogue import DEFAULT
 from mi_crow.mechanistic.features.records import FeatureRow
 from tests.tui.driving import press, screen_text, settle
+from tui.screens.concepts.rows import percent
 from tui.themes.named import CROW, theme
 from tui.widgets.lists.feature_columns import density, layout, row_content, score, titles_content
 from tui.widgets.lists.feature_table import BLOCK_ROWS, FeatureTable
@@ -205,6 +206,12 @@ def test_a_dead_feature_says_so():
 )
 def test_density_is_short(share: float, text: str):
     assert density(share) == text
+
+
+@pytest.mark.parametrize("shown", [density, percent])
+def test_a_share_that_rounds_up_has_no_digit_more_than_the_round_one(shown):
+    for share, text in ((0.0996, "10%"), (0.00996, "1.0%"), (0.000996, "0.10%")):
+        assert shown(share) == text
 
 
 def test_density_never_reads_as_zero_when_it_is_not():

@@ -195,8 +195,8 @@ def _share(value: float | None) -> Cell:
 
 def percent(value: float) -> str:
     """`0.013%`, `0.31%`, `1.3%`, `13%`."""
-    steps = (0.1, 0.01, 0.001)
-    digits = sum(value < step for step in steps) if value else 0
+    shown = float(f"{value:.2g}")  # 0.0996 is 10%, not 10.0%
+    digits = sum(shown < step for step in (0.1, 0.01, 0.001)) if value else 0
     return f"{100 * value:.{digits}f}%"
 
 

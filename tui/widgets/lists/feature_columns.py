@@ -35,7 +35,8 @@ def density(share: float) -> str:
         return "0"
     if percent < 0.001:
         return "<.001%"
-    digits = 0 if percent >= 10 else 1 if percent >= 1 else 2 if percent >= 0.1 else 3
+    shown = float(f"{percent:.2g}")  # 9.96 is 10%, not 10.0%
+    digits = 0 if shown >= 10 else 1 if shown >= 1 else 2 if shown >= 0.1 else 3
     return f"{percent:.{digits}f}%"
 
 
