@@ -196,7 +196,7 @@ TOKENS = (
 )
 
 FEATURES = (
-    Action("features.filter", "slash", "filter", "filter", "Filter: words, density<1%, label:, .."),
+    Action("features.filter", "slash", "filter", "filter", "Filter: words, density<1%, label:, …"),
     Action(
         "features.tag",
         "t",
