@@ -86,6 +86,11 @@ class WorkspaceChanged(Message, bubble=False):
 
 
 @dataclass(eq=False, repr=False)
+class WorkspaceBack(Message, bubble=False):
+    """The workspace can be read again: what a pane could not read is asked for once more."""
+
+
+@dataclass(eq=False, repr=False)
 class FilesChanged(Message, bubble=False):
     """Something in the folder of a run or an SAE changed that is not in the lists: a note."""
 

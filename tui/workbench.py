@@ -229,6 +229,7 @@ class Workbench(OpensSaes, TerminalApp):
                 self.tell(found.trouble)
             else:
                 self.notify("The workspace can be read again")
+                self.context.publish(messages.WorkspaceBack())
         read_only = found.read_only if found.scan is not None else context.read_only
         if (context.trouble, read_only) != (before, context.read_only):
             context.read_only = read_only

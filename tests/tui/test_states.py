@@ -8,6 +8,7 @@ from tests.tui.driving import SIZES, notices, press, screen_text, settle
 from tests.tui.stand_ins import give_index
 from tui import messages
 from tui.widgets.area import Area
+from tui.widgets.lists.feature_table import FeatureTable
 from tui.widgets.lists.row_list import RowList
 from tui.widgets.trouble import Trouble
 
@@ -148,6 +149,34 @@ async def test_a_workspace_that_is_gone_is_told_on_every_screen_and_comes_back(
         for key in "12":
             await press(pilot, key)
             assert "is gone" not in screen_text(pilot)
+
+
+@pytest.mark.slow
+async def test_what_a_pane_could_not_read_meanwhile_it_reads_again(
+    app_workspace, run_app, monkeypatch
+):
+    away = app_workspace.root.with_name("moved")
+    async with run_app(app_workspace, size=(130, 40), sae_id=SAE) as pilot:
+        await press(pilot, "5")
+        give_index(pilot.app)
+        await press(pilot, "2")
+        app_workspace.root.rename(away)
+        await look(pilot)
+        with monkeypatch.context() as patch:
+            for method in ("find", "detail"):
+                patch.setattr(type(pilot.app.context.features), method, broken)
+            patch.setattr(type(pilot.app.context.annotations), "concepts", broken)
+            await press(pilot, "j", "o")
+            assert troubles(pilot) == ["table-trouble", "feature-trouble"]
+            pilot.app.concepts_changed(99)
+            await press(pilot, "5")
+            assert troubles(pilot) == ["concepts-trouble"]
+        away.rename(app_workspace.root)
+        await look(pilot)
+        assert troubles(pilot) == []
+        await press(pilot, "2")
+        assert troubles(pilot) == []
+        assert pilot.app.screen.query_one(FeatureTable).row_count
 
 
 async def test_a_read_only_workspace_says_so_and_starts_nothing(app_workspace, run_app):

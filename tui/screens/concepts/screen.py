@@ -109,6 +109,10 @@ class ConceptsScreen(WritesFiles, ImportsNames, ConceptEditScreen):
         if self._read is not None:
             self._say_empty()
 
+    def on_workspace_back(self, _: messages.WorkspaceBack) -> None:
+        if self.query_one("#concepts-trouble", Trouble).display:
+            self._read_again()
+
     def on_keys_changed(self, _: messages.KeysChanged) -> None:
         self._say_empty()
         self._show_note()

@@ -102,6 +102,13 @@ class FeaturesScreen(FeatureMapScreen, FeatureCompareScreen):
         if self.pane.shown is not None and not self.is_resting("detail"):
             self._look_elsewhere()
 
+    def on_workspace_back(self, _: messages.WorkspaceBack) -> None:
+        if self.trouble.display:
+            self._list_anew()
+        shown = self.pane.shown
+        if shown is not None and shown.error is not None:
+            self._open_again()
+
     def on_concepts_changed(self, _: messages.ConceptsChanged) -> None:
         store = self.context.features
         if store is not None:
