@@ -215,6 +215,17 @@ async def test_a_number_that_is_no_feature_is_told(open_features):
 
 
 @pytest.mark.slow
+async def test_an_order_by_what_no_feature_has_is_told_once(open_features):
+    async with open_features() as pilot:
+        await press(pilot, "slash")
+        await type_in(pilot, "sort:output")
+        await press(pilot, "enter")
+        told = "In no order: no feature has a value of output: mi-crow steer scores measures it"
+        assert [one.sentence for one in pilot.app.message_log.read()] == [told]
+        assert table(pilot).row_count
+
+
+@pytest.mark.slow
 async def test_sorting_keeps_the_open_feature(open_features):
     async with open_features() as pilot:
         feature = table(pilot).feature

@@ -9,6 +9,7 @@ import pytest
 
 from mi_crow.cli import main
 from mi_crow.cli.commands import capture, demo, evaluate, exchange, index, jobs, train
+from mi_crow.cli.commands.steer import scoring
 from mi_crow.errors import UserError
 from mi_crow.jobs.kinds import KINDS
 from mi_crow.jobs.spec import config_as_json, config_from_json
@@ -188,6 +189,16 @@ DEMO = {
         "steered": "The letter sailed",
     },
 }
+
+
+def test_the_scores_end_with_the_command_that_lists_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    top = [{"feature": 7, "output": 0.25}]
+    facts = {"features": 64, "scored": 60, "median": 0.1, "prompts": ["The"], "seconds": 2.0}
+    scoring.show_result({"sae_id": "mine", "top": top, **facts})
+    last = capsys.readouterr().out.splitlines()[-1].split(maxsplit=1)
+    assert last == ["next", "mi-crow features --sae mine --columns feature,output --sort output"]
 
 
 def test_the_demos_summary_says_everything_within_80_columns(

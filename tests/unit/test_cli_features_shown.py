@@ -51,6 +51,13 @@ def test_the_columns_that_were_asked_for_are_shown(workspace: Workspace, say: Sa
     assert "no column is named" in say("features", "--columns", " , ", code=2)
 
 
+def test_an_order_by_what_nothing_has_is_said_to_be_none(say: Say) -> None:
+    told = "in no order: no feature has a value of output: mi-crow steer scores measures it\n"
+    for ordered in (("--sort", "output"), ("sort:output",)):
+        assert say("features", *ordered).endswith(told)
+    assert "in no order" not in say("features", "--sort", "max")
+
+
 def test_a_query_may_begin_with_what_it_excludes(workspace: Workspace, say: Say) -> None:
     Annotations(workspace.annotations_path).set_concept(SAE, 3, "tide")
     assert say("features", "--columns", "feature", "named:yes").split()[-1] == "3"

@@ -2,7 +2,11 @@
 
 import pytest
 
-from mi_crow.mechanistic.features.meaning.unknown_values import unknown_value, why_none
+from mi_crow.mechanistic.features.meaning.unknown_values import (
+    unknown_value,
+    why_none,
+    why_unordered,
+)
 from mi_crow.mechanistic.features.queries import FeatureStore
 from mi_crow.mechanistic.features.query_language import QueryError, parse_query
 from mi_crow.mechanistic.features.records import Concept
@@ -68,6 +72,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def test_a_figure_that_no_feature_has_is_told(store: FeatureStore, query: str, says: str) -> None:
     assert not len(store.find(parse_query(query)))
     found = why_none(store, parse_query(query))
+    assert found.startswith(says)
+    assert bool(found) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("sort", "says"),
+    [
+        ("output", "no feature has a value of output: mi-crow steer scores measures it"),
+        ("detection", "no feature has a value of detection: mi-crow explain --explainer"),
+        ("max", ""),
+        ("max_act", ""),
+        ("feature", ""),
+        (None, ""),
+    ],
+)
+def test_an_order_by_what_no_feature_has_is_told(
+    store: FeatureStore, sort: str | None, says: str
+) -> None:
+    found = why_unordered(store, sort)
     assert found.startswith(says)
     assert bool(found) == bool(says)
 

@@ -185,7 +185,7 @@ def open_store(workspace: Workspace, sae_id: str) -> "FeatureStore":
 
 
 def _features(store: "FeatureStore", options: Namespace) -> int:
-    from mi_crow.mechanistic.features.meaning.unknown_values import why_none
+    from mi_crow.mechanistic.features.meaning.unknown_values import why_none, why_unordered
     from mi_crow.mechanistic.features.query_language import parse_query
     from mi_crow.mechanistic.features.records import FeatureFilter
 
@@ -220,6 +220,8 @@ def _features(store: "FeatureStore", options: Namespace) -> int:
         print_rows(rows, by=by_order)
     if len(ids) > len(rows):
         print_line(f"{count(len(rows))} of {count(len(ids))} features; more with --limit", "dim")
+    if why := why_unordered(store, by):
+        print_line(f"in no order: {why}", "dim")
     return 0
 
 

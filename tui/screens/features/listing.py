@@ -158,6 +158,8 @@ class FeatureListScreen(OpenFeatureScreen):
         self._listed = True
         self._kept = None
         self.trouble.clear()
+        if read.why_unordered and read.query.sort != self._shown_query.sort:
+            self.app.notify(f"In no order: {printable(read.why_unordered)}", severity="warning")
         searched = bool(read.query.search) and read.query.search != self._shown_query.search
         self._shown_query, self._total = read.query, read.total
         self.query_one(TableHeading).show(read.query, len(read.ids), read.total)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mi_crow.mechanistic.features.meaning.unknown_values import why_none
+from mi_crow.mechanistic.features.meaning.unknown_values import why_none, why_unordered
 from mi_crow.mechanistic.features.query_language import parse_query
 from tui.screens.features.query import SHOWN, TableQuery
 from tui.widgets.lists.layers import with_layers
@@ -27,6 +27,7 @@ class IdsRead:
     total: int
     why_none: str = ""  # what there is not, where a query finds nothing for that
     hidden: int = 0  # that match, where none of those that are shown does
+    why_unordered: str = ""  # what no feature has that it was to be ordered by
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def read_ids(store: "FeatureStore", query: TableQuery) -> IdsRead:
     if not len(ids):
         why = why_none(store, parsed)
         hidden = len(store.find(parsed)) if query.show != "all" and not why else 0
-    return IdsRead(store, query, packed, store.meta().n_features, why, hidden)
+    unordered = why_unordered(store, query.sort)
+    return IdsRead(store, query, packed, store.meta().n_features, why, hidden, unordered)
 
 
 def vocabulary(store: "FeatureStore | None") -> dict[str, list[str]]:

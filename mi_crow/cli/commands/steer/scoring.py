@@ -17,7 +17,7 @@ from mi_crow.cli.arguments import (
 )
 from mi_crow.cli.formatting import count, duration, number
 from mi_crow.cli.running import run_job
-from mi_crow.cli.tables import print_facts, print_line, print_table
+from mi_crow.cli.tables import print_facts, print_table
 from mi_crow.mechanistic.steering.measure.config import ScoresConfig
 from mi_crow.same_fields import same_fields
 
@@ -65,6 +65,7 @@ def show_result(result: dict[str, Any]) -> None:
             "median": number(result["median"], 3),
             "prompts": ", ".join(repr(prompt) for prompt in result["prompts"]),
             "time": duration(result["seconds"]),
+            "next": f"mi-crow features --sae {result['sae_id']} "
+            "--columns feature,output --sort output",
         }
     )
-    print_line("mi-crow features --columns feature,output --sort output lists them")

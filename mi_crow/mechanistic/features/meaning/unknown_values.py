@@ -1,4 +1,5 @@
-"""Why a query finds nothing: no feature has the tag, the name, the figure, .. Torch-free."""
+"""Why a query finds nothing, or an order changes nothing: no feature has the tag, the name, the
+figure, .. Torch-free."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from mi_crow.mechanistic.features.records import Concept
 from mi_crow.visible import quoted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mi_crow.mechanistic.features.queries import FeatureStore
 
 # Figures that an index may be without: what makes them.
@@ -30,6 +33,24 @@ def why_none(store: "FeatureStore", query: FeatureQuery) -> str:
     return unknown_value(query, named) or _unknown_figure(store, query)
 
 
+def why_unordered(store: "FeatureStore", sort: str | None) -> str:
+    """Why an order leaves the features as they are, in a sentence: none has its figure. Empty where
+    some do, and for orders by other than figures."""
+    by = next((name for name, (key, _) in NUMBERS.items() if sort in (name, key)), None)
+    return "" if by is None or len(_known(store, by)) else _none_has(by)
+
+
+def _known(store: "FeatureStore", name: str) -> "np.ndarray":
+    """The values of a figure that there are."""
+    values = store.columns().numbers(NUMBERS[name][0], store.connection)
+    return values[values == values]  # without NaN: NumPy is not imported for this
+
+
+def _none_has(name: str) -> str:
+    made_by = _MADE_BY.get(name, "this index was made without it")
+    return f"no feature has a value of {name}: {made_by}"
+
+
 def _unknown_figure(store: "FeatureStore", query: FeatureQuery) -> str:
     """A sentence about the first condition on a figure that no feature has, or on features that
     there are not; else nothing."""
@@ -38,11 +59,9 @@ def _unknown_figure(store: "FeatureStore", query: FeatureQuery) -> str:
         if one.negated:
             continue
         if one.name in NUMBERS and not isinstance(one.value, str):
-            values = columns.numbers(NUMBERS[one.name][0], store.connection)
-            known = values[values == values]  # without NaN: NumPy is not imported for this
+            known = _known(store, one.name)
             if not len(known):
-                made_by = _MADE_BY.get(one.name, "this index was made without it")
-                return f"no feature has a value of {one.name}: {made_by}"
+                return _none_has(one.name)
             if beyond_all := _beyond_all(one, float(known.min()), float(known.max())):
                 return beyond_all
         beyond = one.name == "feature" and (found.start for found in ranges_in(str(one.value)))
