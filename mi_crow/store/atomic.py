@@ -78,13 +78,26 @@ def _finish_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def _named_when_full(folder: Path) -> Iterator[None]:
+    """A write that finds its disk full does not say which: the error names the folder from here
+    on, which may be on another disk than the workspace."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(folder)
+        raise
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write; renames it to `path` when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        yield temporary
-        _finish_file(temporary)
+        with _named_when_full(path.parent):
+            yield temporary
+            _finish_file(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
@@ -101,9 +114,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     temporary.mkdir()
     try:
-        yield temporary
-        for entry in temporary.rglob("*"):
-            sync_folder(entry) if entry.is_dir() else _finish_file(entry)
+        with _named_when_full(path.parent):
+            yield temporary
+            for entry in temporary.rglob("*"):
+                sync_folder(entry) if entry.is_dir() else _finish_file(entry)
         sync_folder(temporary)
         if path.exists():  # an empty folder would be replaced silently
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

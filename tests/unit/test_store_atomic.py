@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all; ids are names and unique."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mi_crow.causes import sentence_of
 from mi_crow.errors import CorruptDataError, NotFoundError, UserError
 from mi_crow.store.atomic import (
     read_json,
@@ -19,6 +21,15 @@ from mi_crow.store.atomic import (
 )
 from mi_crow.store.ids import make_folder, timestamp_id, validate_id
 from mi_crow.store.notes import read_note, write_note
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_full_disk_is_named_by_the_folder_that_is_written(tmp_path: Path, whole: Any) -> None:
+    """What is exported or kept for the next start need not be on the disk of the workspace."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"), whole(tmp_path / "page"):
+        raise full
+    assert f"the disk of '{tmp_path}' is full" in sentence_of(full)
 
 
 class Crash(Exception):
