@@ -72,6 +72,7 @@ class Workbench(OpensSaes, TerminalApp):
         self.set_keymap(self.preferences.keymap.as_textual())
         self.saved_state = saved or SavedState()  # as of the last start, until a screen has more
         self._state_file = state_file
+        self._kept = True  # False after a write of the state that failed
         self.context = AppContext(workspace, sae_id, self.preferences.device)
         self.context.bind(self.post_message)
         self._scan: Scan | None = None
@@ -270,17 +271,23 @@ class Workbench(OpensSaes, TerminalApp):
     def keep_state(self, *, now: bool = False) -> None:
         """Writes what changed since it was last written; in a thread unless it has to be `now`."""
         file, state = self._state_file, self.current_state()
-        if file is None or state == self.saved_state:
+        if file is None or (state == self.saved_state and (self._kept or not now)):
             return
         self.saved_state = state
         if not now:
-            self.in_thread(partial(file.write, state), group="state", failed=self._not_kept)
+            write = partial(file.write, state)
+            self.in_thread(write, self._is_kept, group="state", failed=self._not_kept)
             return
         with contextlib.suppress(OSError):  # the app ends: there is nobody left to tell
             file.write(state)
 
+    def _is_kept(self, _: None) -> None:
+        self._kept = True
+
     def _not_kept(self, error: Exception) -> None:
-        self._state_file = None  # told once, not every second
+        told, self._kept = not self._kept, False
+        if told:  # once, not at every change until there is room again
+            return
         self.notify(
             printable(f"what you see is not kept for the next start: {error_sentence(error)}"),
             severity="warning",

@@ -1,6 +1,8 @@
 """What the app was doing comes back at its next start."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -91,6 +93,31 @@ async def test_the_state_is_written_while_the_app_runs(indexed: Workspace) -> No
         the_app(pilot).look_now()
         await settle(pilot)
         assert StateFile(indexed.root).read().screen == "concepts"
+
+
+async def test_a_disk_that_was_full_for_a_while_is_told_once_and_loses_nothing(
+    indexed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = StateFile.write, [True]
+
+    def fails(file: StateFile, state: SavedState) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.path.parent))
+        write(file, state)
+
+    monkeypatch.setattr(StateFile, "write", fails)
+    app = started(indexed)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await settle(pilot)
+        for key in "546":
+            await press(pilot, key)
+            app.keep_state()
+            await settle(pilot)
+        said = [one.sentence for one in app.message_log.since(0.0)]
+        assert len([one for one in said if "not kept for the next start" in one]) == 1
+        full[0] = False
+        app.keep_state(now=True)  # as at its end
+        assert StateFile(indexed.root).read().screen == "control"
 
 
 @pytest.mark.slow
