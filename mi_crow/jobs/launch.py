@@ -127,6 +127,11 @@ def resume(workspace: Workspace, job_id: str, *, runner: Sequence[str] = RUNNER)
     leaving = not read_state(job_dir).active
     lock = take_lock(job_dir / LOCK_NAME, LEAVING_S if leaving else LOCK_PATIENCE_S)
     if lock is None:
+        if (job_dir / CANCEL_NAME).exists():
+            raise UserError(
+                f"job {job_id!r} was cancelled and is still stopping",
+                hint="resume it once it has stopped",
+            )
         raise UserError(
             f"job {job_id!r} is already running", hint=f"follow it: mi-crow jobs watch {job_id}"
         )

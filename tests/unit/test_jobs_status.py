@@ -138,6 +138,13 @@ def test_what_runs_or_has_finished_cannot_be_resumed(
     assert read_events(jobs.workspace.job_dir(job)) == before
 
 
+def test_a_job_that_still_stops_is_not_said_to_run_on(jobs: FakeJobs) -> None:
+    job = jobs.add("running")
+    (jobs.workspace.job_dir(job) / "cancel").touch()
+    with pytest.raises(UserError, match="still stopping"):
+        resume(jobs.workspace, job)
+
+
 def test_unknown_jobs_and_paths_are_refused_with_the_known_ones(jobs: FakeJobs) -> None:
     job = jobs.add("finished")
     with pytest.raises(NotFoundError, match="not found") as caught:
