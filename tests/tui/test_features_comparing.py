@@ -146,6 +146,22 @@ def test_a_comparison(snap_compare, empty_workspace, size, keys):
 
 
 @pytest.mark.slow
+async def test_what_a_bound_means_is_said_in_whole_in_a_narrow_window(open_index, empty_workspace):
+    async with open_index((80, 24)) as pilot:
+        folder = empty_workspace.saes_dir / SAE
+        found = compare_features(pilot.app.context.features, [3, 17], folder)
+    [pair] = found.pairs
+    bounded = tuple(one._replace(at_most=12.18) for one in pair.only_first)
+    why = "the weights cannot be read " * 4
+    found = replace(found, pairs=(replace(pair, only_first=bounded),), no_cosine=why.strip())
+    for width in (40, 58, 76):
+        lines = comparison_lines(found, 0, Room(width, 24))
+        assert all(line.cell_length <= width for line in lines)
+        text = " ".join(line.plain.strip() for line in lines)
+        assert text.endswith("features of the text, so at most this if it fires there")
+        assert why.strip() in text
+
+
 async def test_what_each_two_share_is_seen_without_a_scroll(open_index, empty_workspace):
     async with open_index((80, 24)) as pilot:
         with_weights(empty_workspace)

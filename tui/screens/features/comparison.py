@@ -62,10 +62,11 @@ def comparison_lines(found: "Comparison", first: int, room: Room) -> Lines:
     for pair in found.pairs:
         lines += [Content.styled("─" * room.width, "$faint"), *_pair(pair, found, tops, room)]
     if found.no_cosine:
-        lines += [Content(""), Content.styled(f"No cosine: {printable(found.no_cosine)}", "$muted")]
+        words = f"No cosine: {printable(found.no_cosine)}"
+        lines += [Content(""), *Content.styled(words, "$muted").wrap(room.width)]
     if any(one.at_most for pair in found.pairs for one in (*pair.only_first, *pair.only_second)):
         words = "≤: not among the strongest features of the text, so at most this if it fires there"
-        lines += [Content(""), Content.styled(words, "$faint")]
+        lines += [Content(""), *Content.styled(words, "$faint").wrap(room.width)]
     return [line.truncate(room.width, ellipsis=True) for line in lines]
 
 
