@@ -123,8 +123,15 @@ def _update_references(workspace: Workspace, renaming: Renaming) -> None:
 
         for measured in (workspace.root / FOLDER).glob("*.json"):
             _edit_json(measured, lambda data: rename_in_measurement(data, old, new))
+        from mi_crow.mechanistic.vectors.noting import rename_in_vectors
+
+        rename_in_vectors(workspace, old, new)
         for sweep in workspace.saes_dir.glob("*/sweep.json"):
             _edit_json(sweep, lambda data: _in_sweep(data, old, new))
+        for training in workspace.saes_dir.glob("*/training.json"):
+            _edit_json(training, lambda data: _in_training_of_sae(data, old, new))
+        evaluation = workspace.saes_dir / new / "evaluation.json"
+        _edit_json(evaluation, lambda data: _replace(data, "sae_id", old, new))
     for job in workspace.jobs_dir.glob("*"):
         for name in _JOB_FILES:
             _edit_json(job / name, lambda data: _in_job(data, renaming))
@@ -170,6 +177,13 @@ def _in_training(data: Any, old: str, new: str) -> bool:
     config = data["config"]
     changed = [_replace(config, key, old, new) for key in PARAMETERS["run"]]
     return any(changed)
+
+
+def _in_training_of_sae(data: Any, old: str, new: str) -> bool:
+    """An SAE's training names the SAE itself, and the one that it was continued from."""
+    config, result = data["config"], data.get("result") or {}
+    named = [_replace(config, key, old, new) for key in (*PARAMETERS["SAE"], "name")]
+    return any([*named, _replace(result, "sae_id", old, new)])
 
 
 def _in_sweep(data: Any, old: str, new: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mi_crow.errors import UserError
 from mi_crow.jobs.dependents import dependents_of
@@ -17,7 +18,15 @@ from mi_crow.jobs.renaming import rename_run, rename_sae
 from mi_crow.jobs.spec import JobSpec
 from mi_crow.jobs.status import write_status
 from mi_crow.mechanistic.concepts.annotations import Annotations
+from mi_crow.mechanistic.steering.measure.checks import made_for
 from mi_crow.mechanistic.steering.measure.results import list_measurements, open_measurement
+from mi_crow.mechanistic.vectors.stored import (
+    SteeringVector,
+    list_vectors,
+    load_vector,
+    save_vector,
+    vector_path,
+)
 from mi_crow.store.atomic import write_json
 from mi_crow.store.workspace import RENAMING_NAME, Workspace, read_sae_summary
 from tests.helpers.made_files import add_run, add_sae
@@ -152,6 +161,47 @@ def test_what_was_measured_of_an_sae_follows_it(workspace: Workspace) -> None:
         assert len(result["control_targets"]) == 2
     [held] = JobSpec.load(job).params["interventions"]
     assert (held["target"], held["sae"]) == ("feature:new/3", "new")
+
+
+def test_what_a_vector_was_made_of_follows_it(workspace: Workspace) -> None:
+    wanted = {
+        "features": {"method": "features", "sae": "old", "note": "calm"},
+        "topic": {"of": {"sae": "old", "feature": 3, "label": "tides"}},
+        "refined": {"refined": {"of": "old", "sae": "old"}},
+        "others": {"sae": "other", "of": "old"},
+    }
+    directions = {"resid_post.1": torch.arange(8.0)}
+    for name, made in wanted.items():
+        save_vector(workspace, SteeringVector(name, directions, made))
+    before = vector_path(workspace, "others").stat().st_mtime_ns
+    rename_sae(workspace, "old", "new")
+    assert made_for(workspace, "topic", "new") == ("tides", 3)
+    held = {one.name: load_vector(workspace, one.name) for one in list_vectors(workspace)}
+    assert {name: dict(one.made) for name, one in held.items()} == {
+        "features": {"method": "features", "sae": "new", "note": "calm"},
+        "topic": {"of": {"sae": "new", "feature": 3, "label": "tides"}},
+        "refined": {"refined": {"of": "old", "sae": "new"}},
+        "others": {"sae": "other", "of": "old"},
+    }
+    for one in held.values():
+        assert torch.equal(one.directions["resid_post.1"], directions["resid_post.1"])
+    assert vector_path(workspace, "others").stat().st_mtime_ns == before
+
+
+def test_what_was_trained_from_an_sae_follows_it(workspace: Workspace) -> None:
+    for name, config in (("old", {"name": "old"}), ("other", {"name": "other", "init": "old"})):
+        own = {"config": config, "result": {"sae_id": name}}
+        write_json(workspace.sae_dir(name) / "training.json", own)
+    write_json(workspace.sae_dir("old") / "evaluation.json", {"sae_id": "old", "fvu": 0.1})
+    rename_sae(workspace, "old", "new")
+
+    def said(sae_id: str, name: str) -> Any:
+        return json.loads((workspace.sae_dir(sae_id) / name).read_text())
+
+    own = {"config": {"name": "new"}, "result": {"sae_id": "new"}}
+    assert said("new", "training.json") == own
+    assert said("new", "evaluation.json") == {"sae_id": "new", "fvu": 0.1}
+    assert said("other", "training.json")["config"] == {"name": "other", "init": "new"}
 
 
 def test_an_index_finds_a_renamed_run_under_its_old_id(workspace: Workspace) -> None:

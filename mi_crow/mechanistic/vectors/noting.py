@@ -1,10 +1,20 @@
-"""A note on a vector, kept in its file beside how it was made. Torch-free."""
+"""What is changed in a vector's file without touching its direction: a note, the id of an SAE.
+Torch-free."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from mi_crow.clean_text import clean_text
 from mi_crow.errors import CorruptDataError, UserError
-from mi_crow.mechanistic.vectors.stored import METADATA_KEY, read_summary, vector_path
+from mi_crow.mechanistic.vectors.stored import (
+    METADATA_KEY,
+    list_vectors,
+    read_summary,
+    vector_path,
+)
 from mi_crow.store.atomic import write_bytes
 from mi_crow.store.safetensors_header import LENGTH_BYTES, HeaderError, read_whole_header
 from mi_crow.store.workspace import Workspace
@@ -25,6 +35,31 @@ def note_vector(workspace: Workspace, name: str, note: str) -> None:
     made = {key: value for key, value in read_summary(path).made.items() if key != "note"}
     if note:
         made["note"] = note
+    _write_made(path, made)
+
+
+def rename_in_vectors(workspace: Workspace, sae_id: str, new: str) -> None:
+    """Makes what vectors say of an SAE follow it to its new id; the vectors keep their names.
+
+    Raises OSError.
+    """
+    for one in list_vectors(workspace):
+        made = _renamed(one.made, sae_id, new)
+        made |= {
+            key: _renamed(held, sae_id, new)
+            for key in ("of", "refined")
+            if isinstance(held := made.get(key), dict)
+        }
+        if made != one.made:
+            with suppress(CorruptDataError):  # damaged since: it stays, the renaming goes on
+                _write_made(one.path, made)
+
+
+def _renamed(held: Mapping[str, Any], sae_id: str, new: str) -> dict[str, Any]:
+    return {**held, "sae": new} if held.get("sae") == sae_id else dict(held)
+
+
+def _write_made(path: Path, made: Mapping[str, Any]) -> None:
     content = path.read_bytes()
     try:
         with path.open("rb") as file:
