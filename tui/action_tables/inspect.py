@@ -32,7 +32,7 @@ INSPECT = (
     Action("inspect.vectors", "", "vectors", "vectors", "Vectors, to be rows of the grid", False),
     Action("inspect.layers", "M", "layers", "layers", "How each layer's SAE reads the text", False),
     Action("inspect.patch", "p", "patch", "patch", "Restore parts of one prompt in another", False),
-    Action("inspect.order", "o", "next_order", "order", "Order by meaning, share, surprise, …"),
+    Action("inspect.order", "o", "next_order", "order", "Order by meaning, share, surprise, more"),
     Action("inspect.show", "f", "next_shown", "show", "Show all, rare or named features", False),
     Action("inspect.mark", "space", "pin", "pin", "Pin the feature to the grid", False),
     Action("inspect.steer", "s", "steer", "steer", "Send the selected feature to Steer"),
