@@ -1,12 +1,15 @@
 """The right side of the Runs screen: charts, notes, names, what is drawn again and what is not."""
 
 import json
+import shutil
 from threading import Event
 
 import pytest
 
+from mi_crow.causes import sentence_of
 from mi_crow.cli.commands.jobs import _row
-from mi_crow.jobs import job_state, list_jobs
+from mi_crow.errors import NotFoundError
+from mi_crow.jobs import job_state, list_jobs, tail_log
 from mi_crow.jobs.demo.run import STAGES, run_demo, stage_in
 from mi_crow.jobs.events import EVENTS_NAME, append_event
 from mi_crow.jobs.kinds import KINDS
@@ -318,6 +321,29 @@ async def test_a_log_that_grows_draws_the_new_line_only(app_workspace, run_app):
         popup._start()
         await settle(pilot)
         assert "the end" not in screen_text(pilot)  # scrolled up, it stays where it is
+
+
+async def test_a_log_whose_job_is_removed_keeps_what_was_read_and_says_why_in_whole(
+    app_workspace, run_app
+):
+    async with run_app(app_workspace, size=(80, 24)) as pilot:
+        job = next(job for job in list_jobs(app_workspace) if job.status == "failed")
+        last = tail_log(app_workspace, job.job_id, 1)[0]
+        await select(pilot, "jobs", job.job_id)
+        await press(pilot, "l")
+        popup = pilot.app.screen
+        assert isinstance(popup, LogPopup)
+        assert last in screen_text(pilot)
+        shutil.rmtree(app_workspace.job_dir(job.job_id))
+        popup._start()
+        await settle(pilot)
+        view = popup.query_one(LogText)
+        said = " ".join(line.plain for line in view._lines)
+        assert last in said
+        with pytest.raises(NotFoundError) as caught:
+            tail_log(app_workspace, job.job_id, 1)
+        assert " ".join(sentence_of(caught.value).split()) in said
+        assert all(line.cell_length <= view.text_width for line in view._lines)
 
 
 @SIZES

@@ -62,6 +62,7 @@ class LogPopup(Popup[None]):
         super().__init__(classes="log")
         self._workspace = workspace
         self._job_id = job_id
+        self._read: list[str] = []
 
     def heading(self) -> str:
         return f"Log of {self._job_id}"
@@ -81,7 +82,11 @@ class LogPopup(Popup[None]):
         self.in_thread(work, self._show, group="log", failed=self._not_read)
 
     def _not_read(self, error: Exception) -> None:
-        self._show([error_sentence(error)])
+        """What was read before stays: somebody may be in the middle of it."""
+        log = self.query_one(LogText)
+        words = Content(printable(error_sentence(error))).wrap(max(log.text_width, 1))
+        log.follow([*self._read, *(line.plain for line in words)])
 
     def _show(self, now: list[str]) -> None:
+        self._read = now
         self.query_one(LogText).follow(now or ["(nothing logged yet)"])
