@@ -5,16 +5,20 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from mi_crow.errors import CorruptDataError
+from mi_crow.errors import CorruptDataError, UserError
+from mi_crow.mechanistic.steering.interventions import Intervention
 from mi_crow.store.json_object import JsonObject
 from mi_crow.store.workspace import Workspace
 from tests.tui.driving import notices, press, screen_text, select, settle
 from tui.app import MiCrowApp
+from tui.screens.features.map_place import saved_place
 from tui.screens.features.opening import saved_look
+from tui.screens.features.query import TableQuery
 from tui.state import SavedState, StateFile
 from tui.widgets.area import Area
 from tui.widgets.example_list import ExampleList
@@ -247,3 +251,23 @@ async def test_how_the_examples_were_drawn_comes_back(indexed: Workspace) -> Non
 def test_a_damaged_way_to_draw_examples_is_refused() -> None:
     with pytest.raises(CorruptDataError, match="look"):
         saved_look(JsonObject.of({"look": "sideways"}, "the saved state"))
+
+
+@pytest.mark.parametrize(
+    ("read", "saved"),
+    [
+        (TableQuery.from_json, {"before": ["density"]}),
+        (TableQuery.from_json, {"before": ["density", True, 3]}),
+        (TableQuery.from_json, {"before": [3, True]}),
+        (saved_place, {"map": {"view": [0, 0, 10**400, 1], "at": [0, 0], "sae": SAE}}),
+        (saved_place, {"map": {"view": [0, 0, 1, 1], "at": [0, True], "sae": SAE}}),
+    ],
+)
+def test_a_part_of_the_wrong_length_or_size_is_refused(read: Any, saved: dict[str, Any]) -> None:
+    with pytest.raises(CorruptDataError):
+        read(JsonObject.of(saved, "the saved state"))
+
+
+def test_a_strength_that_no_number_holds_is_refused() -> None:
+    with pytest.raises(UserError, match="too large"):
+        Intervention.from_json({"target": "3", "op": "add", "value": 10**400})

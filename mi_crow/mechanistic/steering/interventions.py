@@ -328,7 +328,7 @@ class Intervention:
             if said.aim.of_sae and said.sae != sae_id:
                 raise UserError(f"{one.target!r} is not a feature of SAE {sae_id!r}")
             return said
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{data!r} is not a valid intervention ({why})") from error
 

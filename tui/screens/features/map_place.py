@@ -1,10 +1,9 @@
 """Where the map of features was left, as it is kept for the next start; pure, without NumPy."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from mi_crow.store.json_object import JsonObject
+from mi_crow.store.json_object import JsonObject, finite
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,7 @@ def saved_place(saved: JsonObject) -> MapPlace | None:
 
 def _numbers(saved: JsonObject, key: str, count: int) -> list[float]:
     found = saved.array(key)
-    right = len(found) == count and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
-        for one in found
-    )
-    if not right:
+    known = [number for one in found if (number := finite(one)) is not None]
+    if not len(known) == len(found) == count:
         raise saved.wrong(key, f"{count} numbers")
-    return [float(one) for one in found]
+    return known

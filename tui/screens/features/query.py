@@ -118,9 +118,11 @@ class TableQuery:
     def from_json(cls, saved: JsonObject) -> "TableQuery":
         """Raises CorruptDataError for what is not a query."""
         plain = cls()
-        sort, descending = saved.array("before", list(plain.before)) or plain.before
-        if not isinstance(sort, str) or not isinstance(descending, bool):
-            raise saved.wrong("before", "an order and whether it descends")
+        match saved.array("before", list(plain.before)) or plain.before:
+            case str(sort), bool(descending):
+                pass
+            case _:
+                raise saved.wrong("before", "an order and whether it descends")
         show = saved.text("show", plain.show)
         return cls(
             saved.text("sort", plain.sort),
