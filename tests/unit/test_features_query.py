@@ -192,11 +192,23 @@ def test_without_an_order_the_best_match_comes_first_and_else_the_densest(
     assert find("oven")[0] in {3, WORDS.index("oven"), 20}
 
 
+@pytest.mark.parametrize(
+    "label", ['a "quick" fox', 'quo"te', '"begins"', "plain", "two words", 'inch 5"', '""', '"']
+)
+@pytest.mark.parametrize("name", ["label", "tag", "concept"])
+def test_what_completes_a_value_with_quotes_is_read_as_that_value(name: str, label: str) -> None:
+    [text] = completions(f"rain {name}:", {name: [label]})
+    [found] = parse_query(text).conditions
+    assert (found.name, found.value) == (name, label)
+
+
 def test_completion_knows_conditions_and_their_values() -> None:
     known = {"label": ("weather", "west wind"), "tag": ("to check",)}
     assert completions("rain lab", known) == ["rain label:"]
     assert completions("label:we", known) == ["label:weather", 'label:"west wind"']
     assert completions('-tag:"to', known) == ['-tag:"to check"']
+    quotes = {"label": ('a "quick" fox',)}
+    assert completions('label:"a ""qu', quotes) == ['label:"a ""quick"" fox"']
     assert completions("named:", known) == ["named:yes", "named:no"]
     assert completions("sort:auroc:w", known) == ["sort:auroc:weather", 'sort:"auroc:west wind"']
     assert completions("den", known) == ["density<"]

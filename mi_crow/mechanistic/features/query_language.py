@@ -60,6 +60,7 @@ _NOT = re.compile(r"!(?P<term>[A-Za-z_\"].*)", re.DOTALL)
 _SIGNED = re.compile(r"(?P<sign><=|>=|<|>|=)(?P<value>.+)")
 _UNEQUAL = re.compile(r"(?P<name>[A-Za-z_]+):?(!=|<>|!)(?P<value>.*)", re.DOTALL)
 _TERM = re.compile(r"""\s*(?P<term>(?:[^\s"]+|"[^"]*"?)+)""")
+_QUOTED = re.compile(r'"(?P<inside>(?:[^"]|"")*)"')  # a quote in it is written twice
 _CONDITION = re.compile(r"(?P<name>[A-Za-z_]+)(?P<sign>:|<=|>=|<|>|=)(?P<value>.*)", re.DOTALL)
 _FEATURES = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 _YES = {"yes": True, "no": False}
@@ -222,7 +223,7 @@ def completions(text: str, vocabulary: Mapping[str, Iterable[str]]) -> list[str]
         begun = bare.lower()
         return [f"{head}{sign}{word}" for word in known if word.startswith(begun) and word != begun]
     values = _values(name, vocabulary)
-    typed = typed.removeprefix('"').casefold()
+    typed = typed.removeprefix('"').replace('""', '"').casefold()
     return [
         f"{head}{sign}{name}:{_quoted(value)}"
         for value in values
@@ -243,7 +244,8 @@ def _values(name: str, vocabulary: Mapping[str, Iterable[str]]) -> Sequence[str]
 
 
 def _quoted(value: str) -> str:
-    return f'"{value}"' if re.search(r"\s", value) else value
+    doubled = value.replace('"', '""')
+    return f'"{doubled}"' if re.search(r'[\s"]', value) else value
 
 
 def _last_term(text: str) -> tuple[str, str]:
@@ -263,7 +265,7 @@ def _terms(text: str) -> Iterator[tuple[str, int]]:
 def _unquoted(value: str, start: int, end: int) -> str:
     if value.count('"') % 2:
         raise QueryError("a quote is not closed", start, end, 'close it with "')
-    return value.replace('"', "").strip()
+    return _QUOTED.sub(lambda found: found["inside"].replace('""', '"'), value).strip()
 
 
 def _number(name: str, sign: str, raw: str, start: int, end: int) -> tuple[str, float]:
