@@ -610,9 +610,9 @@ def test_a_form_says_what_has_the_device_before_its_job(app_workspace, monkeypat
     looks = [QueueLook("cpu", "train-a", "/data/w", ()), QueueLook("cuda-7", "b", "/data/w", ())]
     monkeypatch.setattr("mi_crow.jobs.device_lock.look_at_queues", lambda: looks)
     on_cpu = {"run_id": "demo", "device": "cpu"}
-    assert advice(form, **on_cpu).lines[-1] == "starts after job train-a, which has cpu"
+    assert advice(form, **on_cpu).lines[0] == "starts after job train-a, which has cpu"
     looks[0] = QueueLook("cpu", "train-a", "/data/w", ("index-b", "train-c"))
-    assert advice(form, **on_cpu).lines[-1] == "starts after 3 jobs that have or wait for cpu"
+    assert advice(form, **on_cpu).lines[0] == "starts after 3 jobs that have or wait for cpu"
     looks[0] = QueueLook("cuda-0", "train-a", "/data/w", ())
     assert not any("starts after" in line for line in advice(form, **on_cpu).lines)
     slurm = {"device": "cuda:0", "job__launcher": "slurm"}

@@ -162,7 +162,8 @@ class JobForm:
             return replace(found, troubles=said)
         from tui.screens.runs.forms.expected.estimates import turn
 
-        lines = [*self.expect(specs[0]), *filter(None, [turn(specs[0])])]
+        # What it waits for comes first: the lines at the end may have no room on a low screen.
+        lines = [*filter(None, [turn(specs[0])]), *self.expect(specs[0])]
         if len(specs) > 1:
             lines.insert(0, f"{len(specs)} jobs, one after the other; of each:")
         if self._kept:
